@@ -1,0 +1,21 @@
+"""The command `arcface-api`, also where only the bare package is installed: then it says what is missing."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from arcface_api.cli import main as run  # noqa: PLC0415  # what it imports may be missing, and that is the point
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("arcface_api"):
+            raise
+        sys.exit(
+            f"arcface-api: the package {error.name} is missing. The service needs one of the extras:"
+            " pip install 'arcface-api[cpu]' or pip install 'arcface-api[cuda]'."
+        )
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The JSON bodies of every answer, as OpenAPI describes them.
+
+`/embed` writes its body itself, straight from the float32 array (`arcface_api.wire`); `EmbedAnswer` describes it, and a
+test holds the two equal.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Pose(BaseModel):
+    """Head pose in degrees; docs/http-api.md draws the signs."""
+
+    yaw: float = Field(description="Left-right, in degrees.", examples=[-5.2])
+    pitch: float = Field(description="Up-down, in degrees.", examples=[2.1])
+    roll: float = Field(description="Tilt, in degrees.", examples=[0.8])
+
+
+class AttributesAnswer(BaseModel):
+    """What the attribute models say of the face."""
+
+    age: int = Field(description="In years.", examples=[28])
+    gender: Literal["female", "male"] = Field(examples=["male"])
+    pose: Pose
+
+
+class EmbedAnswer(BaseModel):
+    """One face's embedding; `attributes` is there only where it was asked for."""
+
+    embedding: (
+        Annotated[list[float], Field(description="The embedding, `embedding_dim` numbers.")]
+        | Annotated[str, Field(description="With `encoding=base64`: little-endian float32.")]
+    ) = Field(examples=[[0.123, -0.456]])
+    embedding_shape: list[int] = Field(examples=[[512]])
+    embedding_dim: int = Field(examples=[512])
+    model: str = Field(description="The loaded recogniser.", examples=["antelopev2_glint360k"])
+    input_size: str = Field(description="Width x height of the recogniser's input, in pixels.", examples=["112x112"])
+    attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
+
+
+class HealthAnswer(BaseModel):
+    """Whether the service can embed, and on what."""
+
+    status: Literal["ok", "failing"]
+    pack: str = Field(examples=["antelopev2"])
+    model: str = Field(examples=["antelopev2_glint360k"])
+    provider: str = Field(description="ONNX Runtime's execution provider in use.", examples=["CPUExecutionProvider"])
+    precision: str = Field(description="Arithmetic the provider uses.", examples=["float32"])
+    reason: str | None = Field(
+        None, description="Why it is failing, or why the provider is not the preferred one; null when all is as asked."
+    )
+
+
+class StatusAnswer(BaseModel):
+    """The answer of a probe."""
+
+    status: str = Field(examples=["ready"])
+    reason: str | None = Field(None, description="Why not, where it is not.")
+
+
+class FileInfo(BaseModel):
+    """One loaded model file."""
+
+    name: str
+    role: str
+    sha256: str
+    size_bytes: int
+
+
+class LicenceInfo(BaseModel):
+    """Under what terms the weights are given."""
+
+    name: str
+    url: str
+    allows_commercial_use: bool
+    notice: str
+
+
+class InputInfo(BaseModel):
+    """What the recogniser takes."""
+
+    width: int = Field(description="Pixels.")
+    height: int = Field(description="Pixels.")
+    mean: float
+    std: float
+    channel_order: str
+
+
+class LimitsInfo(BaseModel):
+    """What a request may measure."""
+
+    max_image_bytes: int
+    max_image_pixels: int
+
+
+class InfoAnswer(BaseModel):
+    """Everything a caller may want to write down beside its vectors."""
+
+    version: str = Field(description="Of the service.")
+    pack: str
+    model: str
+    fingerprint: str = Field(description="Embeddings may be compared only if it is equal.")
+    embedding_dim: int
+    roles: list[str] = Field(description="What the pack's models can do.")
+    assumptions: list[str] = Field(description="What had to be assumed about an imported pack.")
+    files: list[FileInfo]
+    licence: LicenceInfo
+    input: InputInfo
+    provider: str
+    precision: str
+    threads: int
+    limits: LimitsInfo

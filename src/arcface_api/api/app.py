@@ -1,0 +1,127 @@
+"""Builds every object of the running service and joins them; nobody else does.
+
+Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ FastAPI
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from arcface_api import __version__
+from arcface_api.api import problems
+from arcface_api.api.answers import FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo
+from arcface_api.api.health import Health
+from arcface_api.api.routes import build_router
+from arcface_api.cpus import available_cpus
+from arcface_api.embedder import AttributeModels, Embedder, Model, Recogniser
+from arcface_api.image import ImageLimits
+from arcface_api.packs import InstalledPack, Role, VerifiedModel
+from arcface_api.session import ProviderChoice, Session, check_installation, choose_provider
+from arcface_api.settings import Settings
+
+DESCRIPTION = """
+A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
+
+Two embeddings may be compared only if `X-Model-Fingerprint` was equal.
+"""
+
+
+def create_app(pack: InstalledPack, settings: Settings) -> FastAPI:
+    """The service for one pack: models loaded and run once, ready to answer.
+
+    Raises:
+        PackError: A file of the pack is damaged or not what its manifest states.
+        ModelFailed: A model cannot be loaded, or takes or returns something unexpected.
+        RuntimeUnfit: The device that was asked for cannot be used.
+    """
+    verified = {role: pack.read(role) for role in pack.paths}
+    embedder = open_embedder(pack, verified, settings)
+    info = _describe(pack, verified, embedder, settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(embedder.close)  # it waits for the models' threads, and the event loop must not
+
+    app = FastAPIOffline(
+        title="arcface-api",
+        version=__version__,
+        description=DESCRIPTION,
+        license_info={"name": "Apache-2.0 (the service); the weights have their own licence, see /info"},
+        redoc_url=None,
+        lifespan=lifespan,
+        swagger_ui_parameters={"displayRequestDuration": True},
+    )
+    problems.install(app)
+    app.include_router(build_router(embedder, Health(embedder), info, settings.max_image_bytes))
+    return app
+
+
+def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], settings: Settings) -> Embedder:
+    """Load the pack's models and start the embedder's threads.
+
+    Raises:
+        ModelFailed, RuntimeUnfit: As `create_app`.
+    """
+    check_installation()
+    choice = choose_provider(settings.device)
+    cpus = available_cpus()
+    threads = settings.threads or cpus
+    recogniser = verified[Role.RECOGNISER]
+    attribute_models = None
+    if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
+        attribute_models = AttributeModels(
+            _load(verified[Role.AGE_GENDER], choice, threads), _load(verified[Role.LANDMARKS_3D], choice, threads)
+        )
+    loaded = _load(recogniser, choice, threads)
+    return Embedder(
+        Recogniser(loaded.session, loaded.spec, pack.manifest.model, recogniser.file.output_dim, recogniser.sha256),
+        attribute_models,
+        ImageLimits(settings.max_image_pixels),
+        settings.decode_threads or cpus,
+    )
+
+
+def _load(model: VerifiedModel, choice: ProviderChoice, threads: int) -> Model:
+    spec = model.file.input
+    return Model(Session(model.content, spec, model.file.output_dim, choice, threads), spec)
+
+
+def _describe(
+    pack: InstalledPack, verified: dict[Role, VerifiedModel], embedder: Embedder, settings: Settings
+) -> InfoAnswer:
+    manifest, recogniser = pack.manifest, embedder.recogniser
+    licence, spec = manifest.licence, recogniser.spec
+    return InfoAnswer(
+        version=__version__,
+        pack=manifest.name,
+        model=recogniser.name,
+        fingerprint=recogniser.fingerprint,
+        embedding_dim=recogniser.dim,
+        roles=[role.value for role in verified],
+        assumptions=list(manifest.assumptions),
+        files=[
+            FileInfo(name=model.file.name, role=role.value, sha256=model.sha256, size_bytes=len(model.content))
+            for role, model in verified.items()
+        ],
+        licence=LicenceInfo(
+            name=licence.name,
+            url=licence.url,
+            allows_commercial_use=licence.allows_commercial_use,
+            notice=licence.notice,
+        ),
+        input=InputInfo(
+            width=spec.width,
+            height=spec.height,
+            mean=spec.mean,
+            std=spec.std,
+            channel_order=spec.channel_order.value,
+        ),
+        provider=recogniser.session.provider,
+        precision=recogniser.session.precision,
+        threads=recogniser.session.threads,
+        limits=LimitsInfo(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels),
+    )

@@ -1,0 +1,121 @@
+"""What a caller may ask of `/embed`: query options and the representation, and how OpenAPI describes them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import QueryParams
+
+from arcface_api.errors import NotAcceptable, ParameterInvalid, ParametersConflict
+from arcface_api.wire import Encoding, MediaType
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What one request asks for; the defaults are the contract's."""
+
+    include_attributes: bool = False
+    normalize: bool = False
+    encoding: Encoding = Encoding.FLOAT
+    media_type: MediaType = MediaType.JSON
+
+
+@dataclass(frozen=True)
+class _Option:
+    values: Mapping[str, Any]
+    schema: Mapping[str, Any]
+    description: str
+
+
+def _boolean(description: str) -> _Option:
+    return _Option(_BOOLEANS, {"type": "boolean", "default": False}, description)
+
+
+_OPTIONS: dict[str, _Option] = {
+    "include_attributes": _boolean("Also tell age, gender and head pose."),
+    "normalize": _boolean("Divide the embedding by its norm, so that a dot product is the cosine similarity."),
+    "encoding": _Option(
+        {encoding.value: encoding for encoding in Encoding},
+        {"type": "string", "enum": [encoding.value for encoding in Encoding], "default": Encoding.FLOAT.value},
+        "How the embedding stands in a JSON answer: a list of numbers, or Base64 of little-endian float32.",
+    ),
+}
+
+OPENAPI_PARAMETERS: list[dict[str, Any]] = [
+    {"name": name, "in": "query", "required": False, "description": option.description, "schema": dict(option.schema)}
+    for name, option in _OPTIONS.items()
+]
+
+
+def read_options(query: QueryParams, accept: str) -> EmbedOptions:
+    """The options of one request.
+
+    An option that is unknown is refused, not ignored: `normalise=true` would otherwise return raw vectors in silence.
+
+    Args:
+        query: The query string's parameters.
+        accept: The Accept header; empty for anything.
+
+    Raises:
+        ParameterInvalid: An unknown option, one given twice, or a value that is not allowed.
+        ParametersConflict: An option that only JSON can carry, with another representation.
+        NotAcceptable: Nothing that can be sent is accepted.
+    """
+    chosen: dict[str, Any] = {}
+    for name, value in query.multi_items():
+        option = _OPTIONS.get(name)
+        if option is None:
+            raise ParameterInvalid(f"There is no query parameter {name}. Allowed are {', '.join(_OPTIONS)}.")
+        if name in chosen:
+            raise ParameterInvalid(f"The query parameter {name} is given more than once.")
+        if value.lower() not in option.values:
+            allowed = ", ".join(option.values)
+            raise ParameterInvalid(f"The query parameter {name}={value} is not allowed. Allowed are {allowed}.")
+        chosen[name] = option.values[value.lower()]
+    media_type = _negotiate(accept)
+    if media_type is not MediaType.JSON:
+        for name in ("include_attributes", "encoding"):
+            if chosen.get(name):
+                raise ParametersConflict(
+                    f"{name} needs a JSON answer, but Accept asks for {media_type}."
+                    f" Leave out {name}, or send Accept: {MediaType.JSON}."
+                )
+    return EmbedOptions(media_type=media_type, **chosen)
+
+
+def _negotiate(accept: str) -> MediaType:
+    """The representation that Accept prefers (RFC 9110 section 12.5.1); JSON wins a tie."""
+    if not accept or accept == "*/*":
+        return MediaType.JSON
+    best, best_weight = None, 0.0
+    ranges = [_media_range(item) for item in accept.split(",")]
+    for media_type in MediaType:
+        weight = _weight(media_type, ranges)
+        if weight > best_weight:
+            best, best_weight = media_type, weight
+    if best is None:
+        raise NotAcceptable(f"Accept: {accept} cannot be served. An embedding can be sent as {', '.join(MediaType)}.")
+    return best
+
+
+def _media_range(item: str) -> tuple[str, float]:
+    name, *parameters = (part.strip().lower() for part in item.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return name, float(parameter[2:])
+            except ValueError:
+                return name, 0.0
+    return name, 1.0
+
+
+def _weight(media_type: MediaType, ranges: list[tuple[str, float]]) -> float:
+    """The weight of the most specific range that covers a media type; 0 where none does."""
+    kind = media_type.split("/", maxsplit=1)[0]
+    for pattern in (media_type.value, f"{kind}/*", "*/*"):
+        weights = [weight for name, weight in ranges if name == pattern]
+        if weights:
+            return max(weights)
+    return 0.0

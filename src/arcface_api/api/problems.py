@@ -1,0 +1,139 @@
+"""Which HTTP status an error becomes: one table, from which answers and OpenAPI are both made.
+
+A problem is RFC 9457's `application/problem+json`: `title` and `status` say what HTTP says, `detail` what was wrong,
+what is allowed and what to do, and `code` is the stable name that a program compares.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from arcface_api import errors
+from arcface_api.errors import ArcFaceError
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS_BY_ERROR: dict[type[ArcFaceError], HTTPStatus] = {
+    errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.ImageTooManyPixels: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.ContentTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.ImageFormatUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.MultipartMalformed: HTTPStatus.BAD_REQUEST,
+    errors.FileMissing: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.FileRepeated: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ParameterInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ParametersConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ImageEmpty: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ImageDamaged: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.AttributesUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.EmbeddingInvalid: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ModelFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ServiceClosing: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""Every error that a request can meet. What is not here is a defect and becomes 500 `internal_error`."""
+
+_CODE_BY_HTTP_STATUS = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
+_INTERNAL_ERROR = "internal_error"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem, ready to be sent."""
+
+    status: HTTPStatus
+    code: str
+    detail: str
+
+    def response(self, headers: dict[str, str] | None = None) -> Response:
+        """The answer that tells it. It is never stored by caches: it may speak of the picture."""
+        body = {
+            "type": "about:blank",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "detail": self.detail,
+            "code": self.code,
+        }
+        return Response(
+            orjson.dumps(body), self.status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE
+        )
+
+
+def problem_of(error: ArcFaceError) -> Problem:
+    """The problem that an error becomes; one without an entry in the table becomes `internal_error`."""
+    status = STATUS_BY_ERROR.get(type(error))
+    if status is None:
+        return _internal_error()
+    return Problem(status, error.code, str(error))
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem."""
+
+    async def on_arcface_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ArcFaceError)  # noqa: S101  # it is registered for this class
+        problem = problem_of(error)
+        if problem.status.is_server_error:
+            _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == _INTERNAL_ERROR)
+        return problem.response()
+
+    async def on_disconnect(_: Request, __: Exception) -> Response:
+        return Response(status_code=HTTPStatus.BAD_REQUEST)  # for the access log: nobody is there to read it
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101  # it is registered for this class
+        status = HTTPStatus(error.status_code)
+        code = _CODE_BY_HTTP_STATUS.get(status, "http_error")
+        detail = f"{request.method} {request.url.path}: {status.description or status.phrase}. The API is at /docs."
+        return Problem(status, code, detail).response(dict(error.headers or {}))
+
+    async def on_unexpected(_: Request, __: Exception) -> Response:
+        return _internal_error().response()  # the server logs the traceback itself
+
+    app.add_exception_handler(ArcFaceError, on_arcface_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
+    app.add_exception_handler(Exception, on_unexpected)
+
+
+def openapi_responses(raised: Iterable[type[ArcFaceError]]) -> dict[str, Any]:
+    """OpenAPI's `responses` for an operation that can meet these errors, and a defect of ours."""
+    codes: dict[HTTPStatus, dict[str, str]] = {HTTPStatus.INTERNAL_SERVER_ERROR: {_INTERNAL_ERROR: "A defect."}}
+    for error in raised:
+        codes.setdefault(STATUS_BY_ERROR[error], {})[error.code] = (error.__doc__ or "").strip()
+    return {str(int(status)): _openapi_response(status, described) for status, described in sorted(codes.items())}
+
+
+def _openapi_response(status: HTTPStatus, described: dict[str, str]) -> dict[str, Any]:
+    return {
+        "description": "\n".join(f"- `{code}`: {meaning}" for code, meaning in described.items()),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "detail", "code"],
+                    "properties": {
+                        "type": {"type": "string", "const": "about:blank"},
+                        "title": {"type": "string", "const": status.phrase},
+                        "status": {"type": "integer", "const": int(status)},
+                        "detail": {"type": "string", "description": "What was wrong, what is allowed, what to do."},
+                        "code": {"type": "string", "enum": sorted(described)},
+                    },
+                }
+            }
+        },
+    }
+
+
+def _internal_error() -> Problem:
+    detail = "The service met a defect of its own; its log tells more. Other requests are not affected."
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, _INTERNAL_ERROR, detail)

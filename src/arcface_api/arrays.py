@@ -1,0 +1,69 @@
+"""The shapes that travel through the service, one name each (docs/glossary.md), and the step from crops to a tensor.
+
+NumPy's types carry no shape, so the names do: a function that takes a `Crop` takes what is written here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image: TypeAlias = NDArray[np.uint8]
+"""A decoded, upright picture: (h, w, 3) uint8, RGB."""
+
+Crop: TypeAlias = NDArray[np.uint8]
+"""One face at a model's input size: (size, size, 3) uint8, RGB."""
+
+Tensor: TypeAlias = NDArray[np.float32]
+"""A batch as a model wants it: (n, 3, height, width) float32."""
+
+Features: TypeAlias = NDArray[np.float32]
+"""What a model returns for a batch: (n, dim) float32."""
+
+Embedding: TypeAlias = NDArray[np.float32]
+"""A recogniser's output row for one crop, not normalised: (dim,) float32."""
+
+Points: TypeAlias = NDArray[np.float32]
+"""Landmarks: (n, 2) or (n, 3) float32, pixels x, y (and z, in the same unit)."""
+
+
+class ChannelOrder(StrEnum):
+    """Order of the three colour planes in a tensor."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a model wants its pixels: `(pixel - mean) / std` on `height` x `width` planes in `channel_order`."""
+
+    name: str | None
+    """Name of the graph's input; None: whatever its only input is called."""
+    height: int
+    width: int
+    mean: float
+    std: float
+    channel_order: ChannelOrder = ChannelOrder.RGB
+
+
+def to_tensor(crops: Sequence[Crop], spec: InputSpec) -> Tensor:
+    """Crops of the model's input size as one batch.
+
+    Args:
+        crops: n arrays of (spec.height, spec.width, 3) uint8, RGB.
+        spec: What the model expects.
+
+    Returns:
+        (n, 3, spec.height, spec.width) float32, planes in `spec.channel_order`.
+    """
+    planes = np.stack(crops).transpose(0, 3, 1, 2)
+    if spec.channel_order is ChannelOrder.BGR:
+        planes = planes[:, ::-1]
+    tensor = planes.astype(np.float32, order="C")
+    tensor -= spec.mean
+    tensor *= 1 / spec.std
+    return tensor

@@ -1,0 +1,303 @@
+"""Everything that can go wrong, as one tree.
+
+    ArcFaceError
+    ├── RequestError                  the caller can mend it
+    │   ├── BodyTooLarge              more bytes than one image may have
+    │   ├── ContentTypeUnsupported    neither multipart/form-data nor image/jpeg, image/png, image/webp
+    │   ├── MultipartMalformed        the form cannot be read
+    │   ├── FileMissing               no part named "file"
+    │   ├── FileRepeated              more than one part named "file"
+    │   ├── ParameterInvalid          an unknown query parameter, or a value that is not allowed
+    │   ├── ParametersConflict        each is allowed, together they contradict
+    │   ├── NotAcceptable             the Accept header leaves nothing that can be sent
+    │   ├── ImageEmpty                no bytes
+    │   ├── ImageFormatUnsupported    neither JPEG, PNG nor WebP
+    │   ├── ImageTooManyPixels        its header announces more pixels than allowed
+    │   ├── ImageDamaged              truncated or corrupt
+    │   └── AttributesUnavailable     the pack lacks the models for age, gender and head pose
+    ├── EmbeddingInvalid              the model returned NaN, infinity or zero
+    ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
+    ├── ServiceClosing                the service is shutting down
+    ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
+    ├── SettingInvalid                a command line option or ARCFACE_… variable is wrong
+    └── PackError                     the person who runs the service can mend it
+        ├── PackNotFound              no such pack in any of the places looked in
+        ├── PackUnknown               no registered pack has that name
+        ├── PackNameInvalid           a name for an import that cannot be used
+        ├── PackWithoutRecogniser     none of its files turns a face into an embedding
+        ├── PackAmbiguous             two of its files could fill the same role
+        ├── PackManifestInvalid       a pack.toml or pack.lock.toml cannot be understood
+        ├── LicenceNotAccepted        the licence of the weights has to be accepted first
+        ├── SourcesExhausted          no source gave the pack
+        ├── DownloadFailed            one source did not give what it should
+        ├── ModelIsLfsPointer         a Git LFS pointer instead of a model
+        ├── ModelIsHtml               a web page instead of a model or archive
+        ├── ModelTruncated            shorter than it must be
+        ├── ModelHashWrong            its bytes are not the registered ones
+        ├── ModelHashChanged          its bytes are not those of its first use
+        ├── ModelUnreadable           the file cannot be read
+        ├── GraphUnfit                an ONNX model with an input or output that cannot be used
+        ├── ArchiveDamaged            not a zip archive, or a broken one
+        ├── ArchiveTooLarge           a member unpacks to more than it may: a zip bomb
+        ├── ArchiveEscapes            a member's name points out of the folder
+        ├── StorageFull               no space left for the pack
+        └── StorageReadOnly           the folder for packs cannot be written
+
+`str(error)` is written for people: what was wrong, what is allowed, what to do. `code` is stable and written for programs.
+Which HTTP status an error becomes is decided in one table, `api/problems.py`.
+"""
+
+from typing import ClassVar
+
+
+class ArcFaceError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    code: ClassVar[str]
+
+
+class RequestError(ArcFaceError):
+    """What was sent cannot be served; sending something else can."""
+
+
+class BodyTooLarge(RequestError):
+    """The request body is larger than one image may be."""
+
+    code = "body_too_large"
+
+
+class ContentTypeUnsupported(RequestError):
+    """The request's Content-Type is none that `/embed` reads."""
+
+    code = "content_type_unsupported"
+
+
+class MultipartMalformed(RequestError):
+    """The multipart form cannot be read."""
+
+    code = "multipart_malformed"
+
+
+class FileMissing(RequestError):
+    """The form has no part named `file`."""
+
+    code = "file_missing"
+
+
+class FileRepeated(RequestError):
+    """The form has more than one part named `file`."""
+
+    code = "file_repeated"
+
+
+class ParameterInvalid(RequestError):
+    """A query parameter is unknown, repeated, or has a value that is not allowed."""
+
+    code = "parameter_invalid"
+
+
+class ParametersConflict(RequestError):
+    """Two options are each allowed but contradict each other."""
+
+    code = "parameters_conflict"
+
+
+class NotAcceptable(RequestError):
+    """The Accept header leaves no representation that can be sent."""
+
+    code = "not_acceptable"
+
+
+class ImageEmpty(RequestError):
+    """The image has no bytes."""
+
+    code = "image_empty"
+
+
+class ImageFormatUnsupported(RequestError):
+    """The bytes are neither JPEG, PNG nor WebP."""
+
+    code = "image_format_unsupported"
+
+
+class ImageTooManyPixels(RequestError):
+    """The image's header announces more pixels than allowed."""
+
+    code = "image_too_many_pixels"
+
+
+class ImageDamaged(RequestError):
+    """The image is truncated or corrupt."""
+
+    code = "image_damaged"
+
+
+class AttributesUnavailable(RequestError):
+    """The loaded pack lacks the models for age, gender and head pose."""
+
+    code = "attributes_unavailable"
+
+
+class EmbeddingInvalid(ArcFaceError):
+    """The model returned a vector with NaN or infinity, or of length zero."""
+
+    code = "embedding_invalid"
+
+
+class ModelFailed(ArcFaceError):
+    """ONNX Runtime raised, or returned another shape than the model announces."""
+
+    code = "model_failed"
+
+
+class ServiceClosing(ArcFaceError):
+    """The service is shutting down and takes no new work."""
+
+    code = "service_closing"
+
+
+class RuntimeUnfit(ArcFaceError):
+    """This machine or installation cannot run what was asked for."""
+
+    code = "runtime_unfit"
+
+
+class SettingInvalid(ArcFaceError):
+    """A command line option or an `ARCFACE_…` variable has a value that is not allowed."""
+
+    code = "setting_invalid"
+
+
+# ── packs ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PackError(ArcFaceError):
+    """A model pack is missing, damaged, or not what it should be."""
+
+    code = "pack_error"
+
+
+class PackNotFound(PackError):
+    """No such pack in any of the places looked in."""
+
+    code = "pack_not_found"
+
+
+class PackUnknown(PackError):
+    """No registered pack has that name."""
+
+    code = "pack_unknown"
+
+
+class PackNameInvalid(PackError):
+    """A name for an imported pack is malformed, reserved or taken."""
+
+    code = "pack_name_invalid"
+
+
+class PackWithoutRecogniser(PackError):
+    """None of the pack's files turns a face into an embedding."""
+
+    code = "pack_without_recogniser"
+
+
+class PackAmbiguous(PackError):
+    """Two of the pack's files could fill the same role."""
+
+    code = "pack_ambiguous"
+
+
+class PackManifestInvalid(PackError):
+    """A `pack.toml` or `pack.lock.toml` cannot be understood, or states what it must not."""
+
+    code = "pack_manifest_invalid"
+
+
+class LicenceNotAccepted(PackError):
+    """The licence of the weights has to be accepted before they are downloaded."""
+
+    code = "licence_not_accepted"
+
+
+class SourcesExhausted(PackError):
+    """Every source of the pack was tried and none gave it."""
+
+    code = "pack_sources_exhausted"
+
+
+class DownloadFailed(PackError):
+    """One source did not give what it should."""
+
+    code = "pack_download_failed"
+
+
+class ModelIsLfsPointer(PackError):
+    """The file is a Git LFS pointer, not the model it points to."""
+
+    code = "model_is_lfs_pointer"
+
+
+class ModelIsHtml(PackError):
+    """The file is a web page, not a model or an archive."""
+
+    code = "model_is_html"
+
+
+class ModelTruncated(PackError):
+    """The file is shorter than it must be."""
+
+    code = "model_truncated"
+
+
+class ModelHashWrong(PackError):
+    """The file's bytes are not the ones its manifest states."""
+
+    code = "model_hash_wrong"
+
+
+class ModelHashChanged(PackError):
+    """The file's bytes are not the ones recorded at its first use."""
+
+    code = "model_hash_changed"
+
+
+class ModelUnreadable(PackError):
+    """The file cannot be read."""
+
+    code = "model_unreadable"
+
+
+class GraphUnfit(PackError):
+    """The ONNX model has an input or an output that cannot be used here."""
+
+    code = "model_graph_unfit"
+
+
+class ArchiveDamaged(PackError):
+    """The file is not a zip archive, or a broken one."""
+
+    code = "archive_damaged"
+
+
+class ArchiveTooLarge(PackError):
+    """A member of the archive unpacks to more than it may."""
+
+    code = "archive_too_large"
+
+
+class ArchiveEscapes(PackError):
+    """A member of the archive is named so that it would land outside the pack's folder."""
+
+    code = "archive_escapes"
+
+
+class StorageFull(PackError):
+    """The disk has no room for the pack."""
+
+    code = "pack_storage_full"
+
+
+class StorageReadOnly(PackError):
+    """The folder for packs cannot be written."""
+
+    code = "pack_storage_read_only"

@@ -1,0 +1,13 @@
+"""From bytes to an upright picture, and from a picture to the crop that a model wants.
+
+    bytes ──header──▶ format, width, height ──decode──▶ Image ──resize──▶ Crop
+
+The format is told from the content, never from a file name or a Content-Type. Limits are checked on the header, before
+any pixel is decoded. Decoding and stretching are OpenCV's, because the reference's are: equal pixels, equal vectors.
+"""
+
+from arcface_api.image.decode import ImageLimits, decode
+from arcface_api.image.header import Header, ImageFormat, read_header
+from arcface_api.image.resize import stretch
+
+__all__ = ["Header", "ImageFormat", "ImageLimits", "decode", "read_header", "stretch"]

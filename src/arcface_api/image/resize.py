@@ -1,0 +1,24 @@
+"""From a picture of any size to the crop that a model wants."""
+
+import cv2
+
+from arcface_api.arrays import Crop, Image
+
+
+def stretch(image: Image, height: int, width: int) -> Crop:
+    """Stretch to `height` x `width`, whatever the picture's shape.
+
+    Plain bilinear without anti-aliasing: so `cv2.dnn.blobFromImages` does it, through which InsightFace's `get_feat`
+    sees a crop, and so stored vectors were made. Equal pixels, bit for bit.
+
+    Args:
+        image: (h, w, 3) uint8.
+        height: Pixels.
+        width: Pixels.
+
+    Returns:
+        (height, width, 3) uint8; the image itself where it already has that size.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]  # stub says Any dtype

@@ -1,0 +1,120 @@
+"""Every setting of the service: name, unit, default, meaning. Read once, in `cli.py`, and passed down by value.
+
+A setting comes from the command line (`--max-image-bytes`), else from the environment (`ARCFACE_MAX_IMAGE_BYTES`), else
+from its default here. `docs/configuration.md` and the command line options are generated from these fields.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from arcface_api.errors import SettingInvalid
+
+ENVIRONMENT_PREFIX = "ARCFACE_"
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Settings(BaseSettings):
+    """The service's settings; frozen. Built by `read_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    pack: str = Field(
+        "antelopev2",
+        description="Model pack: a name (`arcface-api packs list`), a folder, or one recogniser `.onnx` file.",
+    )
+    models_dir: Path | None = Field(
+        None,
+        description="Folder of model packs, searched first and written by `packs pull`. Default: the user's cache.",
+    )
+    pull: bool = Field(False, description="Download the pack at start when it is not installed.")
+    accept_license: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        description="Comma-separated names of the packs whose licence you accept; needed to download them.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on. The container image sets `0.0.0.0`.")
+    port: int = Field(5555, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    device: Device = Field(
+        "auto",
+        description="`cuda` or `cpu`: that or no start. `auto`: CUDA where it works, else the CPU; `/health` says why.",
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Threads of one inference. Default: the CPUs that affinity and cgroup quota leave to this process.",
+    )
+    decode_threads: int | None = Field(
+        None, ge=1, le=256, description="Threads that decode images. Default: as many as the CPUs left to this process."
+    )
+    max_image_bytes: int = Field(
+        20 * 1024 * 1024,
+        ge=1,
+        description="Largest image file accepted, in bytes; more is refused with 413 while it arrives.",
+    )
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1,
+        description="Largest image accepted, in pixels (width x height); read from the file's header before decoding.",
+    )
+    shutdown_grace_seconds: int = Field(
+        8, ge=0, le=3600, description="How long requests in flight may still take after SIGTERM, in seconds."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line written."
+    )
+    access_log: bool = Field(False, description="Write one log line per request: method, path, status.")
+
+    @field_validator("accept_license", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        return frozenset(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def read_settings(**options: object) -> Settings:
+    """The settings from `options` (the command line's; None means not given), the environment and the defaults.
+
+    Raises:
+        SettingInvalid: naming each wrong setting, its value and what is allowed.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # options come untyped; validating them is what this does
+    except ValidationError as error:
+        raise SettingInvalid(" ".join(_explain(problem, given) for problem in error.errors())) from None
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like misspelt settings, each with the setting that was probably meant.
+
+    Unknown `ARCFACE_…` variables are no error in themselves: Kubernetes injects `ARCFACE_API_SERVICE_HOST` and its like
+    into every container beside a service called `arcface-api`.
+    """
+    known = [f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    found: dict[str, str] = {}
+    for variable in environment:
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
+            close = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+            if close:
+                found[variable] = close[0]
+    return found
+
+
+def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else "settings"
+    if name not in Settings.model_fields:
+        return f"There is no setting called {name}."
+    where = f"--{name.replace('_', '-')}" if name in given else f"{ENVIRONMENT_PREFIX}{name.upper()}"
+    hint = ""
+    if name == "port" and str(problem["input"]).startswith("tcp://"):
+        hint = (
+            " Kubernetes sets this variable for a service called `arcface`: set `enableServiceLinks: false` in the"
+            " pod, or name the service otherwise."
+        )
+    return f"{where}={problem['input']!r} is not allowed: {problem['msg'].lower()}.{hint} See docs/configuration.md."

@@ -1,0 +1,142 @@
+"""What several tests need: tiny real ONNX models, a running service, real weights and real faces where they are."""
+
+import csv
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import onnx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image as Pillow
+
+from arcface_api.api.app import create_app
+from arcface_api.packs import PackLocations, locate
+from arcface_api.settings import Settings
+from tiny_models import linear_model
+
+SHARED = Path(__file__).parents[2] / "shared"
+MODELS = Path(os.environ.get("ARCFACE_TEST_MODELS", SHARED / "models"))
+LFW = Path(os.environ.get("ARCFACE_TEST_LFW", SHARED / "lfw"))
+REAL_RECOGNISERS = ("w600k_mbf_from_int8.onnx", "edgeface_xs.onnx")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tests see neither the variables nor the home folder of the person who runs them."""
+    for variable in list(os.environ):
+        if variable.startswith("ARCFACE_"):
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
+
+
+# ── tiny models ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session")
+def tiny_recogniser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recogniser with random weights, 512-D: real shapes, real inference, no meaning."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny_recogniser.onnx"
+    onnx.save(linear_model(112, 512), path)
+    return path
+
+
+# ── real weights and real faces ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session", params=REAL_RECOGNISERS)
+def real_recogniser(request: pytest.FixtureRequest) -> Path:
+    """Each of the stand-in recognisers."""
+    path = MODELS / str(request.param)
+    if not path.is_file():
+        pytest.skip(f"needs {path}: real weights are not part of this project (set ARCFACE_TEST_MODELS)")
+    return path
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """A detector-like crop of a real face, as a file."""
+
+    name: str
+    content: bytes
+
+
+@pytest.fixture(scope="session")
+def face_crops() -> list[FaceCrop]:
+    """50 crops of 50 people, boxes x1.0, x1.2 and x1.5, as JPEG and PNG, 24 to 900 pixels wide."""
+    if not (LFW / "images.tar").is_file():
+        pytest.skip(f"needs {LFW}: real faces are not part of this project (set ARCFACE_TEST_LFW)")
+    with (LFW / "labels.csv").open() as file:
+        people = {row["image"].split("/")[0]: row for row in csv.DictReader(file)}
+    rows = sorted(people.values(), key=lambda row: row["image"])[:: len(people) // 50][:50]
+    crops = []
+    with tarfile.open(LFW / "images.tar") as images:
+        for number, row in enumerate(rows):
+            file = images.extractfile(row["image"])
+            assert file is not None
+            picture = Pillow.open(BytesIO(file.read()))
+            x, y, w, h = (float(row[key]) for key in ("box_x", "box_y", "box_w", "box_h"))
+            grow = (1.0, 1.2, 1.5)[number % 3]
+            box = (x - w * (grow - 1) / 2, y - h * (grow - 1) / 2, x + w * (grow + 1) / 2, y + h * (grow + 1) / 2)
+            crop = picture.crop(tuple(round(edge) for edge in box))
+            width = (24, 61, 112, 250, 900)[number % 5]
+            crop = crop.resize((width, round(width * crop.height / crop.width)))
+            content = BytesIO()
+            crop.save(content, ("JPEG", "PNG")[number % 2], quality=92)
+            crops.append(FaceCrop(f"{row['image']} x{grow} {width}px", content.getvalue()))
+    return crops
+
+
+# ── a running service ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> Callable[..., FastAPI]:
+    """The app for a recogniser file or pack folder, with settings."""
+
+    def make(pack: Path, **settings: object) -> FastAPI:
+        locations = PackLocations(None, tmp_path / "cache", tmp_path / "insightface")
+        return create_app(locate(str(pack), locations), Settings(pack=str(pack), **settings))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def run_service(make_app: Callable[..., FastAPI]) -> Iterator[Callable[..., httpx.Client]]:
+    """Start the real service on a free port; gives a client of it. Everything stops with the test."""
+    stops: list[Callable[[], None]] = []
+
+    def run(pack: Path, **settings: object) -> httpx.Client:
+        server = uvicorn.Server(uvicorn.Config(make_app(pack, **settings), port=0, ws="none", log_config=None))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        while not server.started:
+            thread.join(0.01)
+            assert thread.is_alive(), "the service ended before it was ready"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+
+        def stop() -> None:
+            client.close()
+            server.should_exit = True
+            thread.join()
+
+        stops.append(stop)
+        return client
+
+    yield run
+    for stop in stops:
+        stop()
+
+
+@pytest.fixture
+def service(run_service: Callable[..., httpx.Client], tiny_recogniser: Path) -> httpx.Client:
+    """A client of the service with the tiny recogniser and default settings."""
+    return run_service(tiny_recogniser)

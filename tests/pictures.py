@@ -1,0 +1,29 @@
+"""Pictures for tests, made here."""
+
+from io import BytesIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+
+def picture_bytes(kind: str = "JPEG", size: tuple[int, int] = (90, 120), mode: str = "RGB", **save: object) -> bytes:
+    """A smooth colourful picture of `size` (width, height) as a file."""
+    content = BytesIO()
+    smooth_picture(*size).convert(mode).save(content, kind, **save)
+    return content.getvalue()
+
+
+def smooth_picture(width: int, height: int) -> Pillow.Image:
+    """A picture without a symmetry, smooth so that JPEG keeps it."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    pixels = np.stack([x, y**2, (1 - x) * y], axis=-1) * 255
+    return Pillow.fromarray(pixels.astype(np.uint8))
+
+
+def decoded_by_opencv(content: bytes) -> NDArray[np.uint8]:
+    """What the reference's callers have: OpenCV's BGR picture."""
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture.astype(np.uint8, copy=False)

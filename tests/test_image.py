@@ -1,0 +1,212 @@
+"""Promises of `arcface_api.image`: what is read, what is refused, and that size is checked before decoding."""
+
+import itertools
+import struct
+import tracemalloc
+import zlib
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels
+from arcface_api.image import ImageFormat, ImageLimits, decode, read_header, stretch
+from pictures import decoded_by_opencv, picture_bytes, smooth_picture
+
+ANY_SIZE = ImageLimits(max_pixels=10**9)
+FORMATS = {"JPEG": ImageFormat.JPEG, "PNG": ImageFormat.PNG, "WEBP": ImageFormat.WEBP}
+
+
+def png_announcing(width: int, height: int) -> bytes:
+    """A well-formed PNG whose header announces any size; its pixel data is a few bytes."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("size", [(1, 1), (90, 120), (641, 2)])
+def test_header_tells_format_and_size(kind: str, size: tuple[int, int]) -> None:
+    header = read_header(picture_bytes(kind, size))
+    assert (header.format, header.width, header.height) == (FORMATS[kind], *size)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"exif": b"Exif\0\0" + b"x" * 60_000, "icc_profile": b"\xff\xc0" * 40_000}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"exif": b"Exif\0\0MM\0*" + b"x" * 100}),
+    ],
+)
+def test_header_is_found_behind_other_segments(kind: str, options: dict[str, object]) -> None:
+    header = read_header(picture_bytes(kind, (90, 120), **options))
+    assert (header.width, header.height) == (90, 120)
+
+
+def test_webp_with_alpha_announces_its_canvas() -> None:
+    header = read_header(picture_bytes("WEBP", (33, 77), "RGBA"))
+    assert (header.width, header.height) == (33, 77)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_picture_is_turned_upright_by_exif(kind: str, orientation: int) -> None:
+    upright = np.asarray(smooth_picture(90, 120))
+    turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90"}
+    turns |= {7: "TRANSVERSE", 8: "ROTATE_270"}  # what a camera stored: the inverse of what the viewer must do
+    stored = smooth_picture(90, 120)
+    if orientation in turns:
+        stored = stored.transpose(Pillow.Transpose[turns[orientation]])
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    content = BytesIO()
+    stored.save(content, kind, exif=exif, quality=95)
+    decoded = decode(content.getvalue(), ANY_SIZE)
+    assert decoded.shape == upright.shape
+    assert np.abs(decoded.astype(int) - upright).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "tolerance"),
+    [
+        ("JPEG", "L", 3),
+        ("JPEG", "CMYK", 6),
+        ("PNG", "L", 1),
+        ("PNG", "P", 12),
+        ("PNG", "1", 160),
+        ("PNG", "LA", 1),
+        ("WEBP", "RGB", 5),
+    ],
+)
+def test_other_modes_become_rgb(kind: str, mode: str, tolerance: float) -> None:
+    decoded = decode(picture_bytes(kind, mode=mode), ANY_SIZE)
+    wanted = np.asarray(smooth_picture(90, 120).convert(mode).convert("RGB")).astype(int)
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == (120, 90, 3)
+    assert np.abs(decoded - wanted).mean() < tolerance
+
+
+def test_channels_are_in_rgb_order() -> None:
+    red = Pillow.new("RGB", (8, 8), (250, 20, 10))
+    content = BytesIO()
+    red.save(content, "PNG")
+    assert decode(content.getvalue(), ANY_SIZE)[4, 4].tolist() == [250, 20, 10]
+
+
+def test_alpha_is_dropped_not_blended() -> None:
+    pixels = np.dstack([np.asarray(smooth_picture(90, 120)), np.zeros((120, 90), np.uint8)])
+    content = BytesIO()
+    Pillow.fromarray(pixels).save(content, "PNG")
+    assert np.array_equal(decode(content.getvalue(), ANY_SIZE), pixels[..., :3])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_become_eight(channels: int) -> None:
+    eight = np.asarray(smooth_picture(90, 120))[..., :channels]
+    written, content = cv2.imencode(".png", eight.astype(np.uint16) * 257)
+    assert written
+    wanted = eight[..., ::-1] if channels == 3 else np.repeat(eight, 3, axis=-1)
+    assert np.array_equal(decode(content.tobytes(), ANY_SIZE), wanted)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_pixels_are_those_of_opencv(kind: str, options: dict[str, object]) -> None:
+    content = picture_bytes(kind, **options)
+    assert np.array_equal(decode(content, ANY_SIZE), decoded_by_opencv(content)[..., ::-1])
+
+
+def test_one_pixel_is_a_picture() -> None:
+    image = decode(picture_bytes("PNG", (1, 1)), ANY_SIZE)
+    assert image.shape == (1, 1, 3)
+    assert (stretch(image, 112, 112) == image[0, 0]).all()
+
+
+def test_empty_file_is_told() -> None:
+    with pytest.raises(ImageEmpty, match="0 bytes"):
+        decode(b"", ANY_SIZE)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"GIF89a" + b"\0" * 50, "GIF"),
+        (b"BM" + b"\0" * 50, "BMP"),
+        (b"\0\0\0\x1cftypheic", "HEIC"),
+        (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"%PDF-1.7", "PDF"),
+        (b"II*\0" + b"\0" * 20, "TIFF"),
+        (b"  <!DOCTYPE HTML><html>", "HTML page"),
+        (b'{"image": 1}', "JSON"),
+        (b"/9j/4AAQSkZJRg", "Base64"),
+        (b"iVBORw0KGgoAAAAN", "Base64"),
+        (b"data:image/png;base64,iVBO", "data: URL"),
+        (b"hello", "plain text"),
+        (b"\x01\x02\x03\x04", "01 02 03 04"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    ],
+)
+def test_other_formats_are_named(content: bytes, named: str) -> None:
+    with pytest.raises(ImageFormatUnsupported) as raised:
+        decode(content, ANY_SIZE)
+    assert named in str(raised.value)
+    assert "Allowed are JPEG, PNG and WebP" in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("tenths", range(1, 10))
+def test_truncated_file_is_damaged(kind: str, tenths: int) -> None:
+    content = picture_bytes(kind, (300, 400))
+    with pytest.raises(ImageDamaged, match=r"(?i)whole file"):
+        decode(content[: len(content) * tenths // 10], ANY_SIZE)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_short_beginning_is_refused_with_a_sentence(kind: str) -> None:
+    content = picture_bytes(kind, (20, 20))
+    for length in itertools.chain(range(1, 60), range(60, len(content) - 2, 7)):
+        with pytest.raises((ImageDamaged, ImageFormatUnsupported)):
+            decode(content[:length], ANY_SIZE)
+
+
+def test_zero_size_is_damaged() -> None:
+    with pytest.raises(ImageDamaged, match="0x7 pixels"):
+        decode(png_announcing(0, 7), ANY_SIZE)
+
+
+def test_pixels_are_counted_from_the_header_without_memory() -> None:
+    bomb = png_announcing(50_000, 50_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageTooManyPixels, match="50000x50000 = 2,500,000,000 pixels; at most 50,000,000"):
+            decode(bomb, ImageLimits(50_000_000))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_limit_itself_is_allowed() -> None:
+    content = picture_bytes("PNG", (30, 40))
+    assert decode(content, ImageLimits(1200)).shape == (40, 30, 3)
+    with pytest.raises(ImageTooManyPixels):
+        decode(content, ImageLimits(1199))
+
+
+@pytest.mark.parametrize("filler", [b"\xff", b"\xff\xd0", b"\xff\xe0\x00\x02", b"\xff\x00", b"\xff\xe0\x00\x00"])
+def test_endless_jpeg_segments_are_refused(filler: bytes) -> None:
+    with pytest.raises(ImageDamaged):
+        read_header(b"\xff\xd8\xff\xe0\x00\x02" + filler * 2_000_000)
+
+
+@pytest.mark.parametrize("size", [(24, 30), (112, 112), (112, 80), (500, 700), (1, 900)])
+def test_stretch_equals_the_reference_bit_for_bit(size: tuple[int, int]) -> None:
+    image = np.asarray(smooth_picture(*size)) ^ np.random.default_rng(0).integers(0, 64, (*size[::-1], 3), np.uint8)
+    blob = cv2.dnn.blobFromImages([image[..., ::-1]], 1.0, (112, 112), (0, 0, 0), swapRB=True)
+    assert np.array_equal(stretch(image, 112, 112).transpose(2, 0, 1), blob[0])
