@@ -46,7 +46,9 @@ def embedding_json(body: Mapping[str, Any], embedding: Embedding, encoding: Enco
 
     orjson writes the shortest decimal that reads back to the same float32: exact, and half the bytes of float64 digits.
     """
-    value: Any = embedding if encoding is Encoding.FLOAT else base64.b64encode(embedding_bytes(embedding)).decode()
+    value: Any = np.ascontiguousarray(embedding)
+    if encoding is Encoding.BASE64:
+        value = base64.b64encode(embedding_bytes(embedding)).decode()
     return orjson.dumps({"embedding": value, **body}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
