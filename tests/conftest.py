@@ -73,8 +73,8 @@ def face_crops() -> list[FaceCrop]:
     """50 crops of 50 people, boxes x1.0, x1.2 and x1.5, as JPEG and PNG, 24 to 900 pixels wide."""
     if not (LFW / "images.tar").is_file():
         pytest.skip(f"needs {LFW}: real faces are not part of this project (set ARCFACE_TEST_LFW)")
-    with (LFW / "labels.csv").open() as file:
-        people = {row["image"].split("/")[0]: row for row in csv.DictReader(file)}
+    with (LFW / "labels.csv").open() as labels:
+        people = {row["image"].split("/")[0]: row for row in csv.DictReader(labels)}
     rows = sorted(people.values(), key=lambda row: row["image"])[:: len(people) // 50][:50]
     crops = []
     with tarfile.open(LFW / "images.tar") as images:
@@ -85,7 +85,7 @@ def face_crops() -> list[FaceCrop]:
             x, y, w, h = (float(row[key]) for key in ("box_x", "box_y", "box_w", "box_h"))
             grow = (1.0, 1.2, 1.5)[number % 3]
             box = (x - w * (grow - 1) / 2, y - h * (grow - 1) / 2, x + w * (grow + 1) / 2, y + h * (grow + 1) / 2)
-            crop = picture.crop(tuple(round(edge) for edge in box))
+            crop = picture.crop((round(box[0]), round(box[1]), round(box[2]), round(box[3])))
             width = (24, 61, 112, 250, 900)[number % 5]
             crop = crop.resize((width, round(width * crop.height / crop.width)))
             content = BytesIO()

@@ -1,6 +1,7 @@
 """Pictures for tests, made here."""
 
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 
-def picture_bytes(kind: str = "JPEG", size: tuple[int, int] = (90, 120), mode: str = "RGB", **save: object) -> bytes:
+def picture_bytes(kind: str = "JPEG", size: tuple[int, int] = (90, 120), mode: str = "RGB", **save: Any) -> bytes:
     """A smooth colourful picture of `size` (width, height) as a file."""
     content = BytesIO()
     smooth_picture(*size).convert(mode).save(content, kind, **save)

@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 import zlib
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ def test_header_tells_format_and_size(kind: str, size: tuple[int, int]) -> None:
         ("WEBP", {"exif": b"Exif\0\0MM\0*" + b"x" * 100}),
     ],
 )
-def test_header_is_found_behind_other_segments(kind: str, options: dict[str, object]) -> None:
+def test_header_is_found_behind_other_segments(kind: str, options: dict[str, Any]) -> None:
     header = read_header(picture_bytes(kind, (90, 120), **options))
     assert (header.width, header.height) == (90, 120)
 
@@ -118,7 +119,7 @@ def test_sixteen_bits_become_eight(channels: int) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_pixels_are_those_of_opencv(kind: str, options: dict[str, object]) -> None:
+def test_pixels_are_those_of_opencv(kind: str, options: dict[str, Any]) -> None:
     content = picture_bytes(kind, **options)
     assert np.array_equal(decode(content, ANY_SIZE), decoded_by_opencv(content)[..., ::-1])
 

@@ -6,22 +6,58 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 
-def linear_model(size: int, dim: int, *, seed: int = 0, bias: NDArray[np.float32] | None = None) -> onnx.ModelProto:
-    """8x8 mean pooling, then one random linear layer: (n, 3, size, size) → (n, dim)."""
-    cells = 3 * (size // 8) ** 2
-    weights = np.random.default_rng(seed).normal(0, cells**-0.5, (cells, dim)).astype(np.float32)
-    offset = np.zeros(dim, np.float32) if bias is None else bias
+def linear_model(  # each is a dimension of the model
+    size: int,
+    dim: int,
+    *,
+    pool: int = 8,
+    seed: int = 0,
+    gain: float = 1.0,
+    bias: NDArray[np.float32] | None = None,
+    normalises_inside: bool = False,
+) -> onnx.ModelProto:
+    """Mean pooling, then one random linear layer: (n, 3, size, size) → (n, dim).
+
+    With `normalises_inside` the graph begins with (x - 127.5) / 128, in nodes named as in exports from MXNet, by which
+    InsightFace tells that such a model takes pixels as they are.
+    """
+    cells = 3 * (size // pool) ** 2
+    weights = np.random.default_rng(seed).normal(0, gain * cells**-0.5, (cells, dim)).astype(np.float32)
+    initializers = [
+        numpy_helper.from_array(weights, "weights"),
+        numpy_helper.from_array(np.zeros(dim, np.float32) if bias is None else bias, "offset"),
+    ]
+    nodes = []
+    if normalises_inside:
+        initializers.append(numpy_helper.from_array(np.float32(127.5), "mean"))
+        initializers.append(numpy_helper.from_array(np.float32(1 / 128), "scale"))
+        nodes.append(helper.make_node("Sub", ["input", "mean"], ["centred"], name="_minusscalar0"))
+        nodes.append(helper.make_node("Mul", ["centred", "scale"], ["scaled"], name="_mulscalar0"))
+    pixels = "scaled" if normalises_inside else "input"
+    nodes += [
+        helper.make_node("AveragePool", [pixels], ["pooled"], kernel_shape=[pool, pool], strides=[pool, pool]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weights", "offset"], ["output"]),
+    ]
     graph = helper.make_graph(
-        [
-            helper.make_node("AveragePool", ["input"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
-            helper.make_node("Flatten", ["pooled"], ["flat"]),
-            helper.make_node("Gemm", ["flat", "weights", "offset"], ["output"]),
-        ],
+        nodes,
         "linear",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, size, size])],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", dim])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(offset, "offset")],
+        initializers,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return model
+
+
+def age_gender_model() -> onnx.ModelProto:
+    """A stand-in for genderage.onnx: (n, 3, 96, 96) → (n, 3), an age around 40 that depends on the pixels."""
+    return linear_model(96, 3, gain=0.5, bias=np.array([0, 0, 0.4], np.float32), normalises_inside=True)
+
+
+def landmarks_model(landmarks: NDArray[np.float64]) -> onnx.ModelProto:
+    """A stand-in for 1k3d68.onnx: (n, 3, 192, 192) → (n, 3309), `landmarks` (68, 3) a little moved by the pixels."""
+    bias = np.zeros((1103, 3), np.float32)
+    bias[-68:] = landmarks
+    return linear_model(192, 3309, pool=48, gain=0.02, bias=bias.ravel(), normalises_inside=True)

@@ -44,7 +44,7 @@ def cli() -> None:
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
-    """The command line option of one setting. Values stay text: `read_settings` checks them and says what is allowed."""
+    """The command line option of one setting. Its value stays text, which `read_settings` checks and explains."""
     flag = "--" + name.replace("_", "-")
     help_text = f"{field.description} [{ENVIRONMENT_PREFIX}{name.upper()}]"
     if field.annotation is bool:

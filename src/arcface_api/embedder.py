@@ -235,7 +235,7 @@ def _attribute_tensor(image: Image, spec: InputSpec) -> tuple[Tensor, age_and_ge
 def _tell_attributes(models: AttributeModels, faces: _AttributeTensors) -> Attributes:
     scores = models.age_gender.session.run(faces.age_gender)[0]
     row = models.landmarks_3d.session.run(faces.landmarks_3d)[0]
-    landmarks = pose.landmarks_in_image(row, models.landmarks_3d.spec.height, faces.transform)
+    landmarks = pose.landmarks_in_picture(row, models.landmarks_3d.spec.height, faces.transform)
     return Attributes(age_and_gender.age_gender(scores), pose.head_pose(landmarks))
 
 

@@ -41,10 +41,10 @@
         ├── ArchiveTooLarge           a member unpacks to more than it may: a zip bomb
         ├── ArchiveEscapes            a member's name points out of the folder
         ├── StorageFull               no space left for the pack
-        └── StorageReadOnly           the folder for packs cannot be written
+        └── StorageUnwritable         the folder for packs cannot be written
 
-`str(error)` is written for people: what was wrong, what is allowed, what to do. `code` is stable and written for programs.
-Which HTTP status an error becomes is decided in one table, `api/problems.py`.
+`str(error)` is written for people: what was wrong, what is allowed, what to do. `code` is stable and written for
+programs. Which HTTP status an error becomes is decided in one table, `api/problems.py`.
 """
 
 from typing import ClassVar
@@ -297,7 +297,7 @@ class StorageFull(PackError):
     code = "pack_storage_full"
 
 
-class StorageReadOnly(PackError):
-    """The folder for packs cannot be written."""
+class StorageUnwritable(PackError):
+    """The folder for packs cannot be written: it is read-only, belongs to someone else, or the disk fails."""
 
-    code = "pack_storage_read_only"
+    code = "pack_storage_unwritable"

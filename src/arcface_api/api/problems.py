@@ -82,7 +82,7 @@ def install(app: FastAPI) -> None:
     async def on_arcface_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ArcFaceError)  # noqa: S101  # it is registered for this class
         problem = problem_of(error)
-        if problem.status.is_server_error:
+        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == _INTERNAL_ERROR)
         return problem.response()
 
@@ -105,12 +105,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_unexpected)
 
 
-def openapi_responses(raised: Iterable[type[ArcFaceError]]) -> dict[str, Any]:
+def openapi_responses(raised: Iterable[type[ArcFaceError]]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for an operation that can meet these errors, and a defect of ours."""
     codes: dict[HTTPStatus, dict[str, str]] = {HTTPStatus.INTERNAL_SERVER_ERROR: {_INTERNAL_ERROR: "A defect."}}
     for error in raised:
         codes.setdefault(STATUS_BY_ERROR[error], {})[error.code] = (error.__doc__ or "").strip()
-    return {str(int(status)): _openapi_response(status, described) for status, described in sorted(codes.items())}
+    return {int(status): _openapi_response(status, described) for status, described in sorted(codes.items())}
 
 
 def _openapi_response(status: HTTPStatus, described: dict[str, str]) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""Promises of `arcface_api.head_pose`: the right angle in the right field with the right sign."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import insightface
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from insightface.model_zoo.landmark import Landmark
+from numpy.typing import NDArray
+
+from arcface_api.arrays import Image, InputSpec, to_tensor
+from arcface_api.attributes import attribute_crop, whole_picture_transform
+from arcface_api.errors import ModelFailed
+from arcface_api.head_pose import HeadPose, head_pose, landmarks_in_picture, mean_shape
+from pictures import decoded_by_opencv
+from test_attributes import SIZES, Face, noisy
+from tiny_models import landmarks_model
+
+SPEC = InputSpec(None, 192, 192, 0, 1)
+NOSE_TIP, CHIN, FIRST_EYE, LAST_EYE = 30, 8, 36, 45
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
+    """Rotation matrix from degrees: pitch about x first, then yaw about y, then roll about z."""
+    y, p, r = np.radians([yaw, pitch, roll])
+    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x
+
+
+def turned(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
+    """The mean face turned, (68, 3), within -1 to 1."""
+    return mean_shape() @ rotation(yaw, pitch, roll).T * 0.6
+
+
+def row_of(landmarks: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A model's output row that holds these landmarks."""
+    row = np.zeros((1103, 3), np.float32)
+    row[-68:] = landmarks
+    return row.ravel()
+
+
+def angles(pose: HeadPose) -> tuple[float, float, float]:
+    return pose.yaw, pose.pitch, pose.roll
+
+
+@pytest.mark.parametrize("size", [(112, 112), (90, 131), (400, 250)])
+@pytest.mark.parametrize("yaw", [-60, -17, 0, 35])
+@pytest.mark.parametrize("pitch", [-40, 0, 22])
+@pytest.mark.parametrize("roll", [-75, 0, 11])
+def test_known_rotation_comes_back_in_its_fields(size: tuple[int, int], yaw: float, pitch: float, roll: float) -> None:
+    width, height = size
+    transform = whole_picture_transform(height, width, 192)
+    landmarks = landmarks_in_picture(row_of(turned(yaw, pitch, roll)), 192, transform)
+    assert angles(head_pose(landmarks)) == pytest.approx((yaw, pitch, roll), abs=0.01)
+
+
+def test_positive_yaw_moves_the_nose_to_the_right() -> None:
+    shape = turned(30, 0, 0)
+    assert shape[NOSE_TIP, 0] > turned(0, 0, 0)[NOSE_TIP, 0] + 0.1
+    assert head_pose(shape.astype(np.float32)).yaw == pytest.approx(30, abs=0.01)
+
+
+def test_positive_pitch_moves_the_nose_up() -> None:
+    shape = turned(0, 30, 0)
+    assert shape[NOSE_TIP, 1] < turned(0, 0, 0)[NOSE_TIP, 1] - 0.1
+    assert head_pose(shape.astype(np.float32)).pitch == pytest.approx(30, abs=0.01)
+
+
+def test_positive_roll_tilts_clockwise() -> None:
+    shape = turned(0, 0, 30)
+    assert shape[LAST_EYE, 1] > shape[FIRST_EYE, 1]  # the eye on the right is lower
+    assert shape[CHIN, 0] < turned(0, 0, 0)[CHIN, 0]  # the chin swings left
+    assert head_pose(shape.astype(np.float32)).roll == pytest.approx(30, abs=0.01)
+
+
+def test_straight_aside_is_still_a_yaw_of_90_degrees() -> None:
+    assert head_pose(turned(90, 0, 0).astype(np.float32)).yaw == pytest.approx(90, abs=0.1)
+
+
+def test_mean_shape_is_the_reference_s() -> None:
+    file = Path(insightface.__file__).parent / "data" / "objects" / "meanshape_68.pkl"
+    assert np.array_equal(mean_shape().astype(np.float32), pickle.loads(file.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "landmarks", [np.zeros((68, 3)), np.ones((68, 3)), np.full((68, 3), np.nan), np.full((68, 3), np.inf)]
+)
+def test_points_without_a_pose_are_refused(landmarks: NDArray[np.float64]) -> None:
+    with pytest.raises(ModelFailed, match="no head pose can be told"):
+        head_pose(landmarks.astype(np.float32))
+
+
+# ── the reference ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "1k3d68.onnx"
+    onnx.save(landmarks_model(turned(20, -10, 5)), path)
+    return path
+
+
+def assert_equal_to_reference(reference: Landmark, session: ort.InferenceSession, image: Image) -> None:
+    face = Face(image)
+    points = reference.get(image[..., ::-1], face)
+    crop, transform = attribute_crop(image, 192)
+    (rows,) = session.run(None, {"input": to_tensor([crop], SPEC)})
+    landmarks = landmarks_in_picture(rows[0], 192, transform)
+    np.testing.assert_allclose(landmarks, points, rtol=1e-5, atol=1e-3)
+    pitch, yaw, roll = face["pose"]
+    assert angles(head_pose(landmarks)) == pytest.approx((yaw, pitch, roll), abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:`rcond` parameter will change:FutureWarning")
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("seed", range(3))
+def test_landmarks_and_pose_equal_the_reference(model_file: Path, size: tuple[int, int], seed: int) -> None:
+    reference, session = Landmark(str(model_file)), ort.InferenceSession(model_file)
+    assert_equal_to_reference(reference, session, noisy(size, seed))
+
+
+@pytest.mark.filterwarnings("ignore:`rcond` parameter will change:FutureWarning")
+def test_landmarks_and_pose_equal_the_reference_on_real_faces(model_file: Path, face_crops: list[Any]) -> None:
+    reference, session = Landmark(str(model_file)), ort.InferenceSession(model_file)
+    for face in face_crops:
+        assert_equal_to_reference(reference, session, decoded_by_opencv(face.content)[..., ::-1])
