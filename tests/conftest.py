@@ -3,23 +3,22 @@
 import csv
 import os
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-import httpx
 import onnx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image as Pillow
 
 from arcface_api.api.app import create_app
 from arcface_api.packs import PackLocations, locate
 from arcface_api.settings import Settings
-from tiny_models import linear_model
+from serving import Service
+from tiny_models import age_gender_model, landmarks_model, linear_model, turned
 
 SHARED = Path(__file__).parents[2] / "shared"
 MODELS = Path(os.environ.get("ARCFACE_TEST_MODELS", SHARED / "models"))
@@ -46,6 +45,16 @@ def tiny_recogniser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny_recogniser.onnx"
     onnx.save(linear_model(112, 512), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack with all three roles; its landmark model sees about yaw 20, pitch -10, roll 5 on every picture."""
+    folder = tmp_path_factory.mktemp("tiny_pack")
+    onnx.save(linear_model(112, 512), folder / "tiny_recogniser.onnx")
+    onnx.save(age_gender_model(), folder / "tiny_age_gender.onnx")
+    onnx.save(landmarks_model(turned(20, -10, 5)), folder / "tiny_landmarks.onnx")
+    return folder
 
 
 # ── real weights and real faces ────────────────────────────────────────────────────────────────────────────────────
@@ -109,34 +118,19 @@ def make_app(tmp_path: Path) -> Callable[..., FastAPI]:
 
 
 @pytest.fixture
-def run_service(make_app: Callable[..., FastAPI]) -> Iterator[Callable[..., httpx.Client]]:
-    """Start the real service on a free port; gives a client of it. Everything stops with the test."""
-    stops: list[Callable[[], None]] = []
+def run_service(make_app: Callable[..., FastAPI]) -> Iterator[Callable[..., Service]]:
+    """Start the real service with a pack and settings; gives a client of it. Everything stops with the test."""
+    with ExitStack() as at_end:
 
-    def run(pack: Path, **settings: object) -> httpx.Client:
-        server = uvicorn.Server(uvicorn.Config(make_app(pack, **settings), port=0, ws="none", log_config=None))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            thread.join(0.01)
-            assert thread.is_alive(), "the service ended before it was ready"
-        port = server.servers[0].sockets[0].getsockname()[1]
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        def run(pack: Path, **settings: object) -> Service:
+            service = Service(make_app(pack, **settings))
+            at_end.callback(service.stop)
+            return at_end.enter_context(service)
 
-        def stop() -> None:
-            client.close()
-            server.should_exit = True
-            thread.join()
-
-        stops.append(stop)
-        return client
-
-    yield run
-    for stop in stops:
-        stop()
+        yield run
 
 
 @pytest.fixture
-def service(run_service: Callable[..., httpx.Client], tiny_recogniser: Path) -> httpx.Client:
+def service(run_service: Callable[..., Service], tiny_recogniser: Path) -> Service:
     """A client of the service with the tiny recogniser and default settings."""
     return run_service(tiny_recogniser)

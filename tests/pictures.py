@@ -1,5 +1,7 @@
 """Pictures for tests, made here."""
 
+import struct
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -28,3 +30,13 @@ def decoded_by_opencv(content: bytes) -> NDArray[np.uint8]:
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     return picture.astype(np.uint8, copy=False)
+
+
+def png_announcing(width: int, height: int) -> bytes:
+    """A well-formed PNG whose header announces any size; its pixel data is a few bytes."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")

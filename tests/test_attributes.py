@@ -39,7 +39,8 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def noisy(size: tuple[int, int], seed: int) -> Image:
     noise = np.random.default_rng(seed).integers(0, 128, (*size[::-1], 3), np.uint8)
-    return np.asarray(smooth_picture(*size)) // 2 + noise
+    picture: Image = np.asarray(smooth_picture(*size)) // np.uint8(2) + noise
+    return picture
 
 
 def ours(model_file: Path, image: Image) -> SimpleNamespace:

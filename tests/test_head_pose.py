@@ -18,24 +18,10 @@ from arcface_api.errors import ModelFailed
 from arcface_api.head_pose import HeadPose, head_pose, landmarks_in_picture, mean_shape
 from pictures import decoded_by_opencv
 from test_attributes import SIZES, Face, noisy
-from tiny_models import landmarks_model
+from tiny_models import landmarks_model, turned
 
 SPEC = InputSpec(None, 192, 192, 0, 1)
 NOSE_TIP, CHIN, FIRST_EYE, LAST_EYE = 30, 8, 36, 45
-
-
-def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
-    """Rotation matrix from degrees: pitch about x first, then yaw about y, then roll about z."""
-    y, p, r = np.radians([yaw, pitch, roll])
-    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
-    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
-    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
-
-
-def turned(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
-    """The mean face turned, (68, 3), within -1 to 1."""
-    return mean_shape() @ rotation(yaw, pitch, roll).T * 0.6
 
 
 def row_of(landmarks: NDArray[np.float64]) -> NDArray[np.float32]:

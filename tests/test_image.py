@@ -1,9 +1,7 @@
 """Promises of `arcface_api.image`: what is read, what is refused, and that size is checked before decoding."""
 
 import itertools
-import struct
 import tracemalloc
-import zlib
 from io import BytesIO
 from typing import Any
 
@@ -14,20 +12,10 @@ from PIL import Image as Pillow
 
 from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels
 from arcface_api.image import ImageFormat, ImageLimits, decode, read_header, stretch
-from pictures import decoded_by_opencv, picture_bytes, smooth_picture
+from pictures import decoded_by_opencv, picture_bytes, png_announcing, smooth_picture
 
 ANY_SIZE = ImageLimits(max_pixels=10**9)
 FORMATS = {"JPEG": ImageFormat.JPEG, "PNG": ImageFormat.PNG, "WEBP": ImageFormat.WEBP}
-
-
-def png_announcing(width: int, height: int) -> bytes:
-    """A well-formed PNG whose header announces any size; its pixel data is a few bytes."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -5,6 +5,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from arcface_api.head_pose import mean_shape
+
 
 def linear_model(  # each is a dimension of the model
     size: int,
@@ -29,8 +31,8 @@ def linear_model(  # each is a dimension of the model
     ]
     nodes = []
     if normalises_inside:
-        initializers.append(numpy_helper.from_array(np.float32(127.5), "mean"))
-        initializers.append(numpy_helper.from_array(np.float32(1 / 128), "scale"))
+        initializers.append(numpy_helper.from_array(np.array(127.5, np.float32), "mean"))
+        initializers.append(numpy_helper.from_array(np.array(1 / 128, np.float32), "scale"))
         nodes.append(helper.make_node("Sub", ["input", "mean"], ["centred"], name="_minusscalar0"))
         nodes.append(helper.make_node("Mul", ["centred", "scale"], ["scaled"], name="_mulscalar0"))
     pixels = "scaled" if normalises_inside else "input"
@@ -61,3 +63,18 @@ def landmarks_model(landmarks: NDArray[np.float64]) -> onnx.ModelProto:
     bias = np.zeros((1103, 3), np.float32)
     bias[-68:] = landmarks
     return linear_model(192, 3309, pool=48, gain=0.02, bias=bias.ravel(), normalises_inside=True)
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
+    """Rotation matrix from degrees: pitch about x first, then yaw about y, then roll about z."""
+    y, p, r = np.radians([yaw, pitch, roll])
+    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x
+
+
+def turned(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
+    """The mean face turned, (68, 3), within -1 to 1."""
+    shape: NDArray[np.float64] = mean_shape() @ rotation(yaw, pitch, roll).T * 0.6
+    return shape

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import click
-import uvicorn
 from pydantic.fields import FieldInfo
 
 from arcface_api import __version__, packs
-from arcface_api.api.app import create_app
 from arcface_api.errors import ArcFaceError, PackNotFound, SettingInvalid
 from arcface_api.packs import InstalledPack, PackLocations
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings, misspelt_variables, read_settings
@@ -70,9 +68,14 @@ def settings_options(*names: str) -> Callable[[Any], Any]:
 @settings_options()
 def serve(**options: object) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are answered first."""
+    # Here and not above: they take a second and a half, which every other command would pay.
+    import uvicorn  # noqa: PLC0415
+
+    from arcface_api.api.app import create_app  # noqa: PLC0415
+
     settings = read_settings(**options)
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for variable, meant in misspelt_variables(os.environ).items():

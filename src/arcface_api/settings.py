@@ -26,50 +26,53 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     pack: str = Field(
-        "antelopev2",
+        default="antelopev2",
         description="Model pack: a name (`arcface-api packs list`), a folder, or one recogniser `.onnx` file.",
     )
     models_dir: Path | None = Field(
-        None,
+        default=None,
         description="Folder of model packs, searched first and written by `packs pull`. Default: the user's cache.",
     )
-    pull: bool = Field(False, description="Download the pack at start when it is not installed.")
+    pull: bool = Field(default=False, description="Download the pack at start when it is not installed.")
     accept_license: Annotated[frozenset[str], NoDecode] = Field(
-        frozenset(),
+        default=frozenset(),
         description="Comma-separated names of the packs whose licence you accept; needed to download them.",
     )
-    host: str = Field("127.0.0.1", description="Address to listen on. The container image sets `0.0.0.0`.")
-    port: int = Field(5555, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on. The container image sets `0.0.0.0`.")
+    port: int = Field(default=5555, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     device: Device = Field(
-        "auto",
+        default="auto",
         description="`cuda` or `cpu`: that or no start. `auto`: CUDA where it works, else the CPU; `/health` says why.",
     )
     threads: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=1024,
         description="Threads of one inference. Default: the CPUs that affinity and cgroup quota leave to this process.",
     )
     decode_threads: int | None = Field(
-        None, ge=1, le=256, description="Threads that decode images. Default: as many as the CPUs left to this process."
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that decode images. Default: as many as the CPUs left to this process.",
     )
     max_image_bytes: int = Field(
-        20 * 1024 * 1024,
+        default=20 * 1024 * 1024,
         ge=1,
         description="Largest image file accepted, in bytes; more is refused with 413 while it arrives.",
     )
     max_image_pixels: int = Field(
-        50_000_000,
+        default=50_000_000,
         ge=1,
         description="Largest image accepted, in pixels (width x height); read from the file's header before decoding.",
     )
     shutdown_grace_seconds: int = Field(
-        8, ge=0, le=3600, description="How long requests in flight may still take after SIGTERM, in seconds."
+        default=8, ge=0, le=3600, description="How long requests in flight may still take after SIGTERM, in seconds."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe log line written."
+        default="info", description="Least severe log line written."
     )
-    access_log: bool = Field(False, description="Write one log line per request: method, path, status.")
+    access_log: bool = Field(default=False, description="Write one log line per request: method, path, status.")
 
     @field_validator("accept_license", mode="before")
     @classmethod

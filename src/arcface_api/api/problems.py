@@ -5,13 +5,14 @@ what is allowed and what to do, and `code` is the stable name that a program com
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -76,8 +77,30 @@ def problem_of(error: ArcFaceError) -> Problem:
     return Problem(status, error.code, str(error))
 
 
+class ProblemRoute(APIRoute):
+    """A route whose defects become problems here.
+
+    Left to the server, an unexpected exception also closes the connection, and the caller's next request on it fails.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, guarded."""
+        handler = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except (ArcFaceError, HTTPException, ClientDisconnect):
+                raise
+            except Exception:
+                _log.exception("A defect in %s %s:", request.method, request.url.path)
+                return _internal_error().response()
+
+        return guarded
+
+
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem."""
+    """Make every error that `app` raises on purpose a problem; `ProblemRoute` sees to the others."""
 
     async def on_arcface_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, ArcFaceError)  # noqa: S101  # it is registered for this class
@@ -96,13 +119,9 @@ def install(app: FastAPI) -> None:
         detail = f"{request.method} {request.url.path}: {status.description or status.phrase}. The API is at /docs."
         return Problem(status, code, detail).response(dict(error.headers or {}))
 
-    async def on_unexpected(_: Request, __: Exception) -> Response:
-        return _internal_error().response()  # the server logs the traceback itself
-
     app.add_exception_handler(ArcFaceError, on_arcface_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
-    app.add_exception_handler(Exception, on_unexpected)
 
 
 def openapi_responses(raised: Iterable[type[ArcFaceError]]) -> dict[int | str, dict[str, Any]]:

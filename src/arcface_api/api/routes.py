@@ -13,7 +13,7 @@ from arcface_api.api import upload
 from arcface_api.api.answers import EmbedAnswer, HealthAnswer, InfoAnswer, StatusAnswer
 from arcface_api.api.health import Health
 from arcface_api.api.options import OPENAPI_PARAMETERS, EmbedOptions, read_options
-from arcface_api.api.problems import openapi_responses
+from arcface_api.api.problems import ProblemRoute, openapi_responses
 from arcface_api.embedder import Attributes, Embedded, Embedder
 
 EMBED_ERRORS = (
@@ -79,7 +79,7 @@ _EMBED_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 def build_router(embedder: Embedder, health: Health, info: InfoAnswer, max_image_bytes: int) -> APIRouter:
     """The service's operations, bound to what they work on."""
-    router = APIRouter()
+    router = APIRouter(route_class=ProblemRoute)
     recogniser = embedder.recogniser
     about_model = {
         "embedding_shape": [recogniser.dim],

@@ -1,0 +1,188 @@
+"""Promises of errors over HTTP: one table, equal to OpenAPI; each refusal real and useful; nobody else is hurt."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+
+from arcface_api import errors
+from arcface_api.api.problems import STATUS_BY_ERROR
+from arcface_api.api.routes import EMBED_ERRORS
+from pictures import picture_bytes, png_announcing
+from serving import Service
+from tiny_models import linear_model
+
+FORM_START = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+FORM = "multipart/form-data; boundary=b"
+JPEG = picture_bytes()
+
+REQUESTS: dict[str, tuple[int, dict[str, Any], str]] = {
+    # code: (status, request, part of the sentence)
+    "content_type_unsupported": (415, {"content": JPEG}, "Content-Type is missing. Send multipart/form-data"),
+    "multipart_malformed": (400, {"content": FORM_START + JPEG, "headers": {"Content-Type": FORM}}, "cannot be read"),
+    "file_missing": (422, {"files": {"image": JPEG}}, "no part named file"),
+    "file_repeated": (422, {"files": [("file", JPEG), ("file", JPEG)]}, "more than one part named file"),
+    "parameter_invalid": (422, {"files": {"file": JPEG}, "params": {"normalise": "1"}}, "no query parameter normalise"),
+    "parameters_conflict": (
+        422,
+        {"files": {"file": JPEG}, "params": {"encoding": "base64"}, "headers": {"Accept": "application/x-npy"}},
+        "encoding needs a JSON answer",
+    ),
+    "not_acceptable": (406, {"files": {"file": JPEG}, "headers": {"Accept": "text/html"}}, "application/x-npy"),
+    "image_empty": (422, {"files": {"file": b""}}, "0 bytes"),
+    "image_format_unsupported": (415, {"files": {"file": b"GIF89a"}}, "a GIF image"),
+    "image_too_many_pixels": (413, {"files": {"file": png_announcing(50_000, 50_000)}}, "2,500,000,000 pixels"),
+    "image_damaged": (422, {"files": {"file": JPEG[: len(JPEG) // 2]}}, "truncated or corrupt"),
+    "attributes_unavailable": (422, {"files": {"file": JPEG}, "params": {"include_attributes": "true"}}, "antelopev2"),
+    "body_too_large": (413, {"files": {"file": JPEG + b"\0" * 21_000_000}}, "larger than 20,971,520 bytes"),
+}
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str, sentence: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["cache-control"] == "no-store"
+    body = answer.json()
+    assert set(body) == {"type", "title", "status", "detail", "code"}
+    assert (body["status"], body["code"], body["type"]) == (status, code, "about:blank")
+    assert sentence in body["detail"]
+
+
+@pytest.mark.parametrize("code", REQUESTS)
+def test_refusal_has_its_status_code_and_sentence_and_hurts_nobody(service: Service, code: str) -> None:
+    status, request, sentence = REQUESTS[code]
+    assert_problem(service.post("/embed", **request), status, code, sentence)
+    assert service.post("/embed", files={"file": JPEG}).status_code == 200
+
+
+def test_every_request_error_is_met_above() -> None:
+    """Only a broken model or a closing service cannot be provoked by a request; they have tests of their own."""
+    by_request = {error.code for error in STATUS_BY_ERROR if issubclass(error, errors.RequestError)}
+    assert by_request == set(REQUESTS)
+
+
+def test_table_holds_every_error_a_request_can_meet() -> None:
+    raised = {
+        error
+        for _, error in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(error, errors.RequestError) and "code" in vars(error)
+    }
+    assert raised <= set(STATUS_BY_ERROR)
+    assert set(EMBED_ERRORS) == set(STATUS_BY_ERROR)
+
+
+def test_table_equals_openapi(service: Service) -> None:
+    responses = service.get("/openapi.json").json()["paths"]["/embed"]["post"]["responses"]
+    documented = {
+        (int(status), code)
+        for status, response in responses.items()
+        if status != "200"
+        for code in response["content"]["application/problem+json"]["schema"]["properties"]["code"]["enum"]
+    }
+    table = {(int(status), error.code) for error, status in STATUS_BY_ERROR.items()}
+    assert documented == table | {(500, "internal_error")}
+
+
+def test_codes_are_unique() -> None:
+    codes = [vars(error)["code"] for _, error in inspect.getmembers(errors, inspect.isclass) if "code" in vars(error)]
+    assert len(codes) == len(set(codes))
+
+
+# ── requests that break off, lie or overflow ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("tenths", range(1, 10))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_picture_cut_anywhere_is_damaged(service: Service, kind: str, tenths: int) -> None:
+    content = picture_bytes(kind, (300, 400))
+    answer = service.post("/embed", files={"file": content[: len(content) * tenths // 10]})
+    assert_problem(answer, 422, "image_damaged", "Send the whole file")
+
+
+def test_limit_counts_while_the_body_arrives(run_service: Callable[..., Service], tiny_recogniser: Path) -> None:
+    """Without a Content-Length the service must stop reading by itself, and must not keep what it read."""
+    service = run_service(tiny_recogniser, max_image_bytes=100_000)
+    for headers in ({"Content-Type": "image/png"}, {"Content-Type": FORM}):
+        chunks = (chunk for chunk in [FORM_START, *[b"\0" * 10_000] * 50])
+        assert_problem(service.post("/embed", content=chunks, headers=headers), 413, "body_too_large", "100,000 bytes")
+    assert service.post("/embed", files={"file": JPEG}).status_code == 200
+
+
+def test_limit_itself_is_allowed(run_service: Callable[..., Service], tiny_recogniser: Path) -> None:
+    exact, short = (run_service(tiny_recogniser, max_image_bytes=len(JPEG) - less) for less in (0, 1))
+    for request in ({"files": {"file": JPEG}}, {"content": JPEG, "headers": {"Content-Type": "image/jpeg"}}):
+        assert exact.post("/embed", **request).status_code == 200
+        assert short.post("/embed", **request).status_code == 413
+
+
+def test_pixel_limit_is_a_setting(run_service: Callable[..., Service], tiny_recogniser: Path) -> None:
+    service = run_service(tiny_recogniser, max_image_pixels=90 * 120 - 1)
+    assert_problem(service.post("/embed", files={"file": JPEG}), 413, "image_too_many_pixels", "90x120 = 10,800 pixels")
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"normalize": "yes"}, "normalize=yes is not allowed. Allowed are true, 1, false, 0."),
+        ({"encoding": "hex"}, "encoding=hex is not allowed. Allowed are float, base64."),
+        ([("normalize", "true"), ("normalize", "false")], "more than once"),
+        ({"align": "auto"}, "Allowed are include_attributes, normalize, encoding."),
+    ],
+)
+def test_wrong_parameters_are_explained(service: Service, params: Any, sentence: str) -> None:
+    assert_problem(service.post("/embed", params=params, files={"file": JPEG}), 422, "parameter_invalid", sentence)
+
+
+def test_form_without_a_boundary_is_explained(service: Service) -> None:
+    answer = service.post("/embed", content=b"x", headers={"Content-Type": "multipart/form-data"})
+    assert_problem(answer, 400, "multipart_malformed", "names no boundary")
+
+
+def test_form_sent_as_urlencoded_is_explained(service: Service) -> None:
+    answer = service.post("/embed", content=JPEG, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert_problem(answer, 415, "content_type_unsupported", "curl -F file=@face.jpg")
+
+
+def test_unknown_paths_and_methods_are_problems_too(service: Service) -> None:
+    assert_problem(service.get("/nothing"), 404, "not_found", "GET /nothing")
+    answer = service.get("/embed")
+    assert_problem(answer, 405, "method_not_allowed", "GET /embed")
+    assert answer.headers["allow"] == "POST"
+
+
+# ── a model that breaks ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_vector_that_is_not_finite_or_zero_is_never_a_body(
+    run_service: Callable[..., Service], tmp_path: Path, value: float
+) -> None:
+    """The bias makes the model return NaN, infinity or zero whatever the picture."""
+    model = linear_model(112, 512, gain=0.0, bias=np.full(512, value, np.float32))
+    onnx.save(model, tmp_path / "broken.onnx")
+    service = run_service(tmp_path / "broken.onnx")
+    for accept in ("application/json", "application/octet-stream"):
+        answer = service.post("/embed", files={"file": JPEG}, headers={"Accept": accept})
+        assert_problem(answer, 500, "embedding_invalid", "cannot be compared")
+    health = service.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "failing")
+    assert "cannot be compared" in health.json()["reason"]
+    assert service.get("/readyz").status_code == 503
+    assert service.get("/livez").status_code == 200
+
+
+def test_defect_is_a_problem_without_its_inside(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = run_service(tiny_recogniser)
+    with monkeypatch.context() as patched:
+        patched.setattr("arcface_api.embedder.stretch", lambda *_: 1 / 0)
+        answer = service.post("/embed", files={"file": JPEG})
+    assert_problem(answer, 500, "internal_error", "defect")
+    assert "division" not in answer.text
+    assert service.post("/embed", files={"file": JPEG}).status_code == 200

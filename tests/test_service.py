@@ -1,0 +1,196 @@
+"""Promises of the running service: health by inference, a free event loop, a clean end, documents without internet."""
+
+import asyncio
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from arcface_api import __version__
+from arcface_api.api.app import open_embedder
+from arcface_api.api.health import Health
+from arcface_api.arrays import Features, Tensor
+from arcface_api.embedder import Embedder
+from arcface_api.errors import ServiceClosing
+from arcface_api.packs import PackLocations, Role, locate
+from arcface_api.session import Session
+from arcface_api.settings import Settings
+from pictures import picture_bytes
+from serving import Service
+
+JPEG = picture_bytes()
+
+
+def test_health_says_what_runs(service: Service) -> None:
+    answer = service.get("/health")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "ok",
+        "pack": "tiny_recogniser",
+        "model": "tiny_recogniser",
+        "provider": "CPUExecutionProvider",
+        "precision": "float32",
+        "reason": "this build of ONNX Runtime has no CUDA",
+    }
+
+
+def test_health_has_nothing_to_explain_where_all_is_as_asked(
+    run_service: Callable[..., Service], tiny_recogniser: Path
+) -> None:
+    assert run_service(tiny_recogniser, device="cpu").get("/health").json()["reason"] is None
+
+
+def test_readiness_is_proved_by_a_real_inference(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+    real = Session.run
+
+    def counted(self: Session, tensor: Tensor) -> Features:
+        runs.append(len(tensor))
+        return real(self, tensor)
+
+    monkeypatch.setattr(Session, "run", counted)
+    assert service.get("/readyz").json() == {"status": "ready", "reason": None}
+    assert len(runs) == 1
+    service.get("/health")
+    assert len(runs) == 1, "a proof of a moment ago is enough"
+
+
+@pytest.fixture
+def embedder(tiny_recogniser: Path, tmp_path: Path) -> Iterator[Embedder]:
+    pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
+    with open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, Settings()) as embedder:
+        yield embedder
+
+
+def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        health = Health(embedder, fresh_seconds=0)
+        assert await health.why_not() is None
+        with monkeypatch.context() as patched:
+            patched.setattr(Session, "run", lambda _, tensor: np.full((len(tensor), 512), np.nan, np.float32))
+            assert "length nan" in (await health.why_not() or "")
+        assert await health.why_not() is None
+
+    asyncio.run(check())
+
+
+def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        health = Health(embedder, probe_seconds=0.05)
+        go_on, runs, real = threading.Event(), list[int](), Session.run
+
+        def hanging(self: Session, tensor: Tensor) -> Features:
+            runs.append(1)
+            assert go_on.wait(30)
+            return real(self, tensor)
+
+        monkeypatch.setattr(Session, "run", hanging)
+        for _ in range(3):
+            assert await health.why_not() == "an inference takes longer than 0.05 seconds"
+        go_on.set()
+        assert await Health(embedder).why_not() is None, "it waits its turn behind the probe that hung"
+        assert len(runs) == 2
+
+    asyncio.run(check())
+
+
+def test_closed_embedder_refuses_new_work(embedder: Embedder) -> None:
+    embedder.close()
+    with pytest.raises(ServiceClosing, match="shutting down"):
+        asyncio.run(embedder.embed(JPEG))
+
+
+def test_info_tells_what_a_caller_may_write_down(run_service: Callable[..., Service], tiny_pack: Path) -> None:
+    info = run_service(tiny_pack, max_image_bytes=1_000_000, threads=1).get("/info").json()
+    assert info["version"] == __version__
+    assert info["roles"] == ["recogniser", "age_gender", "landmarks_3d"]
+    assert info["embedding_dim"] == 512
+    assert re.fullmatch(r"[0-9a-f]{16}", info["fingerprint"])
+    assert {file["role"] for file in info["files"]} == set(info["roles"])
+    assert all(re.fullmatch(r"[0-9a-f]{64}", file["sha256"]) for file in info["files"])
+    assert info["limits"] == {"max_image_bytes": 1_000_000, "max_image_pixels": 50_000_000}
+    assert (info["provider"], info["precision"], info["threads"]) == ("CPUExecutionProvider", "float32", 1)
+    assert info["assumptions"], "an unknown model is not used without saying what was assumed"
+
+
+def test_event_loop_is_free_while_an_embed_runs(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model stands still until the test lets it go: were it on the event loop, /livez could not answer."""
+    entered, go_on = threading.Event(), threading.Event()
+    real = Session.run
+
+    def slow(self: Session, tensor: Tensor) -> Features:
+        entered.set()
+        assert go_on.wait(30)
+        return real(self, tensor)
+
+    monkeypatch.setattr(Session, "run", slow)
+    with ThreadPoolExecutor() as pool:
+        embedding = pool.submit(service.post, "/embed", files={"file": JPEG})
+        assert entered.wait(30)
+        assert service.get("/livez").json() == {"status": "alive", "reason": None}
+        assert not embedding.done()
+        go_on.set()
+        assert embedding.result().status_code == 200
+
+
+def test_requests_in_flight_are_answered_at_the_end(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service is told to stop while the model works; the answer still arrives."""
+    service = run_service(tiny_recogniser)
+    entered = threading.Event()
+    real = Session.run
+
+    def slow(self: Session, tensor: Tensor) -> Features:
+        entered.set()
+        time.sleep(0.5)
+        return real(self, tensor)
+
+    monkeypatch.setattr(Session, "run", slow)
+    with ThreadPoolExecutor() as pool:
+        embedding = pool.submit(service.post, "/embed", files={"file": JPEG})
+        assert entered.wait(30)
+        service.stop()
+        assert embedding.result().status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(str(service.base_url))
+
+
+def test_caller_that_leaves_changes_nothing(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    host, port = service.base_url.host, service.base_url.port
+    head = f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(JPEG)}\r\n\r\n"
+    with socket.create_connection((host, port)) as caller:
+        caller.sendall(head.encode() + JPEG[:100])
+    assert service.post("/embed", files={"file": JPEG}).status_code == 200
+    assert "Traceback" not in caplog.text
+
+
+def test_documents_need_no_internet(service: Service) -> None:
+    page = service.get("/docs").text
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(links) >= 3
+    for link in links:
+        assert link.startswith("/"), f"{link} is not served from the package"
+        assert service.get(link).status_code == 200
+    assert service.get("/").status_code == 307
+
+
+def test_every_operation_is_documented(make_app: Callable[..., FastAPI], tiny_recogniser: Path) -> None:
+    app = make_app(tiny_recogniser)
+    paths = app.openapi()["paths"]
+    assert set(paths) == {"/embed", "/health", "/livez", "/readyz", "/info"}
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            assert route.summary
+            assert route.description
+    parameters = {parameter["name"] for parameter in paths["/embed"]["post"]["parameters"]}
+    assert parameters == {"include_attributes", "normalize", "encoding"}
