@@ -1,5 +1,10 @@
 """Promises of `arcface_api.session`: the provider that was asked for or a refusal, explicit threads, checked shapes."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -142,3 +147,19 @@ def test_failing_inference_says_so() -> None:
     session = Session(RECOGNISER, SPEC, 512, CPU, threads=1)
     with pytest.raises(ModelFailed, match="failed on a batch of 1"):
         session.run(np.zeros((1, 3, 50, 50), np.float32))
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """Its telemetry writes a device identifier below the cache folder before it sends anything."""
+    (tmp_path / "model.onnx").write_bytes(RECOGNISER)
+    script = (
+        "from arcface_api.arrays import InputSpec\n"
+        "from arcface_api.session import Session, ProviderChoice\n"
+        "content = open('model.onnx', 'rb').read()\n"
+        "spec = InputSpec(None, 112, 112, 127.5, 127.5)\n"
+        "Session(content, spec, 512, ProviderChoice('CPUExecutionProvider', False, None), threads=1)\n"
+    )
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {key: value for key, value in os.environ.items() if key not in {"CI", "ORT_DISABLE_TELEMETRY"}}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment | home, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -71,7 +71,8 @@ def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
     about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
     about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
-    return about_z @ about_y @ about_x
+    turn: NDArray[np.float64] = about_z @ about_y @ about_x
+    return turn
 
 
 def turned(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:

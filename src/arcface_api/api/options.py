@@ -77,7 +77,7 @@ def read_options(query: QueryParams, accept: str) -> EmbedOptions:
     media_type = _negotiate(accept)
     if media_type is not MediaType.JSON:
         for name in ("include_attributes", "encoding"):
-            if chosen.get(name):
+            if chosen.get(name) in (True, Encoding.BASE64):
                 raise ParametersConflict(
                     f"{name} needs a JSON answer, but Accept asks for {media_type}."
                     f" Leave out {name}, or send Accept: {MediaType.JSON}."

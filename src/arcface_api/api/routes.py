@@ -63,7 +63,8 @@ _EMBED_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": EmbedAnswer,
         "description": "The embedding.",
-        "content": {wire.MediaType.NPY: _BINARY, wire.MediaType.BYTES: _BINARY},
+        # JSON first: Swagger UI asks for the first one
+        "content": {wire.MediaType.JSON: {}, wire.MediaType.NPY: _BINARY, wire.MediaType.BYTES: _BINARY},
         "headers": {
             name: {"schema": {"type": kind}, "description": description}
             for name, kind, description in (
