@@ -4,6 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-# Since 1.29 ONNX Runtime's official Linux builds report to Microsoft unless this is set before it initialises. A service
-# that sees biometric data sends nothing to anybody (docs/adr/0004).
+# Since 1.29 ONNX Runtime's official Linux builds report to Microsoft unless this is set before it initialises. What
+# sees biometric data sends nothing to anybody (docs/adr/0004).
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -92,7 +92,7 @@ class ProblemRoute(APIRoute):
                 return await handler(request)
             except (ArcFaceError, HTTPException, ClientDisconnect):
                 raise
-            except Exception:
+            except Exception:  # noqa: BLE001  # any defect: it is logged, and the caller is told
                 _log.exception("A defect in %s %s:", request.method, request.url.path)
                 return _internal_error().response()
 

@@ -1,0 +1,104 @@
+"""Does the event loop stay free? Latency of /livez while eight callers embed without a pause.
+
+    python benchmarks/livez.py RECOGNISER.onnx PICTURE [--seconds 20]
+
+Starts the service on loopback, stops it, and prints the result as JSON; `--output` also writes it to a file.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+import machine
+
+CALLERS = 8
+PORT = 5599
+
+
+def measure(service: str, picture: bytes, seconds: float) -> dict[str, object]:
+    """Latencies of /livez in milliseconds, alone and under load, and what the load was."""
+    end = threading.Event()
+    embeds: list[float] = []
+
+    def embed() -> None:
+        with httpx.Client(base_url=service, timeout=60) as client:
+            while not end.is_set():
+                started = time.perf_counter()
+                client.post("/embed", files={"file": picture}).raise_for_status()
+                embeds.append((time.perf_counter() - started) * 1000)
+
+    alone = poll(service, seconds / 4)
+    callers = [threading.Thread(target=embed) for _ in range(CALLERS)]
+    for caller in callers:
+        caller.start()
+    time.sleep(2)
+    loaded = poll(service, seconds)
+    end.set()
+    for caller in callers:
+        caller.join()
+    return {"callers": CALLERS, "livez_alone_ms": alone, "livez_loaded_ms": loaded, "embed_ms": summary(embeds)}
+
+
+def poll(service: str, seconds: float) -> dict[str, float]:
+    """Ask /livez every 10 ms."""
+    took = []
+    end = time.perf_counter() + seconds
+    with httpx.Client(base_url=service, timeout=60) as client:
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            client.get("/livez").raise_for_status()
+            took.append((time.perf_counter() - started) * 1000)
+            time.sleep(0.01)
+    return summary(took)
+
+
+def summary(took_ms: list[float]) -> dict[str, float]:
+    """Count, median, 99th percentile and maximum, in milliseconds."""
+    median, p99 = np.percentile(took_ms, [50, 99])
+    return {"n": len(took_ms), "p50": round(median, 2), "p99": round(p99, 2), "max": round(max(took_ms), 2)}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recogniser", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(arguments.recogniser), "--port", str(PORT)]
+    service = subprocess.Popen([*command, "--device", "cpu"])
+    try:
+        url = f"http://127.0.0.1:{PORT}"
+        while not is_ready(url):
+            if service.poll() is not None:
+                sys.exit("the service ended before it was ready")
+            time.sleep(0.1)
+        result = measure(url, arguments.picture.read_bytes(), arguments.seconds)
+    finally:
+        service.terminate()
+        service.wait()
+    report = {"benchmark": "livez", "recogniser": arguments.recogniser.name, **result, "machine": machine.describe()}
+    text = json.dumps(report, indent=2) + "\n"
+    sys.stdout.write(text)
+    if arguments.output:
+        arguments.output.write_text(text)
+
+
+def is_ready(url: str) -> bool:
+    """Whether the service answers yet."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=60).is_success
+    except httpx.TransportError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What a result was measured on: a time without its machine says nothing."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("arcface-api", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "numpy", "uvicorn", "fastapi")
+
+
+def describe() -> dict[str, Any]:
+    """Processor, its relevant instruction sets, CPUs of this process, Python and the packages that matter."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+    return {
+        "processor": facts.get("model name", platform.processor()),
+        "instruction_sets": [name for name in wanted if name in facts.get("flags", "").split()],
+        "cpus": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

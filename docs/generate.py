@@ -1,0 +1,64 @@
+"""Writes what the docs say twice: the table of settings and the table of problems, from the code that decides them.
+
+    python docs/generate.py           write them
+    python docs/generate.py --check   fail where they are not up to date
+
+Generated text stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from arcface_api.api.problems import STATUS_BY_ERROR
+from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
+
+DOCS = Path(__file__).parent
+
+
+def settings_table() -> str:
+    """A row for each setting, in the order of `Settings`."""
+    rows = ["| variable | option | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if default is None or default is PydanticUndefined or default == frozenset():
+            shown = ""
+        else:
+            shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        option = f"--{name.replace('_', '-')}"
+        rows.append(f"| `{ENVIRONMENT_PREFIX}{name.upper()}` | `{option}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+def problems_table() -> str:
+    """A row for each problem a request can meet, by status."""
+    rows = ["| status | `code` | meaning |", "| --- | --- | --- |"]
+    for error, status in sorted(STATUS_BY_ERROR.items(), key=lambda item: (item[1], item[0].code)):
+        rows.append(f"| {int(status)} | `{error.code}` | {(error.__doc__ or '').strip()} |")
+    return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log tells more. |"])
+
+
+GENERATED = {"configuration.md": {"settings": settings_table}, "http-api.md": {"problems": problems_table}}
+
+
+def main() -> None:
+    """Write or check every generated part."""
+    check = sys.argv[1:] == ["--check"]
+    for file, parts in GENERATED.items():
+        path = DOCS / file
+        text = path.read_text(encoding="utf-8")
+        new = text
+        for name, make in parts.items():
+            pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+            assert pattern.search(new), f"{path} has no place for {name}"
+            new = pattern.sub(lambda found, make=make: found[1] + make() + "\n" + found[2], new)
+        if new != text:
+            if check:
+                sys.exit(f"{path.name} is not up to date: run `make fix`.")
+            path.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
