@@ -1,6 +1,7 @@
 """Promises of errors over HTTP: one table, equal to OpenAPI; each refusal real and useful; nobody else is hurt."""
 
 import inspect
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,25 @@ def test_limit_counts_while_the_body_arrives(run_service: Callable[..., Service]
     for headers in ({"Content-Type": "image/png"}, {"Content-Type": FORM}):
         chunks = (chunk for chunk in [FORM_START, *[b"\0" * 10_000] * 50])
         assert_problem(service.post("/embed", content=chunks, headers=headers), 413, "body_too_large", "100,000 bytes")
+    assert service.post("/embed", files={"file": JPEG}).status_code == 200
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
+def test_bad_uploads_leave_no_memory_behind(service: Service) -> None:
+    """Everything refused above, ten times over: kept, it would be 210 MB of uploads and 75 GB of pixels."""
+
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+    def send_all() -> None:
+        for _, request, _ in REQUESTS.values():
+            service.post("/embed", **request)
+
+    send_all()
+    before = resident_mb()
+    for _ in range(10):
+        send_all()
+    assert resident_mb() - before < 60
     assert service.post("/embed", files={"file": JPEG}).status_code == 200
 
 
