@@ -1,0 +1,43 @@
+"""Model packs: registered, found, downloaded, verified, imported.
+
+    packs.toml ─▶ registry ─┬─▶ locate, installed ──▶ InstalledPack ──▶ read(role) ──▶ VerifiedModel
+                            ├─▶ pull ── download, archive ──┐                (bytes that were checked)
+                            └─▶ import_pack ── recognise ───┴─▶ install (one rename)
+
+Nothing here prints or reads the environment. Everything raised is an `arcface_api.errors.PackError`; what is worth
+knowing besides is logged to `arcface_api.packs`.
+"""
+
+from arcface_api.errors import PackNotFound
+from arcface_api.packs.download import Patience
+from arcface_api.packs.finding import installed, locate
+from arcface_api.packs.importing import import_pack
+from arcface_api.packs.installed_pack import FileCheck, InstalledPack, VerifiedModel, verify
+from arcface_api.packs.locations import Origin, PackLocations
+from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source
+from arcface_api.packs.progress import Progress, no_progress
+from arcface_api.packs.pulling import pull
+from arcface_api.packs.registered import registry
+
+__all__ = [
+    "FileCheck",
+    "InstalledPack",
+    "Licence",
+    "Manifest",
+    "ModelFile",
+    "Origin",
+    "PackLocations",
+    "PackNotFound",
+    "Patience",
+    "Progress",
+    "Role",
+    "Source",
+    "VerifiedModel",
+    "import_pack",
+    "installed",
+    "locate",
+    "no_progress",
+    "pull",
+    "registry",
+    "verify",
+]

@@ -1,0 +1,54 @@
+"""Where packs are looked for and where they are installed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import platformdirs
+
+Origin = Literal["path", "models_dir", "cache", "insightface"]
+"""Which of the places a pack was found in; "path": it was named by its path."""
+
+
+@dataclass(frozen=True)
+class PackLocations:
+    """The folders that hold packs, each as a sub-folder with the pack's name."""
+
+    models_dir: Path | None
+    """`ARCFACE_MODELS_DIR`, searched first."""
+    cache_dir: Path
+    """Ours, in the user's cache."""
+    insightface_dir: Path
+    """What the InsightFace library has downloaded; only read."""
+
+    @classmethod
+    def default(cls, models_dir: Path | None) -> Self:
+        """The places of this user, with `models_dir` before them if given."""
+        return cls(
+            models_dir=models_dir.expanduser() if models_dir is not None else None,
+            cache_dir=platformdirs.user_cache_path("arcface-api") / "packs",
+            insightface_dir=_home() / ".insightface" / "models",
+        )
+
+    @property
+    def writable(self) -> Path:
+        """Where `pull` and `import_pack` install: the first place searched."""
+        return self.models_dir if self.models_dir is not None else self.cache_dir
+
+    @property
+    def records_dir(self) -> Path:
+        """Where the hashes of unpinned files are recorded when their own folder cannot take them."""
+        return self.cache_dir / ".trusted"
+
+    def places(self) -> list[tuple[Path, Origin]]:
+        """The folders of packs in the order in which they are searched."""
+        own: list[tuple[Path, Origin]] = [(self.models_dir, "models_dir")] if self.models_dir is not None else []
+        return [*own, (self.cache_dir, "cache"), (self.insightface_dir, "insightface")]
+
+
+def _home() -> Path:
+    """The home folder; the root for a user without one, as in a container run under any number."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")

@@ -1,0 +1,161 @@
+"""From a pack's sources to its files: each source is tried in turn, and what it gives is verified."""
+
+import hashlib
+import logging
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from arcface_api.errors import ModelHashChanged, PackError, SourcesExhausted, StorageFull, StorageUnwritable
+from arcface_api.packs import archive as zips
+from arcface_api.packs.content import Measured, check, read_whole
+from arcface_api.packs.download import Patience, fetch, http_client, shown
+from arcface_api.packs.inspect_graph import refuse_misfit
+from arcface_api.packs.manifest import Manifest, ModelFile, Source
+from arcface_api.packs.partial import Wanted
+from arcface_api.packs.progress import Progress
+
+_NEXT_SOURCE = "The next source is tried."
+_log = logging.getLogger("arcface_api.packs")
+
+
+@dataclass
+class Job:
+    """One pack being put together."""
+
+    manifest: Manifest
+    staged: Path
+    downloads: Path
+    progress: Progress
+    patience: Patience
+    trusted: Mapping[str, Measured] = field(default_factory=dict)
+    """Recorded at the first use of the pack that is being replaced: files that nobody pins must still be these."""
+    have: dict[str, tuple[Path, Measured]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[ModelFile]:
+        """The files that no source has given yet."""
+        return [file for file in self.manifest.files if file.name not in self.have]
+
+    def part(self, url: str, sha256: str | None) -> Path:
+        """Where a download is kept: by its content where that is known, so that another mirror goes on with it."""
+        identity = sha256 or hashlib.sha256(url.encode()).hexdigest()
+        return self.downloads / f"{self.manifest.name}-{identity[:32]}.part"
+
+    def forget_downloads(self) -> None:
+        """Delete what was downloaded for this pack; to be called when the pack is installed."""
+        ours = re.compile(rf"{re.escape(self.manifest.name)}-[0-9a-f]{{32}}\.part(\.json)?")
+        for path in list(self.downloads.iterdir()):
+            if ours.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+
+def download(job: Job, sources: Sequence[Source]) -> None:
+    """Get every missing file of a pack.
+
+    Raises:
+        SourcesExhausted: Some are missing after the last source; the message has the reason of each.
+        StorageFull: The disk has no room.
+        OSError: The disk refuses.
+    """
+    job.downloads.mkdir(parents=True, exist_ok=True)
+    with http_client(job.patience) as client:
+        for source in sources:
+            if not job.missing:
+                return
+            if source.file is not None and source.file in job.have:
+                continue
+            try:
+                if source.file is None:
+                    _from_archive(job, source, client)
+                else:
+                    _single(job, source, client)
+            except (StorageFull, StorageUnwritable):
+                raise
+            except PackError as error:
+                _log.warning("%s", error)
+                job.failures.append(str(error).removesuffix(_NEXT_SOURCE).rstrip())
+    if job.missing:
+        raise SourcesExhausted(_exhausted(job, sources))
+
+
+def _single(job: Job, source: Source, client: httpx.Client) -> None:
+    file = next(file for file in job.manifest.files if file.name == source.file)
+    wanted = Wanted(source.url, job.part(source.url, file.sha256), file.size_bytes, file.sha256)
+    found = fetch(client, wanted, job.patience, job.progress)
+    _accept(job, file, wanted.part, found, shown(source.url))
+
+
+def _from_archive(job: Job, source: Source, client: httpx.Client) -> None:
+    what, part = shown(source.url), job.part(source.url, source.sha256)
+    room = sum(file.size_bytes or 0 for file in job.missing)
+    fetch(client, Wanted(source.url, part, source.size_bytes, source.sha256, True, room), job.patience, job.progress)
+    try:
+        with zips.opened(part, what) as archive:
+            for file in job.missing:
+                _from_members(job, file, archive, what)
+    except PackError:
+        # it is whole and no good: the next run must not go on with it
+        part.unlink(missing_ok=True)
+        raise
+    if job.missing:
+        part.unlink(missing_ok=True)
+        names = ", ".join(file.name for file in job.missing)
+        job.failures.append(f"{what} does not have {names}, neither by SHA-256 nor, where that is unknown, by name.")
+
+
+def _from_members(job: Job, file: ModelFile, archive: zipfile.ZipFile, what: str) -> None:
+    """Take a file out of an archive: by its hash where that is known, whatever it is called there, else by name."""
+    members = zips.models(archive)
+    if file.sha256 is not None:
+        members = [member for member in members if member.file_size == file.size_bytes]
+    else:
+        names = {file.name, *file.aliases}
+        members = [member for member in members if any(f"/{member.filename}".endswith(f"/{name}") for name in names)]
+    for member in members:
+        target = job.staged / file.name
+        job.progress(f"Unpacking {member.filename}", 0, member.file_size)
+        limit = {} if file.size_bytes is None else {"limit_bytes": file.size_bytes}
+        found = zips.unpack(archive, member, target, what=what, **limit)
+        job.progress(f"Unpacking {member.filename}", found.size_bytes, member.file_size)
+        if file.sha256 in {None, found.sha256}:
+            _accept(job, file, target, found, f"{member.filename} in {what}")
+            return
+        target.unlink()
+
+
+def _accept(job: Job, file: ModelFile, path: Path, found: Measured, what: str) -> None:
+    check(file, found, what, _NEXT_SOURCE)
+    if file.sha256 is None:
+        try:
+            _refuse_changed(job, file, found, what)
+            refuse_misfit(read_whole(path, found.size_bytes, _NEXT_SOURCE), file, what)
+        except PackError:
+            path.unlink()
+            raise
+    job.have[file.name] = (path, found)
+
+
+def _refuse_changed(job: Job, file: ModelFile, found: Measured, what: str) -> None:
+    recorded = job.trusted.get(file.name, found)
+    if recorded != found:
+        raise ModelHashChanged(
+            f"{what} is not the {file.name} that was used before: its SHA-256 is {found.sha256}, recorded"
+            f" at the first use was {recorded.sha256}. If that is meant to change, delete the installed pack first."
+        )
+
+
+def _exhausted(job: Job, sources: Sequence[Source]) -> str:
+    name = job.manifest.name
+    archive = next((shown(source.url) for source in sources if source.file is None), None)
+    missing = ", ".join(file.name for file in job.missing)
+    lines = [f"No source gave {name} (still missing: {missing}):", *(f"  - {reason}" for reason in job.failures)]
+    bring = f"Download {archive}" if archive else f"Download the `.onnx` files of {name}"
+    files = archive.rpartition("/")[2] if archive else "FILES"
+    remedy = f"bring it here, and run `arcface-api packs import {files}`; or try again later."
+    return "\n".join([*lines, f"{bring} elsewhere, {remedy}"])

@@ -1,0 +1,91 @@
+"""`packs.toml`: what it must hold, whoever edits it."""
+
+from pathlib import Path
+
+import pytest
+
+from arcface_api.packs import Licence, Manifest, Role, registry
+from arcface_api.packs.manifest_toml import read_pack_toml, write_pack_toml
+
+PACKS = list(registry().values())
+
+
+def test_the_packs_that_are_promised_are_there_the_default_first() -> None:
+    assert [pack.name for pack in PACKS] == [
+        "antelopev2",
+        "buffalo_l",
+        "buffalo_m",
+        "buffalo_s",
+        "buffalo_sc",
+        "auraface",
+    ]
+
+
+def test_antelopev2_is_pinned_to_the_known_files() -> None:
+    pack = registry()["antelopev2"]
+    assert pack.model == "antelopev2_glint360k"
+    assert [(file.name, file.role, file.size_bytes, file.sha256) for file in pack.files] == [
+        (
+            "glintr100.onnx",
+            Role.RECOGNISER,
+            260665334,
+            "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf",
+        ),
+        (
+            "genderage.onnx",
+            Role.AGE_GENDER,
+            1322532,
+            "4fde69b1c810857b88c64a335084f1c3fe8f01246c9a191b48c7bb756d6652fb",
+        ),
+        (
+            "1k3d68.onnx",
+            Role.LANDMARKS_3D,
+            143607619,
+            "df5c06b8a0c12e422b2ed8947b8869faa4105387f199c477af038aa01f9a45cc",
+        ),
+    ]
+    assert [(f.input.height, f.input.mean, f.input.std, f.output_dim) for f in pack.files] == [
+        (112, 127.5, 127.5, 512), (96, 0, 1, 3), (192, 0, 1, 3309)
+    ]  # fmt: skip
+    assert pack.sources[0].sha256 == "8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5"
+
+
+@pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
+def test_every_pack_can_be_pulled(pack: Manifest) -> None:
+    assert all(source.url.startswith("https://") for source in pack.sources)
+    from_archive = any(source.file is None for source in pack.sources)
+    assert from_archive or {file.name for file in pack.files} <= {source.file for source in pack.sources}
+    assert pack.licence.notice
+    assert pack.licence.url.startswith("https://")
+
+
+def test_the_same_bytes_are_described_in_the_same_way_everywhere() -> None:
+    described: dict[str, set[object]] = {}
+    for pack in PACKS:
+        for file in pack.files:
+            if file.sha256 is not None:
+                licence: Licence = pack.licence
+                described.setdefault(file.sha256, set()).add(
+                    (file.role, file.input, file.size_bytes, file.output_dim, licence)
+                )
+    assert all(len(descriptions) == 1 for descriptions in described.values())
+
+
+def test_a_model_name_belongs_to_one_recogniser() -> None:
+    recognisers: dict[str, set[str | None]] = {}
+    for pack in PACKS:
+        recogniser = pack.file(Role.RECOGNISER)
+        assert recogniser is not None
+        recognisers.setdefault(pack.model, set()).add(recogniser.sha256)
+    assert all(len(hashes) == 1 for hashes in recognisers.values())
+
+
+def test_only_auraface_may_be_used_commercially_and_has_no_file_of_insightface() -> None:
+    assert [pack.name for pack in PACKS if pack.licence.allows_commercial_use] == ["auraface"]
+    assert {file.role for file in registry()["auraface"].files} == {Role.RECOGNISER}
+
+
+@pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
+def test_a_manifest_survives_being_written(pack: Manifest, tmp_path: Path) -> None:
+    write_pack_toml(pack, tmp_path / "pack.toml")
+    assert read_pack_toml(tmp_path / "pack.toml") == pack
