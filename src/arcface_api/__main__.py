@@ -11,8 +11,8 @@ def main() -> None:
         if (error.name or "").startswith("arcface_api"):
             raise
         sys.exit(
-            f"arcface-api: the package {error.name} is missing. The service needs one of the extras:"
-            " pip install 'arcface-api[cpu]' or pip install 'arcface-api[cuda]'."
+            f"arcface-api: the package {error.name} is missing. The service needs one of the extras: pip install"
+            " 'arcface-api[cpu]' or pip install 'arcface-api[cuda]'."
         )
     run()
 

@@ -248,7 +248,7 @@ def _checked_norm(raw: Embedding) -> float:
     norm = float(np.linalg.norm(raw.astype(np.float64)))
     if not (np.isfinite(norm) and norm > 0):
         raise EmbeddingInvalid(
-            f"The model returned an embedding of length {norm}, which cannot be compared with anything."
-            " Try another picture; if every picture fails, the model or its provider is broken: see /health."
+            f"The model returned an embedding of length {norm}, which cannot be compared with anything. Try another"
+            " picture; if every picture fails, the model or its provider is broken: see /health."
         )
     return norm

@@ -45,8 +45,9 @@ def check_installation() -> None:
     """
     if all(map(_is_installed, ("onnxruntime", "onnxruntime-gpu"))):
         raise RuntimeUnfit(
-            "Both onnxruntime and onnxruntime-gpu are installed; they overwrite each other's files, so only one may be."
-            " Run `pip uninstall onnxruntime onnxruntime-gpu`, then install arcface-api[cpu] or arcface-api[cuda]."
+            "Both onnxruntime and onnxruntime-gpu are installed; they overwrite each other's files, so only one may"
+            " be. Run `pip uninstall onnxruntime onnxruntime-gpu`, then install arcface-api[cpu] or"
+            " arcface-api[cuda]."
         )
 
 
@@ -64,8 +65,8 @@ def choose_provider(device: Device) -> ProviderChoice:
     if device == "auto":
         return ProviderChoice(CPU_PROVIDER, may_fall_back=False, reason="this build of ONNX Runtime has no CUDA")
     raise RuntimeUnfit(
-        f"device=cuda was asked for, but this build of ONNX Runtime has only {', '.join(available)}."
-        " Install arcface-api[cuda] instead of arcface-api[cpu], or set device to cpu or auto."
+        f"device=cuda was asked for, but this build of ONNX Runtime has only {', '.join(available)}. Install"
+        " arcface-api[cuda] instead of arcface-api[cpu], or set device to cpu or auto."
     )
 
 
@@ -130,8 +131,8 @@ class Session:
             raise ModelFailed(f"ONNX Runtime failed on a batch of {len(tensor)}: {error}") from error
         if features.shape != (len(tensor), self._dim):
             raise ModelFailed(
-                f"The model returned shape {features.shape} for a batch of {len(tensor)};"
-                f" {(len(tensor), self._dim)} was expected."
+                f"The model returned shape {features.shape} for a batch of {len(tensor)}; {(len(tensor), self._dim)}"
+                " was expected."
             )
         return features  # type: ignore[no-any-return]  # onnxruntime carries no types
 

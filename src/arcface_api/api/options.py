@@ -79,8 +79,8 @@ def read_options(query: QueryParams, accept: str) -> EmbedOptions:
         for name in ("include_attributes", "encoding"):
             if chosen.get(name) in (True, Encoding.BASE64):
                 raise ParametersConflict(
-                    f"{name} needs a JSON answer, but Accept asks for {media_type}."
-                    f" Leave out {name}, or send Accept: {MediaType.JSON}."
+                    f"{name} needs a JSON answer, but Accept asks for {media_type}. Leave out {name}, or send Accept:"
+                    f" {MediaType.JSON}."
                 )
     return EmbedOptions(media_type=media_type, **chosen)
 

@@ -36,8 +36,8 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
             content += chunk
         return bytes(content)
     raise ContentTypeUnsupported(
-        f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME}"
-        f" (curl -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {', '.join(RAW_TYPES)}."
+        f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME} (curl"
+        f" -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {', '.join(RAW_TYPES)}."
     )
 
 
@@ -93,6 +93,6 @@ async def _counted(request: Request, allowed: int, max_bytes: int) -> AsyncItera
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"The image is larger than {max_bytes:,} bytes. Send the face crop, not the whole photo, or ask the operator to"
-        " raise ARCFACE_MAX_IMAGE_BYTES."
+        f"The image is larger than {max_bytes:,} bytes. Send the face crop, not the whole photo, or ask the operator"
+        " to raise ARCFACE_MAX_IMAGE_BYTES."
     )

@@ -54,8 +54,8 @@ def _check_size(header: Header, limits: ImageLimits) -> None:
     pixels = header.width * header.height
     if pixels > limits.max_pixels:
         raise ImageTooManyPixels(
-            f"The {header.format} has {header.width}x{header.height} = {pixels:,} pixels; at most {limits.max_pixels:,}"
-            " are allowed. Send the face crop, not the whole photo, or make it smaller."
+            f"The {header.format} has {header.width}x{header.height} = {pixels:,} pixels; at most"
+            f" {limits.max_pixels:,} are allowed. Send the face crop, not the whole photo, or make it smaller."
         )
 
 

@@ -37,9 +37,8 @@ def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise ArchiveDamaged(
-                f"{what} is not a zip archive, or only a part of one ({error}). Only zip is read: download it"
-                " again completely,"
-                " or unpack it yourself and import the folder."
+                f"{what} is not a zip archive, or only a part of one ({error}). Only zip is read: download it again"
+                " completely, or unpack it yourself and import the folder."
             ) from error
     with archive:
         for member in archive.infolist():
@@ -85,8 +84,8 @@ def unpack(
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         target.unlink(missing_ok=True)
         raise ArchiveDamaged(
-            f"{name} cannot be unpacked ({error}). Download the archive again, or unpack it yourself and"
-            " import the folder."
+            f"{name} cannot be unpacked ({error}). Download the archive again, or unpack it yourself and import the"
+            " folder."
         ) from error
     except ArchiveTooLarge:
         target.unlink(missing_ok=True)
@@ -108,9 +107,8 @@ def _copy(source: IO[bytes], file: IO[bytes], limit_bytes: int, packed_bytes: in
 
 def _too_large(name: str, why: str) -> ArchiveTooLarge:
     return ArchiveTooLarge(
-        f"{name} was not unpacked, it looks like a zip bomb: {why}. Get the archive from its original source,"
-        " or unpack it yourself"
-        " and import the `.onnx` files."
+        f"{name} was not unpacked, it looks like a zip bomb: {why}. Get the archive from its original source, or"
+        " unpack it yourself and import the `.onnx` files."
     )
 
 
@@ -118,7 +116,6 @@ def _refuse_escape(member: zipfile.ZipInfo, what: str) -> None:
     path = PurePosixPath(member.orig_filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         raise ArchiveEscapes(
-            f"{what} was not unpacked: its member {member.orig_filename!r} would land outside the pack's"
-            " folder. No honest archive of"
-            " models has that; get it from its original source."
+            f"{what} was not unpacked: its member {member.orig_filename!r} would land outside the pack's folder. No"
+            " honest archive of models has that; get it from its original source."
         )

@@ -46,9 +46,8 @@ def refuse_foreign(head: bytes, what: str) -> None:
     # neither protobuf nor zip can begin with "<"
     if head.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"<"):
         raise ModelIsHtml(
-            f"{what} is a web page, not a model or an archive; a login or error page was probably saved under"
-            " its name."
-            " Download it again and look at the file before you import it."
+            f"{what} is a web page, not a model or an archive; a login or error page was probably saved under its"
+            " name. Download it again and look at the file before you import it."
         )
 
 
@@ -62,8 +61,8 @@ def check(file: ModelFile, found: Measured, what: str, remedy: str) -> None:
     check_size(file.size_bytes, found.size_bytes, what, remedy)
     if file.sha256 is not None and found.sha256 != file.sha256:
         raise ModelHashWrong(
-            f"{what} is not the registered {file.name}: its SHA-256 is {found.sha256}, it must be"
-            f" {file.sha256}. {remedy}"
+            f"{what} is not the registered {file.name}: its SHA-256 is {found.sha256}, it must be {file.sha256}."
+            f" {remedy}"
         )
 
 

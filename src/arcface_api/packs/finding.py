@@ -87,9 +87,8 @@ def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
         if recogniser is None or original is None or recogniser.sha256 != original.sha256 or original.sha256 is None:
             raise PackManifestInvalid(
                 f"{folder / PACK_TOML}: the model name {manifest.model!r} belongs to the registered pack"
-                f" {registered.name}, whose"
-                " recogniser has another SHA-256. Write another name: vectors of different models must not"
-                " be mixed up."
+                f" {registered.name}, whose recogniser has another SHA-256. Write another name: vectors of different"
+                " models must not be mixed up."
             )
     return manifest
 
@@ -140,9 +139,8 @@ def _with_manifest(manifest: Manifest, folder: Path, origin: Origin, locations: 
 def _at_path(path: Path, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
     if not path.exists():
         raise PackNotFound(
-            f"There is nothing at {path}. Give `--pack` the path of a folder or of a recogniser's `.onnx`"
-            " file as it is on this"
-            " machine (inside a container: where it is mounted), or a name from `arcface-api packs list`."
+            f"There is nothing at {path}. Give `--pack` the path of a folder or of a recogniser's `.onnx` file as it"
+            " is on this machine (inside a container: where it is mounted), or a name from `arcface-api packs list`."
         )
     if not path.is_dir():
         return _single_file(path, locations, known)
@@ -151,9 +149,8 @@ def _at_path(path: Path, locations: PackLocations, known: Mapping[str, Manifest]
             pack = _with_manifest(stated_manifest(folder, known), folder, "path", locations)
             if pack is None:
                 raise PackWithoutRecogniser(
-                    f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the"
-                    " pack again with"
-                    " `arcface-api packs import FILES`."
+                    f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the pack"
+                    " again with `arcface-api packs import FILES`."
                 )
             return pack
         if _onnx_files(folder):
@@ -189,9 +186,8 @@ def _single_file(path: Path, locations: PackLocations, known: Mapping[str, Manif
         manifest, file = registered[0]
         if file.role is not Role.RECOGNISER:
             raise PackWithoutRecogniser(
-                f"{path} is {manifest.name}'s {file.name}, {file.role.described}, not a recogniser."
-                " Name the recogniser"
-                f" file, or the pack: `--pack {manifest.name}`."
+                f"{path} is {manifest.name}'s {file.name}, {file.role.described}, not a recogniser. Name the"
+                f" recogniser file, or the pack: `--pack {manifest.name}`."
             )
         return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
     candidate = Candidate(path.name, path, measured)
@@ -222,6 +218,7 @@ def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest])
     lines += [
         "To have it, do one of these:",
         f"  - download it: arcface-api packs pull {registered} --accept-license",
+        f"  - have the service download it when it starts: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE={registered}",
         "  - without internet, bring its files: arcface-api packs import FILES",
         "  - name a folder or recogniser file that you have: --pack /path",
     ]

@@ -194,16 +194,16 @@ def _carry_over(manifest: Manifest, target: Path, staged: Path) -> None:
 def _refuse_name(name: str | None) -> None:
     if name is not None and (not NAME_PATTERN.fullmatch(name) or name.endswith(".onnx")):
         raise PackNameInvalid(
-            f"{name!r} cannot be the name of a pack. Use letters, digits, '.', '_' and '-', beginning with a"
-            " letter or digit, and not ending with .onnx."
+            f"{name!r} cannot be the name of a pack. Use letters, digits, '.', '_' and '-', beginning with a letter or"
+            " digit, and not ending with .onnx."
         )
 
 
 def _refuse_reserved(manifest: Manifest, known: Mapping[str, Manifest]) -> None:
     if manifest.name in known and manifest != known[manifest.name]:
         raise PackNameInvalid(
-            f"The name {manifest.name} belongs to a registered pack, and these are not its files."
-            " Choose another with `--name`."
+            f"The name {manifest.name} belongs to a registered pack, and these are not its files. Choose another with"
+            " `--name`."
         )
 
 
@@ -212,6 +212,6 @@ def _same_or_refused(manifest: Manifest, locations: PackLocations, known: Mappin
     if {file.sha256 for file in there.manifest.files} == {file.sha256 for file in manifest.files}:
         return there
     raise PackNameInvalid(
-        f"There is already another pack called {manifest.name}, in {there.folder}. Choose another name with"
-        " `--name`, or delete that folder."
+        f"There is already another pack called {manifest.name}, in {there.folder}. Choose another name with `--name`,"
+        " or delete that folder."
     )

@@ -18,8 +18,8 @@ MIN_EMBEDDING_DIM = 64
 
 _NEEDED = (
     "Needed is one float32 image input (n, 3, height, width) and one output (n, dim): 112x112 with at least"
-    f" {MIN_EMBEDDING_DIM} numbers for a recogniser, 96x96 with 3 for age and gender, 192x192 with 3309 for"
-    " 3-D landmarks."
+    f" {MIN_EMBEDDING_DIM} numbers for a recogniser, 96x96 with 3 for age and gender, 192x192 with 3309 for 3-D"
+    " landmarks."
 )
 # InsightFace 2.1, model_zoo: nodes among the first eight whose names begin so normalise inside the graph
 _NODES_LOOKED_AT = 8
@@ -69,8 +69,8 @@ def inspect_graph(content: bytes, name: str) -> Inspected:
         input=InputSpec(name=inputs[0].name, height=height, width=width, mean=mean, std=std),
         output_dim=dim,
         assumptions=(
-            f"{name} is taken for {role.described}, because it takes {height}x{width} pixels and returns rows of"
-            f" {dim} numbers.",
+            f"{name} is taken for {role.described}, because it takes {height}x{width} pixels and returns rows of {dim}"
+            " numbers.",
             f"{name} is fed (pixel - {mean:g}) / {std:g}, because {why}.",
             f"{name} is fed its colour planes in the order red, green, blue, because InsightFace's models are.",
         ),
@@ -88,9 +88,8 @@ def refuse_misfit(content: bytes, file: ModelFile, name: str) -> None:
         file.role, file.input.height, file.input.width, file.output_dim
     ):  # fmt: skip
         raise GraphUnfit(
-            f"{name} takes {found.input.height}x{found.input.width} pixels and returns rows of"
-            f" {found.output_dim} numbers,"
-            f" but {file.name} must take {file.input.height}x{file.input.width} and return {file.output_dim}."
+            f"{name} takes {found.input.height}x{found.input.width} pixels and returns rows of {found.output_dim}"
+            f" numbers, but {file.name} must take {file.input.height}x{file.input.width} and return {file.output_dim}."
         )
 
 
@@ -122,9 +121,8 @@ def _image_size(value: onnx.ValueInfoProto, name: str) -> tuple[int, int]:
         raise GraphUnfit(f"{name} has the input {value.name!r}, {_shown(value)}. {_NEEDED}")
     if shape[0] is not None:
         raise GraphUnfit(
-            f"{name} has the input {value.name!r}, {_shown(value)}: its batch size is fixed. Export it again"
-            " with a free batch"
-            " dimension (`dynamic_axes` or `dynamic_shapes` in PyTorch's ONNX export)."
+            f"{name} has the input {value.name!r}, {_shown(value)}: its batch size is fixed. Export it again with a"
+            " free batch dimension (`dynamic_axes` or `dynamic_shapes` in PyTorch's ONNX export)."
         )
     return shape[2], shape[3]
 

@@ -48,8 +48,8 @@ def read_pack_toml(path: Path) -> Manifest:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PackManifestInvalid(
-            f"{path} cannot be read: {error}. Correct it, or import the pack again with `arcface-api packs"
-            " import FILES`."
+            f"{path} cannot be read: {error}. Correct it, or import the pack again with `arcface-api packs import"
+            " FILES`."
         ) from error
     return _manifest(document, str(path))
 

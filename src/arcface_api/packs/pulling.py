@@ -106,9 +106,8 @@ def _licence_notice(manifest: Manifest) -> str:
     licence = manifest.licence
     return (
         f"The weights of {manifest.name} come under their own licence: {licence.name} ({licence.url})."
-        f" {licence.notice}"
-        f" To accept it, run `arcface-api packs pull {manifest.name} --accept-license`,"
-        f" or set ARCFACE_ACCEPT_LICENSE={manifest.name}."
+        f" {licence.notice} To accept it, run `arcface-api packs pull {manifest.name} --accept-license`, or set"
+        f" ARCFACE_ACCEPT_LICENSE={manifest.name}."
     )
 
 

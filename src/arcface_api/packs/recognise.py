@@ -91,8 +91,7 @@ def recognise(
         if rival.candidate.measured != candidate.measured:
             raise PackAmbiguous(
                 f"{where} has two files of which each is {entry.file.role.described}: {rival.candidate.name} and"
-                f" {candidate.name}."
-                " A pack has one: name the recogniser file itself, or take one of them away."
+                f" {candidate.name}. A pack has one: name the recogniser file itself, or take one of them away."
             )
     if Role.RECOGNISER not in entries:
         raise PackWithoutRecogniser(_no_recogniser(where, entries, skipped))

@@ -145,8 +145,8 @@ def _refuse_changed(job: Job, file: ModelFile, found: Measured, what: str) -> No
     recorded = job.trusted.get(file.name, found)
     if recorded != found:
         raise ModelHashChanged(
-            f"{what} is not the {file.name} that was used before: its SHA-256 is {found.sha256}, recorded"
-            f" at the first use was {recorded.sha256}. If that is meant to change, delete the installed pack first."
+            f"{what} is not the {file.name} that was used before: its SHA-256 is {found.sha256}, recorded at the first"
+            f" use was {recorded.sha256}. If that is meant to change, delete the installed pack first."
         )
 
 

@@ -25,13 +25,11 @@ def writing(folder: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StorageFull(
                 f"There is no room left in {folder}: {error.strerror}. Free some, or name another folder with"
-                " ARCFACE_MODELS_DIR."
-                " What was downloaded so far is kept and used the next time."
+                " ARCFACE_MODELS_DIR. What was downloaded so far is kept and used the next time."
             ) from error
         raise StorageUnwritable(
-            f"{folder} cannot be written: {error.strerror or error}. Give the user that runs arcface-api the"
-            " right to write there,"
-            " or name another folder with ARCFACE_MODELS_DIR."
+            f"{folder} cannot be written: {error.strerror or error}. Give the user that runs arcface-api the right to"
+            " write there, or name another folder with ARCFACE_MODELS_DIR."
         ) from error
 
 
@@ -44,7 +42,6 @@ def need_room(folder: Path, size_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise StorageFull(
-            f"{what} needs {size_bytes / 1e6:,.0f} MB in {folder}, and {free / 1e6:,.0f} MB are free. Free"
-            " some, or name a folder on"
-            " another disk with ARCFACE_MODELS_DIR."
+            f"{what} needs {size_bytes / 1e6:,.0f} MB in {folder}, and {free / 1e6:,.0f} MB are free. Free some, or"
+            " name a folder on another disk with ARCFACE_MODELS_DIR."
         )

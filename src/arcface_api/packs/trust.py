@@ -63,8 +63,8 @@ class TrustRecord:
         if known is None:
             place = self._record(name, found)
             recorded = f"recorded in {place}" if place is not None else (
-                f"which could not be recorded, neither in {' nor in '.join(str(place) for place in self.places)}:"
-                " a change will go unnoticed"
+                f"which could not be recorded, neither in {' nor in '.join(str(place) for place in self.places)}: a"
+                " change will go unnoticed"
             )  # fmt: skip
             _log.warning(
                 "%s is not pinned and is trusted at its first use: SHA-256 %s, %s.", path, found.sha256, recorded
@@ -72,8 +72,8 @@ class TrustRecord:
         elif known[0] != found:
             raise ModelHashChanged(
                 f"{path} has changed since its first use: its SHA-256 is {found.sha256}, recorded was"
-                f" {known[0].sha256}."
-                f" If you replaced it on purpose, delete {known[1]}; if not, delete the pack and install it again."
+                f" {known[0].sha256}. If you replaced it on purpose, delete {known[1]}; if not, delete the pack and"
+                " install it again."
             )
 
     def _record(self, name: str, found: Measured) -> Path | None:
@@ -121,7 +121,6 @@ def _read(place: Path) -> dict[str, Measured]:
         AttributeError,
     ) as error:
         raise PackManifestInvalid(
-            f"{place} cannot be understood: {error}. It records the hashes of files at their first use; if"
-            " you trust the"
-            " files as they are now, delete it."
+            f"{place} cannot be understood: {error}. It records the hashes of files at their first use; if you trust"
+            " the files as they are now, delete it."
         ) from error
