@@ -1,5 +1,6 @@
 """Promises of `arcface_api.image`: what is read, what is refused, and that size is checked before decoding."""
 
+import contextlib
 import itertools
 import tracemalloc
 from io import BytesIO
@@ -8,9 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels
+from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, RequestError
 from arcface_api.image import ImageFormat, ImageLimits, decode, read_header, stretch
 from pictures import decoded_by_opencv, picture_bytes, png_announcing, smooth_picture
 
@@ -199,3 +202,22 @@ def test_stretch_equals_the_reference_bit_for_bit(size: tuple[int, int]) -> None
     image = np.asarray(smooth_picture(*size)) ^ np.random.default_rng(0).integers(0, 64, (*size[::-1], 3), np.uint8)
     blob = cv2.dnn.blobFromImages([image[..., ::-1]], 1.0, (112, 112), (0, 0, 0), swapRB=True)
     assert np.array_equal(stretch(image, 112, 112).transpose(2, 0, 1), blob[0])
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_picture_or_a_refusal(content: bytes) -> None:
+    with contextlib.suppress(RequestError):
+        decode(content, ANY_SIZE)
+
+
+@settings(deadline=None)  # a time limit would be a timed assertion
+@given(kind=st.sampled_from(sorted(FORMATS)), data=st.data())
+def test_any_damage_is_a_picture_or_a_refusal(kind: str, data: st.DataObject) -> None:
+    """Bytes overwritten, removed or repeated anywhere: never another error, never more pixels than allowed."""
+    content = bytearray(picture_bytes(kind, (40, 30)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content)))
+        until = data.draw(st.integers(at, min(len(content), at + 50)))
+        content[at:until] = data.draw(st.binary(max_size=8))
+    with contextlib.suppress(RequestError):
+        assert decode(bytes(content), ImageLimits(10_000)).size <= 3 * 10_000
