@@ -29,6 +29,9 @@ Embedding: TypeAlias = NDArray[np.float32]
 Points: TypeAlias = NDArray[np.float32]
 """Landmarks: (n, 2) or (n, 3) float32, pixels x, y (and z, in the same unit)."""
 
+Transform: TypeAlias = NDArray[np.float64]
+"""Similarity from one frame's pixels x, y to another's: (2, 3) float64."""
+
 
 class ChannelOrder(StrEnum):
     """Order of the three colour planes in a tensor."""

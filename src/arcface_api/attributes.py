@@ -7,20 +7,19 @@ asked, so a tight crop never loses its attributes. Equal to InsightFace's `Attri
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from arcface_api.arrays import Crop, Features, Image
+from arcface_api.arrays import Crop, Features, Image, Transform
 from arcface_api.errors import ModelFailed
-
-Transform: TypeAlias = NDArray[np.float64]
-"""Similarity from the picture's pixels x, y to another frame's: (2, 3) float64."""
 
 BOX_MARGIN = 1.5
 """The models see a square of 1.5 x the box's longer side. Source: InsightFace, `model_zoo/attribute.py`."""
+
+AGE_BOUND = 2**31
+"""No age, negative or positive, reaches it: JSON and databases hold smaller integers only."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class AgeGender:
     """What the age and gender model says."""
 
     age: int
-    """Years, at least 0."""
+    """Years; what the model says, also where that is below zero."""
     gender: Literal["female", "male"]
 
 
@@ -70,12 +69,14 @@ def age_gender(row: Features) -> AgeGender:
         row: (3,) float32: scores for female and male, age in hundreds of years.
 
     Returns:
-        The age is rounded to whole years. The model is a regression and can fall below zero on odd pictures, where
-        InsightFace reports a negative age; here it is 0.
+        The age, rounded to whole years, and the gender with the higher score. The model is a regression: on what is no
+        face its age can fall below zero, and is told as it is, like InsightFace does.
 
     Raises:
-        ModelFailed: A number is NaN or infinite.
+        ModelFailed: A number is NaN or infinite, or the age is beyond `AGE_BOUND`.
     """
-    if not np.isfinite(row).all():
-        raise ModelFailed("The age and gender model returned NaN or infinity for this picture.")
-    return AgeGender(max(0, int(np.round(row[2] * 100))), "male" if row[1] > row[0] else "female")
+    with np.errstate(over="ignore"):
+        years = np.round(row[2] * np.float32(100))  # in float32, as the reference: it decides between two years
+    if not (np.isfinite(row).all() and abs(years) < AGE_BOUND):
+        raise ModelFailed("The age and gender model returned NaN or infinity, or an age out of all bounds.")
+    return AgeGender(int(years), "male" if row[1] > row[0] else "female")

@@ -19,7 +19,7 @@ import numpy as np
 
 from arcface_api import attributes as age_and_gender
 from arcface_api import head_pose as pose
-from arcface_api.arrays import Embedding, Features, Image, InputSpec, Tensor, to_tensor
+from arcface_api.arrays import Embedding, Features, Image, InputSpec, Tensor, Transform, to_tensor
 from arcface_api.attributes import AgeGender
 from arcface_api.errors import AttributesUnavailable, EmbeddingInvalid, ServiceClosing
 from arcface_api.head_pose import HeadPose
@@ -98,7 +98,7 @@ class _AttributeTensors:
 
     age_gender: Tensor
     landmarks_3d: Tensor
-    transform: age_and_gender.Transform
+    transform: Transform
     """From the picture's pixels to those of the landmark crop."""
 
 
@@ -227,7 +227,7 @@ class Embedder:
         return await asyncio.get_running_loop().run_in_executor(pool, timed)
 
 
-def _attribute_tensor(image: Image, spec: InputSpec) -> tuple[Tensor, age_and_gender.Transform]:
+def _attribute_tensor(image: Image, spec: InputSpec) -> tuple[Tensor, Transform]:
     crop, transform = age_and_gender.attribute_crop(image, spec.height)
     return to_tensor([crop], spec), transform
 

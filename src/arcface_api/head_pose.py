@@ -22,11 +22,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.arrays import Features, Points
+from arcface_api.arrays import Features, Points, Transform
 from arcface_api.errors import ModelFailed
 
 LANDMARKS = 68
 """The model's last 68 points are the three-dimensional landmarks. Source: InsightFace, `model_zoo/landmark.py`."""
+
+RESOLUTION = 1e-6
+"""Of float32 coordinates, relative to the largest: what is narrower is rounding, not a face."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,15 @@ class HeadPose:
 
 
 @cache
-def mean_shape() -> NDArray[np.float64]:
-    """The face that looks straight ahead: (68, 3) float64; x right, y down, z towards the viewer; without unit."""
-    with resources.files("arcface_api").joinpath("mean_shape_68.csv").open() as file:
-        return np.loadtxt(file, delimiter=",")
+def mean_shape() -> Points:
+    """The face that looks straight ahead: (68, 3) float32; x right, y down, z towards the viewer; without unit."""
+    with resources.files("arcface_api").joinpath("mean_shape_68.csv").open(encoding="utf-8") as file:
+        shape = np.loadtxt(file, np.float32, delimiter=",")
+    shape.flags.writeable = False  # every caller gets the same array
+    return shape
 
 
-def landmarks_in_picture(row: Features, size: int, transform: NDArray[np.float64]) -> Points:
+def landmarks_in_picture(row: Features, size: int, transform: Transform) -> Points:
     """Read the model's output for one face, in the picture's pixels.
 
     Args:
@@ -57,14 +62,16 @@ def landmarks_in_picture(row: Features, size: int, transform: NDArray[np.float64
         transform: (2, 3), from the picture's pixels to those of the model's input.
 
     Returns:
-        (68, 3) float32: x, y in the picture's pixels, z in the same unit.
+        (68, 3) float32: x, y in the picture's pixels, z in the same unit. Not finite where the row is not or overflows;
+        `head_pose` refuses such points.
     """
     points = row.reshape(-1, 3)[-LANDMARKS:].astype(np.float32)
-    points[:, :2] += 1
-    points *= size // 2
     back = cv2.invertAffineTransform(transform)
-    points[:, :2] = points[:, :2] @ back[:, :2].T + back[:, 2]
-    points[:, 2] *= hypot(back[0, 0], back[0, 1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        points[:, :2] += 1
+        points *= size // 2
+        points[:, :2] = points[:, :2] @ back[:, :2].T + back[:, 2]
+        points[:, 2] = points[:, 2] * np.hypot(back[0, 0], back[0, 1])  # in float64, rounded once, as the reference
     return points
 
 
@@ -79,14 +86,15 @@ def head_pose(landmarks: Points) -> HeadPose:
         landmarks: (68, 3) float32; x right, y down, z towards the viewer.
 
     Raises:
-        ModelFailed: The landmarks are not finite, or lie so that no rotation can be told.
+        ModelFailed: The landmarks are not finite, or no wider than rounding: all in one place, or on one line.
     """
     if np.isfinite(landmarks).all():
         homogeneous = np.column_stack([mean_shape(), np.ones(LANDMARKS)])
         affine = np.linalg.lstsq(homogeneous, landmarks.astype(np.float64), rcond=None)[0].T
         right, down = affine[0, :3], affine[1, :3]
         lengths = np.linalg.norm(right), np.linalg.norm(down)
-        if min(lengths) > 1e-9 * (1 + np.abs(landmarks).max()):
+        width = np.linalg.norm(np.cross(right, down)) / (max(lengths) or 1)  # of the parallelogram that they span
+        if width > RESOLUTION * np.abs(landmarks[:, :2]).max():
             right, down = right / lengths[0], down / lengths[1]
             return _angles(np.stack([right, down, np.cross(right, down)]))
     raise ModelFailed("The landmark model returned points for this picture from which no head pose can be told.")

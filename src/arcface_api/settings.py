@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         default=50_000_000,
         ge=1,
+        le=500_000_000,  # OpenCV's warpAffine crashes the process on 20,000 x 40,000 pixels
         description="Largest image accepted, in pixels (width x height); read from the file's header before decoding.",
     )
     shutdown_grace_seconds: int = Field(

@@ -20,7 +20,7 @@ class Pose(BaseModel):
 class AttributesAnswer(BaseModel):
     """What the attribute models say of the face."""
 
-    age: int = Field(description="In years.", examples=[28])
+    age: int = Field(description="In years, as the model says.", examples=[28])
     gender: Literal["female", "male"] = Field(examples=["male"])
     pose: Pose
 
