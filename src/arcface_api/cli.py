@@ -6,6 +6,7 @@ made from `Settings`, so that a setting is described once.
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -94,6 +95,9 @@ def serve(**options: object) -> None:
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
         server_header=False,
     )
+    # uvicorn raises the signal that stopped it once more when all is done: being told to stop is no failure
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
 
 

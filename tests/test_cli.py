@@ -1,0 +1,118 @@
+"""Promises of the command line: one sentence for what is wrong, exit statuses that mean something, a clean stop."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from arcface_api.cli import cli
+from arcface_api.settings import Settings
+
+
+def arcface_api(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "arcface_api", *map(str, arguments)]
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def test_wrong_setting_is_one_sentence_and_status_2() -> None:
+    done = arcface_api("serve", "--port", "http")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"Error: --port='http' is not allowed: .*\n", done.stderr)
+
+
+def test_missing_pack_tells_what_to_do_and_is_status_1(models_dir: Path) -> None:
+    done = arcface_api("serve", ARCFACE_MODELS_DIR=str(models_dir))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(models_dir / "antelopev2") in done.stderr
+    for remedy in ("packs pull antelopev2 --accept-license", "ARCFACE_PULL=true", "packs import", "--pack /path"):
+        assert remedy in done.stderr
+
+
+def test_nothing_is_downloaded_unless_told_nor_without_the_licence(models_dir: Path) -> None:
+    done = arcface_api("serve", ARCFACE_MODELS_DIR=str(models_dir), ARCFACE_PULL="true", ARCFACE_PORT="0")
+    assert done.returncode == 1
+    assert "non-commercial research" in done.stderr
+    assert "ARCFACE_ACCEPT_LICENSE=antelopev2" in done.stderr
+    assert not models_dir.exists()
+
+
+def test_taken_port_is_told_before_anything_slow(tiny_recogniser: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = arcface_api("serve", "--pack", tiny_recogniser, "--port", str(port))
+    assert done.returncode == 2
+    assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use." in done.stderr
+
+
+def test_misspelt_variable_is_noticed(tiny_recogniser: Path) -> None:
+    done = arcface_api("serve", "--pack", tiny_recogniser / "nothing.onnx", ARCFACE_MODEL_DIR="/models")
+    assert "ARCFACE_MODEL_DIR is not a setting and has no effect; was ARCFACE_MODELS_DIR meant?" in done.stderr
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_being_told_to_stop_is_no_failure(tiny_recogniser: Path, told: signal.Signals) -> None:
+    command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+        assert service.stderr is not None
+        lines = iter(service.stderr.readline, "")
+        url = next(found[1] for line in lines if (found := re.search(r"Listening on (http://\S+),", line)))
+        while "startup complete" not in next(lines):
+            pass
+        assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
+        service.send_signal(told)
+        rest = service.stderr.read()
+        assert service.wait(30) == 0
+        assert "Traceback" not in rest
+        assert "Aborted" not in rest
+
+
+def test_pack_is_imported_listed_found_and_verified(models_dir: Path, tiny_recogniser: Path) -> None:
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, [*arguments, "--models-dir", str(models_dir)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "Assumed: " in run("packs", "import", str(tiny_recogniser), "--name", "mine")
+    assert f"installed in {models_dir / 'mine'}" in run("packs", "list")
+    assert "recogniser" in run("packs", "where", "--pack", "mine")
+    assert "ok   tiny_recogniser.onnx" in run("packs", "verify", "--pack", "mine")
+
+
+def test_damaged_pack_fails_verification(models_dir: Path, tiny_recogniser: Path) -> None:
+    options = ["--models-dir", str(models_dir)]
+    CliRunner().invoke(cli, ["packs", "import", str(tiny_recogniser), "--name", "mine", *options])
+    model = models_dir / "mine" / "tiny_recogniser.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    done = CliRunner().invoke(cli, ["packs", "verify", "--pack", "mine", *options])
+    assert done.exit_code == 1
+    assert "BAD  tiny_recogniser.onnx" in done.output
+
+
+def test_every_setting_is_an_option_of_serve() -> None:
+    shown = CliRunner().invoke(cli, ["serve", "--help"]).output
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in shown
+        assert f"[ARCFACE_{name.upper()}]" in re.sub(r"\s+", " ", shown)
+
+
+def test_bare_installation_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(name='click')")
+    done = arcface_api("packs", "list", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "pip install 'arcface-api[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr
