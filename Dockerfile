@@ -24,6 +24,7 @@ RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin arcface \
 COPY --from=build /opt/arcface-api /opt/arcface-api
 ENV PATH="/opt/arcface-api/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     ARCFACE_HOST=0.0.0.0 \
     ARCFACE_MODELS_DIR=/models
 USER 10001

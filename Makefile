@@ -1,60 +1,61 @@
 # `make` lists the targets. Each makes the environment it needs, from the hashed locks in requirements/.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && exit; done; command -v python3)
 DEVICE ?= cpu
-RUN := .venv/bin
-DEV := .venv-dev/bin
-PIP_FLAGS := --disable-pip-version-check --quiet --no-deps
+RUN := .venv-$(DEVICE)/bin/python
+DEV := .venv-dev/bin/python
+ENVIRONMENT := @requirements/make-environment
 
-.PHONY: help serve test test-all check fix docs bench lock image clean
+.PHONY: help serve packs test test-all check fix bench lock image clean run-environment dev-environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: .venv/ready-$(DEVICE) ## run the service on port 5555 (DEVICE=cuda for NVIDIA; ARCFACE_… variables are its settings)
-	@exec $(RUN)/arcface-api serve $(ARGS)
+serve: run-environment ## run the service on port 5555; ARCFACE_… variables are its settings (DEVICE=cuda for NVIDIA)
+	@exec env ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api serve $(ARGS)
 
-test: .venv-dev/ready ## run the tests
-	$(DEV)/python -m pytest $(ARGS)
+packs: run-environment ## manage model packs: make packs ARGS='pull antelopev2 --accept-license'
+	@exec $(RUN) -m arcface_api packs $(ARGS)
+
+test: dev-environment ## run the tests
+	$(DEV) -m pytest $(ARGS)
 
 test-all: ## run the tests on every supported Python that is installed
 	tests/all-pythons $(ARGS)
 
-check: .venv-dev/ready ## style, types, floors, generated docs
-	$(DEV)/ruff check .
-	$(DEV)/ruff format --check .
-	$(DEV)/mypy
-	$(DEV)/lint-imports
-	$(DEV)/python docs/generate.py --check
+check: dev-environment ## style, types, floors, generated docs
+	$(DEV) -m ruff check .
+	$(DEV) -m ruff format --check .
+	$(DEV) -m mypy
+	.venv-dev/bin/lint-imports
+	$(DEV) docs/generate.py --check
 
-fix: .venv-dev/ready ## mend what can be mended by itself
-	$(DEV)/ruff check --fix .
-	$(DEV)/ruff format .
-	$(DEV)/python docs/generate.py
+fix: dev-environment ## mend what can be mended by itself
+	$(DEV) -m ruff check --fix .
+	$(DEV) -m ruff format .
+	$(DEV) docs/generate.py
+
+bench: dev-environment ## measure /livez under load on an IResNet100 with random weights (PICTURE=face.jpg)
+	@test -n "$(PICTURE)" || { echo "Name a picture to embed: make bench PICTURE=face.jpg"; exit 1; }
+	@mkdir -p build
+	@test -f build/iresnet100.onnx || $(DEV) benchmarks/iresnet.py build/iresnet100.onnx
+	$(DEV) benchmarks/livez.py build/iresnet100.onnx $(PICTURE) $(ARGS)
 
 lock: ## write the locks in requirements/ anew, with the newest versions
-	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip $(filter-out --no-deps,$(PIP_FLAGS)) install uv
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
 	requirements/lock
 
 image: ## build the container image
 	docker build --tag arcface-api .
 
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-dev .venv-lock .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	rm -rf .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
 
-.venv/ready-$(DEVICE): requirements/$(DEVICE).txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python."; exit 1; }
-	@echo "Making .venv with $(PYTHON) (once; a minute or two) …"
-	@$(PYTHON) -m venv --clear .venv
-	@$(RUN)/pip install $(PIP_FLAGS) --require-hashes -r requirements/build.txt -r requirements/$(DEVICE).txt
-	@$(RUN)/pip install $(PIP_FLAGS) --no-build-isolation --editable .
-	@touch $@
+run-environment:
+	@case "$(DEVICE)" in cpu) ;; cuda) echo "DEVICE=cuda installs CUDA's libraries, about 2.7 GB.";; \
+		*) echo "DEVICE=$(DEVICE) is not allowed: cpu or cuda."; exit 1;; esac
+	$(ENVIRONMENT) .venv-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt
 
-.venv-dev/ready: requirements/dev.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python."; exit 1; }
-	@echo "Making .venv-dev with $(PYTHON) (once; a minute or two) …"
-	@$(PYTHON) -m venv --clear .venv-dev
-	@$(DEV)/pip install $(PIP_FLAGS) --require-hashes -r requirements/dev.txt
-	@$(DEV)/pip install $(PIP_FLAGS) --no-build-isolation --editable .
-	@touch $@
+dev-environment:
+	$(ENVIRONMENT) .venv-dev "$(PYTHON)" requirements/dev.txt

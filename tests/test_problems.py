@@ -169,9 +169,10 @@ def test_form_sent_as_urlencoded_is_explained(service: Service) -> None:
 
 
 def test_unknown_paths_and_methods_are_problems_too(service: Service) -> None:
-    assert_problem(service.get("/nothing"), 404, "not_found", "GET /nothing")
+    assert_problem(service.post("/embed/", files={"file": JPEG}), 404, "not_found", "nothing at /embed/")
+    assert_problem(service.get("/nothing"), 404, "not_found", "nothing at /nothing")
     answer = service.get("/embed")
-    assert_problem(answer, 405, "method_not_allowed", "GET /embed")
+    assert_problem(answer, 405, "method_not_allowed", "/embed takes no GET, only POST")
     assert answer.headers["allow"] == "POST"
 
 

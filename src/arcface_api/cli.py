@@ -17,6 +17,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from arcface_api import __version__, packs
+from arcface_api.api.answers import InfoAnswer
 from arcface_api.errors import ArcFaceError, PackNotFound, SettingInvalid
 from arcface_api.packs import InstalledPack, PackLocations
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings, misspelt_variables, read_settings
@@ -82,7 +83,18 @@ def serve(**options: object) -> None:
     for variable, meant in misspelt_variables(os.environ).items():
         _log.warning("%s is not a setting and has no effect; was %s meant?", variable, meant)
     listener = _bind(settings.host, settings.port)
-    app = create_app(_find_pack(settings), settings)
+    pack = _find_pack(settings)
+    app = create_app(pack, settings)
+    about: InfoAnswer = app.state.info
+    _log.info(
+        "Serving %s: model %s on %s (%s, %d threads), fingerprint %s.",
+        about.pack,
+        about.model,
+        about.provider,
+        about.precision,
+        about.threads,
+        about.fingerprint,
+    )
     host, port = listener.getsockname()[:2]
     _log.info("Listening on http://%s:%s, API at /docs.", f"[{host}]" if ":" in host else host, port)
     config = uvicorn.Config(
@@ -108,6 +120,12 @@ def _bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+    except socket.gaierror as error:
+        listener.close()
+        raise SettingInvalid(
+            f"Cannot listen on {host}: this machine has no such address. Give --host or ARCFACE_HOST one that it has:"
+            " 127.0.0.1 for itself alone, 0.0.0.0 for every network it is in."
+        ) from error
     except OSError as error:
         listener.close()
         raise SettingInvalid(
@@ -169,10 +187,11 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
 
 
 @packs_group.command()
+@click.argument("name", required=False)
 @settings_options("pack", "models_dir")
-def verify(**options: object) -> None:
-    """Check every file of an installed pack against its size and hash."""
-    settings = read_settings(**options)
+def verify(name: str | None, **options: object) -> None:
+    """Check every file of an installed pack against its size and hash. NAME says the same as --pack."""
+    settings = read_settings(**options | ({"pack": name} if name else {}))
     checks = packs.verify(packs.locate(settings.pack, PackLocations.default(settings.models_dir)))
     for check in checks:
         click.echo(f"{'ok  ' if check.ok else 'BAD '} {check.file} ({check.role}): {check.message}")
@@ -181,7 +200,7 @@ def verify(**options: object) -> None:
 
 @packs_group.command("import")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--name", help="What to call the pack; needed where its files are not known ones.")
+@click.option("--name", help="What to call the pack. Default: a known pack's name, else the file's or folder's.")
 @settings_options("models_dir")
 def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> None:
     """Install a pack from a zip, a folder or single .onnx files, without internet."""
@@ -193,10 +212,11 @@ def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> Non
 
 
 @packs_group.command()
+@click.argument("name", required=False)
 @settings_options("pack", "models_dir")
-def where(**options: object) -> None:
-    """Show which files a pack would be served from."""
-    settings = read_settings(**options)
+def where(name: str | None, **options: object) -> None:
+    """Show which files a pack would be served from. NAME says the same as --pack."""
+    settings = read_settings(**options | ({"pack": name} if name else {}))
     pack = packs.locate(settings.pack, PackLocations.default(settings.models_dir))
     click.echo(f"{pack.manifest.name}: {pack.folder} ({pack.origin})")
     for role, path in pack.paths.items():

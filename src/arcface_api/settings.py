@@ -71,9 +71,14 @@ class Settings(BaseSettings):
         default=8, ge=0, le=3600, description="How long requests in flight may still take after SIGTERM, in seconds."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe log line written."
+        default="info", description="Least severe log line written: `debug`, `info`, `warning` or `error`."
     )
     access_log: bool = Field(default=False, description="Write one log line per request: method, path, status.")
+
+    @field_validator("device", "log_level", mode="before")
+    @classmethod
+    def _ignore_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("accept_license", mode="before")
     @classmethod

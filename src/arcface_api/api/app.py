@@ -52,9 +52,11 @@ def create_app(pack: InstalledPack, settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0 (the service); the weights have their own licence, see /info"},
         redoc_url=None,
+        redirect_slashes=False,  # a redirect without a body tells a person with curl nothing
         lifespan=lifespan,
         swagger_ui_parameters={"displayRequestDuration": True},
     )
+    app.state.info = info
     problems.install(app)
     app.include_router(build_router(embedder, Health(embedder), info, settings.max_image_bytes))
     return app

@@ -69,7 +69,7 @@ def read_options(query: QueryParams, accept: str) -> EmbedOptions:
         if option is None:
             raise ParameterInvalid(f"There is no query parameter {name}. Allowed are {', '.join(_OPTIONS)}.")
         if name in chosen:
-            raise ParameterInvalid(f"The query parameter {name} is given more than once.")
+            raise ParameterInvalid(f"The query parameter {name} is given more than once. Give it once.")
         if value.lower() not in option.values:
             allowed = ", ".join(option.values)
             raise ParameterInvalid(f"The query parameter {name}={value} is not allowed. Allowed are {allowed}.")

@@ -41,7 +41,11 @@ STATUS_BY_ERROR: dict[type[ArcFaceError], HTTPStatus] = {
 }
 """Every error that a request can meet. What is not here is a defect and becomes 500 `internal_error`."""
 
-_CODE_BY_HTTP_STATUS = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
+_HTTP_ERRORS = {
+    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at {path}. The operations are listed at /docs."),
+    HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "{path} takes no {method}, only {allowed}; see /docs."),
+}
+"""What the router itself refuses, on any path."""
 _INTERNAL_ERROR = "internal_error"
 
 _log = logging.getLogger(__name__)
@@ -115,9 +119,10 @@ def install(app: FastAPI) -> None:
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  # it is registered for this class
         status = HTTPStatus(error.status_code)
-        code = _CODE_BY_HTTP_STATUS.get(status, "http_error")
-        detail = f"{request.method} {request.url.path}: {status.description or status.phrase}. The API is at /docs."
-        return Problem(status, code, detail).response(dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        code, sentence = _HTTP_ERRORS.get(status, ("http_error", "{method} {path} was refused; see /docs."))
+        detail = sentence.format(method=request.method, path=request.url.path, allowed=headers.get("Allow", ""))
+        return Problem(status, code, detail).response(headers)
 
     app.add_exception_handler(ArcFaceError, on_arcface_error)
     app.add_exception_handler(HTTPException, on_http_exception)

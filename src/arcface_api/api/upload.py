@@ -37,7 +37,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
         return bytes(content)
     raise ContentTypeUnsupported(
         f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME} (curl"
-        f" -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {', '.join(RAW_TYPES)}."
+        f" -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {' or '.join(RAW_TYPES)}."
     )
 
 
@@ -57,7 +57,7 @@ async def _read_form(request: Request, boundary: str, max_bytes: int) -> bytes:
                         if segment.name == PART_NAME:
                             if content is not None:
                                 raise FileRepeated(
-                                    f"The form has more than one part named {PART_NAME}; a request embeds one image."
+                                    f"The form has more than one part named {PART_NAME}; send one image a request."
                                 )
                             content = bytearray()
                     elif event and segment and segment.name == PART_NAME and content is not None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported
 
-ALLOWED = "Allowed are JPEG, PNG and WebP, told from the content."
+ALLOWED = "Allowed are JPEG, PNG and WebP, told from the content: convert it, or send the picture's own bytes."
 
 
 class ImageFormat(StrEnum):
@@ -158,5 +158,5 @@ def _name_content(content: bytes) -> str:
         if text.startswith(opening):
             return name
     if text and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in text):
-        return "plain text"
+        return "plain text (with curl, -F file=@face.jpg sends a file, -F file=face.jpg its name)"
     return f"of no known format (it begins with {content[:4].hex(' ')})"
