@@ -6,13 +6,15 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from arcface_api.api.protocol import HttpProtocol
+
 
 class Service(httpx.Client):
     """A client of a real service that runs in a thread of this process."""
 
     def __init__(self, app: FastAPI) -> None:
         """Start the service on a free port and wait until it is ready."""
-        self._server = uvicorn.Server(uvicorn.Config(app, ws="none", log_config=None, port=0))
+        self._server = uvicorn.Server(uvicorn.Config(app, ws="none", http=HttpProtocol, log_config=None, port=0))
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         while not self._server.started:

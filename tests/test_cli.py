@@ -81,6 +81,28 @@ def test_being_told_to_stop_is_no_failure(tiny_recogniser: Path, told: signal.Si
         assert "Aborted" not in rest
 
 
+def test_what_the_grace_period_cannot_save_is_told(tiny_recogniser: Path) -> None:
+    """A caller that is still uploading when it ends gets a 503 with its code, not a broken connection."""
+    command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]
+    with subprocess.Popen([*command, "--shutdown-grace-seconds", "1"], stderr=subprocess.PIPE, text=True) as service:
+        assert service.stderr is not None
+        lines = iter(service.stderr.readline, "")
+        port = next(found[1] for line in lines if (found := re.search(r"Listening on \S+:(\d+),", line)))
+        while "startup complete" not in next(lines):
+            pass
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as caller:
+            head = "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9999\r\n\r\n"
+            caller.sendall(head.encode() + b"\xff\xd8\xff")
+            assert httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+            service.send_signal(signal.SIGTERM)
+            received = b"".join(iter(lambda: caller.recv(4096), b""))
+        rest = service.stderr.read()
+        assert service.wait(30) == 0
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert b"service_closing" in received
+    assert "Traceback" not in rest
+
+
 def test_pack_is_imported_listed_found_and_verified(models_dir: Path, tiny_recogniser: Path) -> None:
     def run(*arguments: str) -> str:
         done = CliRunner().invoke(cli, [*arguments, "--models-dir", str(models_dir)], catch_exceptions=False)

@@ -168,6 +168,27 @@ def test_every_short_beginning_is_refused_with_a_sentence(kind: str) -> None:
             decode(content[:length], ANY_SIZE)
 
 
+@pytest.mark.parametrize("padding", [b"\0" * 5000, b"\xff\xd8" * 100])
+def test_truncated_jpeg_is_damaged_also_when_padded(padding: bytes) -> None:
+    content = picture_bytes("JPEG", (300, 400), exif=b"Exif\0\0" + picture_bytes("JPEG", (9, 9)))
+    with pytest.raises(ImageDamaged, match="truncated or corrupt"):
+        decode(content[: len(content) * 2 // 3] + padding, ANY_SIZE)
+
+
+@pytest.mark.parametrize(("marker", "precision"), [(0xC3, 8), (0xC5, 8), (0xC7, 8), (0xC1, 12), (0xCB, 8)])
+def test_jpeg_of_another_kind_is_named(marker: int, precision: int) -> None:
+    content = bytearray(picture_bytes("JPEG"))
+    frame = content.index(b"\xff\xc0")
+    content[frame + 1], content[frame + 4] = marker, precision
+    with pytest.raises(ImageFormatUnsupported, match=rf"SOF{marker - 0xC0}, {precision} bits"):
+        decode(bytes(content), ANY_SIZE)
+
+
+def test_side_longer_than_libpng_reads_is_told() -> None:
+    with pytest.raises(ImageTooManyPixels, match="no side may have more than 1,000,000"):
+        decode(png_announcing(1_000_001, 1), ANY_SIZE)
+
+
 def test_zero_size_is_damaged() -> None:
     with pytest.raises(ImageDamaged, match="0x7 pixels"):
         decode(png_announcing(0, 7), ANY_SIZE)

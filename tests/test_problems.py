@@ -2,6 +2,8 @@
 
 import inspect
 import resource
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from arcface_api import errors
 from arcface_api.api.problems import STATUS_BY_ERROR
-from arcface_api.api.routes import EMBED_ERRORS
+from arcface_api.api.routes import BATCH_ERRORS, EMBED_ERRORS
 from pictures import picture_bytes, png_announcing
 from serving import Service
 from tiny_models import linear_model
@@ -25,7 +27,11 @@ JPEG = picture_bytes()
 REQUESTS: dict[str, tuple[int, dict[str, Any], str]] = {
     # code: (status, request, part of the sentence)
     "content_type_unsupported": (415, {"content": JPEG}, "Content-Type is missing. Send multipart/form-data"),
-    "multipart_malformed": (400, {"content": FORM_START + JPEG, "headers": {"Content-Type": FORM}}, "cannot be read"),
+    "multipart_malformed": (
+        400,
+        {"content": FORM_START + JPEG, "headers": {"Content-Type": FORM}},
+        "cut short or not built as RFC 7578",
+    ),
     "file_missing": (422, {"files": {"image": JPEG}}, "no part named file"),
     "file_repeated": (422, {"files": [("file", JPEG), ("file", JPEG)]}, "more than one part named file"),
     "parameter_invalid": (422, {"files": {"file": JPEG}, "params": {"normalise": "1"}}, "no query parameter normalise"),
@@ -63,8 +69,8 @@ def test_refusal_has_its_status_code_and_sentence_and_hurts_nobody(service: Serv
 
 def test_every_request_error_is_met_above() -> None:
     """Only a broken model or a closing service cannot be provoked by a request; they have tests of their own."""
-    by_request = {error.code for error in STATUS_BY_ERROR if issubclass(error, errors.RequestError)}
-    assert by_request == set(REQUESTS)
+    by_request = {error.code for error in EMBED_ERRORS if issubclass(error, errors.RequestError)}
+    assert by_request == {*REQUESTS, "upload_stalled"}
 
 
 def test_table_holds_every_error_a_request_can_meet() -> None:
@@ -74,18 +80,19 @@ def test_table_holds_every_error_a_request_can_meet() -> None:
         if issubclass(error, errors.RequestError) and "code" in vars(error)
     }
     assert raised <= set(STATUS_BY_ERROR)
-    assert set(EMBED_ERRORS) == set(STATUS_BY_ERROR)
+    assert set(EMBED_ERRORS) | set(BATCH_ERRORS) == set(STATUS_BY_ERROR)
 
 
-def test_table_equals_openapi(service: Service) -> None:
-    responses = service.get("/openapi.json").json()["paths"]["/embed"]["post"]["responses"]
+@pytest.mark.parametrize(("path", "raised"), [("/embed", EMBED_ERRORS), ("/embed/batch", BATCH_ERRORS)])
+def test_table_equals_openapi(service: Service, path: str, raised: tuple[type[errors.ArcFaceError], ...]) -> None:
+    responses = service.get("/openapi.json").json()["paths"][path]["post"]["responses"]
     documented = {
         (int(status), code)
         for status, response in responses.items()
         if status != "200"
         for code in response["content"]["application/problem+json"]["schema"]["properties"]["code"]["enum"]
     }
-    table = {(int(status), error.code) for error, status in STATUS_BY_ERROR.items()}
+    table = {(int(STATUS_BY_ERROR[error]), error.code) for error in raised}
     assert documented == table | {(500, "internal_error")}
 
 
@@ -148,7 +155,7 @@ def test_pixel_limit_is_a_setting(run_service: Callable[..., Service], tiny_reco
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
-        ({"normalize": "yes"}, "normalize=yes is not allowed. Allowed are true, 1, false, 0."),
+        ({"normalize": "maybe"}, "normalize=maybe is not allowed. Allowed are true, false, 1, 0, yes, no, on, off."),
         ({"encoding": "hex"}, "encoding=hex is not allowed. Allowed are float, base64."),
         ([("normalize", "true"), ("normalize", "false")], "more than once"),
         ({"align": "auto"}, "Allowed are include_attributes, normalize, encoding."),
@@ -156,6 +163,55 @@ def test_pixel_limit_is_a_setting(run_service: Callable[..., Service], tiny_reco
 )
 def test_wrong_parameters_are_explained(service: Service, params: Any, sentence: str) -> None:
     assert_problem(service.post("/embed", params=params, files={"file": JPEG}), 422, "parameter_invalid", sentence)
+
+
+@pytest.mark.parametrize("name", ["Иванов.jpg".encode("cp1251"), "Иванов.jpg".encode(), b'a"b.jpg', b"\xff\xfe"])
+def test_file_name_in_any_encoding_is_nobody_s_business(service: Service, name: bytes) -> None:
+    head = FORM_START.replace(b'filename="x"', b'filename="' + name.replace(b'"', b'\\"') + b'"')
+    answer = service.post("/embed", content=head + JPEG + b"\r\n--b--\r\n", headers={"Content-Type": FORM})
+    assert answer.status_code == 200, answer.text
+
+
+def test_malformed_form_is_not_quoted_back(service: Service) -> None:
+    content = b'--b\r\nContent-Disposition: form-data; name="file"; filename="secret"\r\nsecret pixels\r\n\r\n'
+    answer = service.post("/embed", content=content, headers={"Content-Type": FORM})
+    assert_problem(answer, 400, "multipart_malformed", "RFC 7578")
+    assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("content_type", ["image/jpeg", FORM])
+def test_stalled_upload_is_ended(service: Service, monkeypatch: pytest.MonkeyPatch, content_type: str) -> None:
+    monkeypatch.setattr("arcface_api.api.upload.STALL_SECONDS", 0.05)
+    with socket.create_connection((service.base_url.host, service.base_url.port), timeout=30) as caller:
+        head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: 9999\r\n\r\n"
+        caller.sendall(head.encode() + FORM_START)
+        received = b"".join(iter(lambda: caller.recv(4096), b""))  # until the service closes the connection
+    assert b" 408 " in received.split(b"\r\n", 1)[0]
+    assert b"upload_stalled" in received
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_offer_to_upgrade_is_declined_and_never_loses_the_body(service: Service, *, in_pieces: bool) -> None:
+    """Java's HttpClient offers h2c with its first request. What cannot be read whole must not be read as a request."""
+    head = (
+        f"POST /embed HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: {len(JPEG)}\r\nHost: x\r\n"
+        "HTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\nContent-Type: image/jpeg\r\n\r\n"
+    ).encode()
+    with socket.create_connection((service.base_url.host, service.base_url.port), timeout=30) as caller:
+        if in_pieces:
+            caller.sendall(head[:40])
+            time.sleep(0.2)
+            caller.sendall(head[40:] + JPEG)
+            assert b"400 Bad Request" not in b"".join(iter(lambda: caller.recv(4096), b""))
+        else:
+            for _ in range(2):
+                caller.sendall(head + JPEG)
+                received = b""
+                while b"input_size" not in received:
+                    chunk = caller.recv(65536)
+                    assert chunk, received
+                    received += chunk
+                assert received.startswith(b"HTTP/1.1 200 OK")
 
 
 def test_form_without_a_boundary_is_explained(service: Service) -> None:

@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,6 +43,12 @@ def test_health_says_what_runs(service: Service) -> None:
     }
 
 
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/info"])
+def test_monitors_may_ask_with_head(service: Service, path: str) -> None:
+    answer = service.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_health_has_nothing_to_explain_where_all_is_as_asked(
     run_service: Callable[..., Service], tiny_recogniser: Path
 ) -> None:
@@ -65,10 +71,9 @@ def test_readiness_is_proved_by_a_real_inference(service: Service, monkeypatch: 
 
 
 @pytest.fixture
-def embedder(tiny_recogniser: Path, tmp_path: Path) -> Iterator[Embedder]:
+def embedder(tiny_recogniser: Path, tmp_path: Path) -> Embedder:
     pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
-    with open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, Settings()) as embedder:
-        yield embedder
+    return open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, Settings())
 
 
 def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +84,7 @@ def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: p
             patched.setattr(Session, "run", lambda _, tensor: np.full((len(tensor), 512), np.nan, np.float32))
             assert "length nan" in (await health.why_not() or "")
         assert await health.why_not() is None
+        await embedder.close()
 
     asyncio.run(check())
 
@@ -99,14 +105,18 @@ def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, mo
         go_on.set()
         assert await Health(embedder).why_not() is None, "it waits its turn behind the probe that hung"
         assert len(runs) == 2
+        await embedder.close()
 
     asyncio.run(check())
 
 
 def test_closed_embedder_refuses_new_work(embedder: Embedder) -> None:
-    embedder.close()
-    with pytest.raises(ServiceClosing, match="shutting down"):
-        asyncio.run(embedder.embed(JPEG))
+    async def check() -> None:
+        await embedder.close()
+        with pytest.raises(ServiceClosing, match="shutting down"):
+            await embedder.embed(JPEG)
+
+    asyncio.run(check())
 
 
 def test_info_tells_what_a_caller_may_write_down(run_service: Callable[..., Service], tiny_pack: Path) -> None:
@@ -117,7 +127,8 @@ def test_info_tells_what_a_caller_may_write_down(run_service: Callable[..., Serv
     assert re.fullmatch(r"[0-9a-f]{16}", info["fingerprint"])
     assert {file["role"] for file in info["files"]} == set(info["roles"])
     assert all(re.fullmatch(r"[0-9a-f]{64}", file["sha256"]) for file in info["files"])
-    assert info["limits"] == {"max_image_bytes": 1_000_000, "max_image_pixels": 50_000_000}
+    assert info["limits"]["max_image_bytes"] == 1_000_000
+    assert info["limits"]["queue_capacity"] == 256
     assert (info["provider"], info["precision"], info["threads"]) == ("CPUExecutionProvider", "float32", 1)
     assert info["assumptions"], "an unknown model is not used without saying what was assumed"
 
@@ -187,10 +198,10 @@ def test_documents_need_no_internet(service: Service) -> None:
 def test_every_operation_is_documented(make_app: Callable[..., FastAPI], tiny_recogniser: Path) -> None:
     app = make_app(tiny_recogniser)
     paths = app.openapi()["paths"]
-    assert set(paths) == {"/embed", "/health", "/livez", "/readyz", "/info"}
+    assert set(paths) == {"/embed", "/embed/batch", "/health", "/livez", "/readyz", "/info"}
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             assert route.summary
             assert route.description
     parameters = {parameter["name"] for parameter in paths["/embed"]["post"]["parameters"]}
-    assert parameters == {"include_attributes", "normalize", "encoding"}
+    assert parameters == {"include_attributes", "normalize", "encoding", "X-Request-Timeout"}

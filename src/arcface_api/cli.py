@@ -22,6 +22,9 @@ from arcface_api.errors import ArcFaceError, PackNotFound, SettingInvalid
 from arcface_api.packs import InstalledPack, PackLocations
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings, misspelt_variables, read_settings
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted; uvicorn's default."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +77,7 @@ def serve(**options: object) -> None:
     import uvicorn  # noqa: PLC0415
 
     from arcface_api.api.app import create_app  # noqa: PLC0415
+    from arcface_api.api.protocol import HttpProtocol  # noqa: PLC0415
 
     settings = read_settings(**options)
     logging.basicConfig(
@@ -96,11 +100,10 @@ def serve(**options: object) -> None:
         about.fingerprint,
     )
     host, port = listener.getsockname()[:2]
-    _log.info("Listening on http://%s:%s, API at /docs.", f"[{host}]" if ":" in host else host, port)
     config = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "auto",
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         log_config=None,
         access_log=settings.access_log,
@@ -110,11 +113,13 @@ def serve(**options: object) -> None:
     # uvicorn raises the signal that stopped it once more when all is done: being told to stop is no failure
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    _listen(listener)
+    _log.info("Listening on http://%s:%s, API at /docs.", f"[{host}]" if ":" in host else host, port)
     uvicorn.Server(config).run(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Take the port before anything slow happens, so that a taken one is told at once; uvicorn starts to listen."""
+    """Take the port before anything slow happens, so that a taken one is told at once; callers still find it closed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,11 +133,24 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from error
     except OSError as error:
         listener.close()
-        raise SettingInvalid(
-            f"Cannot listen on {host} port {port}: {error.strerror or error}. Another program may have the port;"
-            " choose another with --port or ARCFACE_PORT, or another address with --host or ARCFACE_HOST."
-        ) from error
+        raise _cannot_listen(host, port, error) from error
     return listener
+
+
+def _listen(listener: socket.socket) -> None:
+    """Open the port. Another process may have bound and opened it since `_bind`, which SO_REUSEADDR allows."""
+    host, port = listener.getsockname()[:2]
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> SettingInvalid:
+    return SettingInvalid(
+        f"Cannot listen on {host} port {port}: {error.strerror or error}. Another program may have the port; choose"
+        " another with --port or ARCFACE_PORT, or another address with --host or ARCFACE_HOST."
+    )
 
 
 def _find_pack(settings: Settings) -> InstalledPack:
@@ -142,7 +160,8 @@ def _find_pack(settings: Settings) -> InstalledPack:
     except PackNotFound:
         if not settings.pull or settings.pack not in packs.registry():
             raise
-    _show_licence(settings.pack, _log.info)
+    if settings.pack in settings.accept_license:
+        _show_licence(settings.pack, _log.info)
     return packs.pull(settings.pack, locations, accepted_licences=settings.accept_license, progress=LoggedProgress())
 
 
@@ -177,7 +196,7 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
     """Download a pack, checking every byte against its known size and hash."""
     settings = read_settings(**options)
     accepted = settings.accept_license | ({name} if accepts else set())
-    if name in packs.registry():
+    if name in packs.registry() and name in accepted:
         _show_licence(name, click.echo)
     with BarProgress() as progress:
         pack = packs.pull(

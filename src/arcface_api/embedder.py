@@ -1,35 +1,42 @@
 """The whole road of one request: bytes in, embedding (and attributes) out.
 
-    bytes ──decode thread──▶ Image ──▶ Crop ──▶ tensor ──inference thread──▶ features ──checked──▶ Embedded
-                                └────▶ attribute crops ──attribute thread──▶ age, gender, head pose
+    bytes ──decode thread──▶ Image ──▶ Crop ────────────▶ Batcher ──▶ embedding ──checked──▶ Embedded
+                                └────▶ attribute crops ──▶ a Batcher each ──▶ age, gender, head pose
 
-The event loop only waits: decoding runs on a few threads, each model on one thread of its own.
+The event loop only waits: decoding runs on a few threads, each model on one thread of its own, in batches. As many
+pictures as `capacity` may be inside at once, wherever they are on this road; the next one is refused.
 """
 
 import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Generic, Self, TypeVar
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 
 from arcface_api import attributes as age_and_gender
 from arcface_api import head_pose as pose
-from arcface_api.arrays import Embedding, Features, Image, InputSpec, Tensor, Transform, to_tensor
+from arcface_api.arrays import Crop, Embedding, InputSpec, Transform, to_tensor
 from arcface_api.attributes import AgeGender
-from arcface_api.errors import AttributesUnavailable, EmbeddingInvalid, ServiceClosing
+from arcface_api.batching import Batcher
+from arcface_api.errors import (
+    ArcFaceError,
+    AttributesUnavailable,
+    DeadlineExceeded,
+    EmbeddingInvalid,
+    QueueFull,
+    ServiceClosing,
+)
 from arcface_api.head_pose import HeadPose
 from arcface_api.image import ImageLimits, decode, stretch
 from arcface_api.session import Session
 
 PREPROCESSING_VERSION = 1
 """Raised with every change that can change a vector: decoding, resizing, normalising."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,17 @@ class Attributes:
 
 
 @dataclass(frozen=True)
+class EmbedOptions:
+    """What is wanted of a picture; the defaults are the contract's."""
+
+    include_attributes: bool = False
+    normalize: bool = False
+    """Divide the embedding by its norm."""
+    deadline: float = math.inf
+    """On `time.monotonic`'s clock, in seconds: what cannot be served by then is dropped before it costs the model."""
+
+
+@dataclass(frozen=True)
 class Embedded:
     """The answer to one request."""
 
@@ -88,86 +106,108 @@ class Embedded:
     """Length of the raw output."""
     attributes: Attributes | None
     """None unless asked for."""
-    stages: dict[str, float] = field(default_factory=dict)
-    """Milliseconds: `decode` (bytes to tensors), `queue` (waiting for the recogniser), `inference`, `attributes`."""
+    stages: dict[str, float]
+    """Milliseconds: `decode` (bytes to crops), `queue` (waiting for threads), `inference` (its batch), `attributes`."""
+    batch_size: int
+    """Of the batch it ran in."""
 
 
 @dataclass(frozen=True)
-class _AttributeTensors:
-    """One picture as the attribute models want it, each of batch size 1."""
+class Limits:
+    """How much may be inside at once, and how it is grouped."""
 
-    age_gender: Tensor
-    landmarks_3d: Tensor
-    transform: Transform
+    image: ImageLimits
+    capacity: int
+    """Pictures between upload and answer; one more is refused."""
+    decode_threads: int
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """One picture as the models want it."""
+
+    face: Crop
+    age_gender: Crop | None = None
+    landmarks_3d: Crop | None = None
+    transform: Transform | None = None
     """From the picture's pixels to those of the landmark crop."""
-
-
-@dataclass(frozen=True)
-class _Timed(Generic[T]):
-    """What a thread returned, how long it waited for the thread and how long it ran."""
-
-    value: T
-    waited_ms: float
-    ran_ms: float
 
 
 class Embedder:
     """Owns the models and the threads they run on. Its methods belong to one event loop; `close` ends it."""
 
-    def __init__(
-        self,
-        recogniser: Recogniser,
-        attribute_models: AttributeModels | None,
-        limits: ImageLimits,
-        decode_threads: int,
-    ) -> None:
-        """Start the threads; the models are loaded already."""
+    def __init__(self, recogniser: Recogniser, attribute_models: AttributeModels | None, limits: Limits) -> None:
+        """Nothing runs before the first call; the models are loaded already."""
         self.recogniser = recogniser
         self.attribute_models = attribute_models
         self.limits = limits
-        self._decoders = ThreadPoolExecutor(decode_threads, "decode")
-        self._inference = ThreadPoolExecutor(1, "inference")
-        self._attributes = ThreadPoolExecutor(1, "attributes")
-        self._is_closing = False
         self.last_success = -math.inf
         """When the recogniser last returned a valid embedding, on `time.monotonic`'s clock, in seconds."""
+        self._inside = 0
+        self._is_closing = False
+        self._became_empty = asyncio.Event()
+        self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
+        self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
+        """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
+        self._recognition = _batcher(recogniser, "recogniser", limits.capacity)
+        self._age_gender = self._landmarks_3d = None
+        if attribute_models is not None:
+            self._age_gender = _batcher(attribute_models.age_gender, "age_gender", limits.capacity)
+            self._landmarks_3d = _batcher(attribute_models.landmarks_3d, "landmarks_3d", limits.capacity)
 
-    async def embed(self, content: bytes, *, include_attributes: bool = False, normalize: bool = False) -> Embedded:
+    def check_room(self, pictures: int = 1) -> None:
+        """Refuse what could not be admitted now; cheap, so that an upload can be refused before it is read.
+
+        Raises:
+            QueueFull: `capacity` pictures would be exceeded.
+            ServiceClosing: `close` was called.
+        """
+        if self._is_closing:
+            raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
+        if self._inside + pictures > self.limits.capacity:
+            raise QueueFull(self._inside, self._recognition.seconds_for(self._inside))
+
+    async def embed(self, content: bytes, options: EmbedOptions = EmbedOptions()) -> Embedded:
         """Embed the face on one picture; the whole picture is the face.
 
         Args:
             content: A JPEG, PNG or WebP file.
-            include_attributes: Also tell age, gender and head pose.
-            normalize: Divide the embedding by its norm.
+            options: What is wanted, and by when.
 
         Raises:
             AttributesUnavailable: Attributes were asked for and the pack lacks their models.
+            QueueFull: As many pictures are inside as may.
+            DeadlineExceeded: It could not be served in time.
             ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, ImageDamaged: The picture cannot be used.
             EmbeddingInvalid, ModelFailed: The model failed on it.
             ServiceClosing: `close` was called.
         """
-        models = self.attribute_models
-        if include_attributes and models is None:
-            raise AttributesUnavailable(
-                f"The loaded pack ({self.recogniser.name}) has no models for age, gender and head pose. Leave out"
-                " include_attributes, or run the service with a pack that has them, for example antelopev2."
-            )
-        wanted = models if include_attributes else None
-        prepared = await self._run(self._decoders, lambda: self._prepare(content, wanted))
-        crop, faces = prepared.value
-        recognition = self._run(self._inference, lambda: self.recogniser.session.run(crop))
-        told: _Timed[Attributes] | None = None
-        if wanted is None or faces is None:
-            recognised = await recognition
-        else:
-            telling = self._run(self._attributes, lambda: _tell_attributes(wanted, faces))
-            recognised, told = await asyncio.gather(recognition, telling)
-        raw, norm = self._checked(recognised.value)
-        stages = {"decode": prepared.ran_ms, "queue": recognised.waited_ms, "inference": recognised.ran_ms}
-        if told is not None:
-            stages["attributes"] = told.ran_ms
-        embedding = raw / np.float32(norm) if normalize else raw
-        return Embedded(embedding, norm, told.value if told else None, stages)
+        self._check_models(options)
+        with self._admitted(1):
+            return await self._embed(content, options, is_bulk=False)
+
+    async def embed_many(
+        self,
+        contents: Sequence[bytes],
+        options: EmbedOptions = EmbedOptions(),
+    ) -> list[Embedded | ArcFaceError]:
+        """Embed many pictures of one request: in their order, each an embedding or the error that it met.
+
+        They give way to pictures that are sent one by one.
+
+        Raises:
+            AttributesUnavailable, QueueFull, ServiceClosing: As `embed`, for all of them.
+        """
+        self._check_models(options)
+
+        async def each(content: bytes) -> Embedded | ArcFaceError:
+            try:
+                return await self._embed(content, options, is_bulk=True)
+            except ArcFaceError as error:
+                return error
+
+        with self._admitted(len(contents)):
+            return await asyncio.gather(*map(each, contents))
 
     async def probe(self) -> float:
         """Run a real inference on a synthetic picture; the way to know that the service can embed.
@@ -180,63 +220,105 @@ class Embedder:
         """
         spec = self.recogniser.spec
         ramp = np.linspace(0, 255, spec.height * spec.width * 3).astype(np.uint8)
-        tensor = to_tensor([ramp.reshape(spec.height, spec.width, 3)], spec)
-        recognised = await self._run(self._inference, lambda: self.recogniser.session.run(tensor))
-        return self._checked(recognised.value)[1]
+        batched = await self._recognition.submit(ramp.reshape(spec.height, spec.width, 3))
+        return self._checked_norm(batched.row)
 
-    def close(self) -> None:
-        """Refuse new work, finish what is queued, end the threads. Blocks until then."""
+    async def close(self) -> None:
+        """Refuse new work, finish what is inside, end the threads."""
         self._is_closing = True
-        for pool in (self._decoders, self._inference, self._attributes):
-            pool.shutdown(wait=True)
+        while self._inside:
+            self._became_empty.clear()
+            await self._became_empty.wait()
+        for batcher in (self._recognition, self._age_gender, self._landmarks_3d):
+            if batcher is not None:
+                await batcher.close()
+        await asyncio.to_thread(self._decoders.shutdown)
 
-    def __enter__(self) -> Self:
-        return self
+    @contextmanager
+    def _admitted(self, pictures: int) -> Iterator[None]:
+        self.check_room(pictures)
+        self._inside += pictures
+        try:
+            yield
+        finally:
+            self._inside -= pictures
+            if not self._inside:
+                self._became_empty.set()
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _check_models(self, options: EmbedOptions) -> None:
+        if options.include_attributes and self.attribute_models is None:
+            raise AttributesUnavailable(
+                f"The loaded pack ({self.recogniser.name}) has no models for age, gender and head pose. Leave out"
+                " include_attributes, or run the service with a pack that has them, for example antelopev2."
+            )
 
-    def _checked(self, features: Features) -> tuple[Embedding, float]:
-        """The only row of a batch of one, and its norm; notes the success."""
-        raw = features[0]
+    async def _embed(self, content: bytes, options: EmbedOptions, *, is_bulk: bool) -> Embedded:
+        async with self._bulk_decoding if is_bulk else nullcontext():
+            submitted = time.monotonic()
+            crops, decode_ms = await asyncio.get_running_loop().run_in_executor(
+                self._decoders, self._decode, content, options
+            )
+        decode_waited_ms = (time.monotonic() - submitted) * 1000 - decode_ms
+        recognition = self._recognition.submit(crops.face, deadline=options.deadline, is_bulk=is_bulk)
+        attributes: Attributes | None = None
+        stages = {"decode": decode_ms}
+        if crops.age_gender is None:
+            recognised = await recognition
+        else:
+            recognised, (attributes, stages["attributes"]) = await asyncio.gather(
+                recognition, self._tell_attributes(crops, options, is_bulk=is_bulk)
+            )
+        raw = recognised.row
+        norm = self._checked_norm(raw)
+        stages |= {"queue": decode_waited_ms + recognised.waited_ms, "inference": recognised.ran_ms}
+        embedding = raw / np.float32(norm) if options.normalize else raw
+        return Embedded(embedding, norm, attributes, stages, recognised.batch_size)
+
+    async def _tell_attributes(
+        self, crops: _Crops, options: EmbedOptions, *, is_bulk: bool
+    ) -> tuple[Attributes, float]:
+        """Age, gender and head pose, and the milliseconds until both models had answered."""
+        assert self._age_gender and self._landmarks_3d and self.attribute_models  # noqa: S101, PT018  # `_check_models`
+        assert crops.age_gender is not None and crops.landmarks_3d is not None  # noqa: S101, PT018  # `_decode`
+        assert crops.transform is not None  # noqa: S101  # `_decode`
+        started = time.monotonic()
+        scores, row = await asyncio.gather(
+            self._age_gender.submit(crops.age_gender, deadline=options.deadline, is_bulk=is_bulk),
+            self._landmarks_3d.submit(crops.landmarks_3d, deadline=options.deadline, is_bulk=is_bulk),
+        )
+        size = self.attribute_models.landmarks_3d.spec.height
+        landmarks = pose.landmarks_in_picture(row.row, size, crops.transform)
+        attributes = Attributes(age_and_gender.age_gender(scores.row), pose.head_pose(landmarks))
+        return attributes, (time.monotonic() - started) * 1000
+
+    def _decode(self, content: bytes, options: EmbedOptions) -> tuple[_Crops, float]:
+        """On a decode thread: the picture's crops, and the milliseconds it took."""
+        started = time.monotonic()
+        if started > options.deadline:
+            raise DeadlineExceeded.told()
+        image = decode(content, self.limits.image)
+        spec = self.recogniser.spec
+        crops = _Crops(stretch(image, spec.height, spec.width))
+        models = self.attribute_models
+        if options.include_attributes and models is not None:
+            face, _ = age_and_gender.attribute_crop(image, models.age_gender.spec.height)
+            landmarks, transform = age_and_gender.attribute_crop(image, models.landmarks_3d.spec.height)
+            crops = _Crops(crops.face, face, landmarks, transform)
+        return crops, (time.monotonic() - started) * 1000
+
+    def _checked_norm(self, raw: Embedding) -> float:
         norm = _checked_norm(raw)
         self.last_success = time.monotonic()
-        return raw, norm
-
-    def _prepare(self, content: bytes, models: AttributeModels | None) -> tuple[Tensor, _AttributeTensors | None]:
-        image = decode(content, self.limits)
-        spec = self.recogniser.spec
-        crop = to_tensor([stretch(image, spec.height, spec.width)], spec)
-        if models is None:
-            return crop, None
-        faces, _ = _attribute_tensor(image, models.age_gender.spec)
-        landmarks, transform = _attribute_tensor(image, models.landmarks_3d.spec)
-        return crop, _AttributeTensors(faces, landmarks, transform)
-
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> _Timed[T]:
-        """Run `work` on one of the pool's threads while the event loop goes on."""
-        if self._is_closing:
-            raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
-        submitted = time.perf_counter()
-
-        def timed() -> _Timed[T]:
-            started = time.perf_counter()
-            value = work()
-            return _Timed(value, (started - submitted) * 1000, (time.perf_counter() - started) * 1000)
-
-        return await asyncio.get_running_loop().run_in_executor(pool, timed)
+        return norm
 
 
-def _attribute_tensor(image: Image, spec: InputSpec) -> tuple[Tensor, Transform]:
-    crop, transform = age_and_gender.attribute_crop(image, spec.height)
-    return to_tensor([crop], spec), transform
+def _batcher(model: Model, name: str, capacity: int) -> Batcher[Crop, Embedding]:
+    """A model's queue. It can hold all that is admitted, and a probe."""
 
+    def run(crops: Sequence[Crop]) -> list[Embedding]:
+        return list(model.session.run(to_tensor(crops, model.spec)))
 
-def _tell_attributes(models: AttributeModels, faces: _AttributeTensors) -> Attributes:
-    scores = models.age_gender.session.run(faces.age_gender)[0]
-    row = models.landmarks_3d.session.run(faces.landmarks_3d)[0]
-    landmarks = pose.landmarks_in_picture(row, models.landmarks_3d.spec.height, faces.transform)
-    return Attributes(age_and_gender.age_gender(scores), pose.head_pose(landmarks))
+    return Batcher(run, name=name, sizes=model.session.batch_sizes, capacity=capacity + 1)
 
 
 def _checked_norm(raw: Embedding) -> float:

@@ -2,11 +2,13 @@
 
     ArcFaceError
     ├── RequestError                  the caller can mend it
+    │   ├── UploadStalled             nothing came for too long in the middle of the body
     │   ├── BodyTooLarge              more bytes than one image may have
     │   ├── ContentTypeUnsupported    neither multipart/form-data nor image/jpeg, image/png, image/webp
     │   ├── MultipartMalformed        the form cannot be read
     │   ├── FileMissing               no part named "file"
     │   ├── FileRepeated              more than one part named "file"
+    │   ├── TooManyFiles              more pictures than one batch request may have
     │   ├── ParameterInvalid          an unknown query parameter, or a value that is not allowed
     │   ├── ParametersConflict        each is allowed, together they contradict
     │   ├── NotAcceptable             the Accept header leaves nothing that can be sent
@@ -17,6 +19,8 @@
     │   └── AttributesUnavailable     the pack lacks the models for age, gender and head pose
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
+    ├── QueueFull                     as many pictures wait as may
+    ├── DeadlineExceeded              it could not be served within the time that was given
     ├── ServiceClosing                the service is shutting down
     ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
     ├── SettingInvalid                a command line option or ARCFACE_… variable is wrong
@@ -47,7 +51,7 @@
 programs. Which HTTP status an error becomes is decided in one table, `api/problems.py`.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class ArcFaceError(Exception):
@@ -58,6 +62,12 @@ class ArcFaceError(Exception):
 
 class RequestError(ArcFaceError):
     """What was sent cannot be served; sending something else can."""
+
+
+class UploadStalled(RequestError):
+    """Nothing came for too long in the middle of the request body."""
+
+    code = "upload_stalled"
 
 
 class BodyTooLarge(RequestError):
@@ -88,6 +98,12 @@ class FileRepeated(RequestError):
     """The form has more than one part named `file`."""
 
     code = "file_repeated"
+
+
+class TooManyFiles(RequestError):
+    """The form has more pictures than one batch request may have."""
+
+    code = "too_many_files"
 
 
 class ParameterInvalid(RequestError):
@@ -148,6 +164,34 @@ class ModelFailed(ArcFaceError):
     """ONNX Runtime raised, or returned another shape than the model announces."""
 
     code = "model_failed"
+
+
+class QueueFull(ArcFaceError):
+    """As many pictures wait as may; `Retry-After` says when the present queue will have been served."""
+
+    code = "queue_full"
+
+    def __init__(self, queued: int, retry_after_seconds: int) -> None:
+        """Say how many wait, and when to come back."""
+        super().__init__(
+            f"{queued} pictures wait already, which is as many as may. Send the request again in"
+            f" {retry_after_seconds} s, as Retry-After says, or send fewer at once."
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineExceeded(ArcFaceError):
+    """The picture could not be served within the time that was given."""
+
+    code = "deadline_exceeded"
+
+    @classmethod
+    def told(cls) -> Self:
+        """The error with its only sentence."""
+        return cls(
+            "The picture could not be served within the time that was given. Send it again later, or allow more time"
+            " with X-Request-Timeout."
+        )
 
 
 class ServiceClosing(ArcFaceError):

@@ -7,6 +7,7 @@ loaded. Both are settled here.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 
@@ -78,10 +79,21 @@ class Session:
         precision: Arithmetic the provider uses.
         reason: Why the provider is not the one that was preferred; None where it is.
         threads: Threads of one inference on the CPU.
+        batch_sizes: Sizes that it was warmed for.
     """
 
-    def __init__(self, content: bytes, spec: InputSpec, output_dim: int, choice: ProviderChoice, threads: int) -> None:
-        """Load a model and run it once, so that a broken provider is found now and the first caller waits for nothing.
+    def __init__(
+        self,
+        content: bytes,
+        spec: InputSpec,
+        output_dim: int,
+        choice: ProviderChoice,
+        threads: int,
+        batch_sizes: Sequence[int] = (1,),
+    ) -> None:
+        """Load a model and run it once in every batch size.
+
+        So a broken provider is found now, and the first batch of a size waits for nothing.
 
         Args:
             content: The `.onnx` file's bytes.
@@ -89,12 +101,14 @@ class Session:
             output_dim: Expected length of one output row.
             choice: Where to run.
             threads: Threads of one inference on the CPU, at least 1.
+            batch_sizes: Sizes that batches will have.
 
         Raises:
             ModelFailed: ONNX Runtime cannot load or run the model, or its input or output is not as expected.
             RuntimeUnfit: The provider was asked for and is not really used.
         """
         self.threads = threads
+        self.batch_sizes = tuple(batch_sizes)
         self.precision = "float32"
         self._shape = (3, spec.height, spec.width)
         self._dim = output_dim
@@ -111,7 +125,8 @@ class Session:
             _log.warning("%s; using %s.", self.reason, used)
         self.provider: str = used
         self._input, self._output = self._check_signature(spec.name)
-        self.run(np.zeros((1, *self._shape), np.float32))
+        for size in self.batch_sizes:
+            self.run(np.zeros((size, *self._shape), np.float32))
 
     def run(self, tensor: Tensor) -> Features:
         """One inference.

@@ -67,13 +67,35 @@ class Settings(BaseSettings):
         le=500_000_000,  # OpenCV's warpAffine crashes the process on 20,000 x 40,000 pixels
         description="Largest image accepted, in pixels (width x height); read from the file's header before decoding.",
     )
+    max_batch: int | None = Field(
+        default=None, ge=1, le=1024, description="Most pictures in one inference. Default: 8 on the CPU, 64 on a GPU."
+    )
+    queue_capacity: int = Field(
+        default=256,
+        ge=1,
+        description="Pictures that may be inside the service at once; the next one gets 429 with Retry-After.",
+    )
+    max_batch_files: int = Field(
+        default=64, ge=1, description="Most pictures in one `POST /embed/batch`; more get 413."
+    )
+    max_batch_bytes: int = Field(
+        default=64 * 1024 * 1024, ge=1, description="Largest sum of the pictures of one `POST /embed/batch`, in bytes."
+    )
+    request_timeout_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="What is not served by then is dropped, 503. A caller may ask for less with X-Request-Timeout.",
+    )
     shutdown_grace_seconds: int = Field(
         default=8, ge=0, le=3600, description="How long requests in flight may still take after SIGTERM, in seconds."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line written: `debug`, `info`, `warning` or `error`."
     )
-    access_log: bool = Field(default=False, description="Write one log line per request: method, path, status.")
+    access_log: bool = Field(
+        default=False,
+        description="Write one log line per request: the caller's address, method, path with query, status.",
+    )
 
     @field_validator("device", "log_level", mode="before")
     @classmethod

@@ -22,6 +22,12 @@ SERVER_TIMING_HEADER = "Server-Timing"
 """Milliseconds per stage (W3C Server Timing)."""
 
 
+EMBEDDING_VALID_HEADER = "X-Embedding-Valid"
+"""Of a batch as npy or bytes: one digit for each picture, 1 where its row is an embedding, 0 where it is all NaN."""
+REQUEST_TIMEOUT_HEADER = "X-Request-Timeout"
+"""From the caller: seconds within which the answer is of use."""
+
+
 class MediaType(StrEnum):
     """Representations of an embedding."""
 
@@ -41,26 +47,30 @@ class Encoding(StrEnum):
     """Base64 (RFC 4648 section 4) of the little-endian float32 numbers."""
 
 
-def embedding_json(body: Mapping[str, Any], embedding: Embedding, encoding: Encoding) -> bytes:
-    """The JSON object `body` with the embedding as its first key, written straight from the float32 array.
+def embedding_value(embedding: Embedding, encoding: Encoding) -> Any:
+    """The embedding as it stands in a JSON body that `json_bytes` writes."""
+    if encoding is Encoding.BASE64:
+        return base64.b64encode(embedding_bytes(embedding)).decode()
+    return np.ascontiguousarray(embedding)
+
+
+def json_bytes(body: Mapping[str, Any]) -> bytes:
+    """A JSON object; float32 arrays in it are written straight as lists of numbers.
 
     orjson writes the shortest decimal that reads back to the same float32: exact, and half the bytes of float64 digits.
     """
-    value: Any = np.ascontiguousarray(embedding)
-    if encoding is Encoding.BASE64:
-        value = base64.b64encode(embedding_bytes(embedding)).decode()
-    return orjson.dumps({"embedding": value, **body}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def embedding_npy(embedding: Embedding) -> bytes:
-    """The embedding as an `.npy` file: (dim,) little-endian float32, readable with `numpy.load`."""
+    """One embedding (dim,) or many (n, dim) as an `.npy` file: little-endian float32, readable with `numpy.load`."""
     buffer = BytesIO()
     np.lib.format.write_array(buffer, _little_endian(embedding), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
 
 
 def embedding_bytes(embedding: Embedding) -> bytes:
-    """The embedding's numbers alone: 4 x dim bytes, little-endian float32."""
+    """The numbers of one embedding (dim,) or many (n, dim) alone: little-endian float32, row after row."""
     return _little_endian(embedding).tobytes()
 
 

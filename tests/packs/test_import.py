@@ -126,7 +126,7 @@ def test_unpinned_files_of_a_registered_pack_are_recorded(locations: PackLocatio
     part = replace(tiny, files=(tiny.files[0], replace(tiny.files[1], sha256=None, size_bytes=None)))
     pack = import_pack([put(tmp_path / "tiny.zip", archive())], locations, known=known(part))
     assert pack.manifest == part
-    assert [check.message for check in verify(pack)] == ["as registered", "as at its first use"]
+    assert [check.message for check in verify(pack)] == ["as its manifest states", "as at its first use"]
 
 
 def test_files_of_others_that_came_with_a_registered_pack_are_left_out_unless_it_gets_a_name(

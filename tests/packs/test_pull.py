@@ -495,7 +495,7 @@ def test_a_disk_that_refuses_is_explained(
 def test_a_place_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     places = PackLocations(tmp_path / "file" / "models", tmp_path / "cache", tmp_path / "insightface")
-    with pytest.raises(StorageUnwritable, match=r"/file/models cannot be written: Not a directory"):
+    with pytest.raises(StorageUnwritable, match=r"/file/models is a file, or lies in one"):
         pull("tiny", places, accepted_licences=frozenset({"tiny"}), known=known())
 
 

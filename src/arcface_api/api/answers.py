@@ -39,6 +39,34 @@ class EmbedAnswer(BaseModel):
     attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
 
 
+class ProblemAnswer(BaseModel):
+    """An error as RFC 9457 tells it."""
+
+    type: Literal["about:blank"]
+    title: str = Field(examples=["Unsupported Media Type"])
+    status: int = Field(examples=[415])
+    detail: str = Field(description="What was wrong, what is allowed, what to do.")
+    code: str = Field(description="Stable; one of those that /embed can answer with.", examples=["image_damaged"])
+
+
+class ResultAnswer(BaseModel):
+    """One picture's result: `embedding` and `norm`, or `problem`."""
+
+    embedding: list[float] | str | None = None
+    norm: float | None = Field(None, description="Length of the raw embedding.")
+    attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
+    problem: ProblemAnswer | None = Field(None, description="Why there is no embedding.")
+
+
+class BatchAnswer(BaseModel):
+    """The results of many pictures, in the order in which they were sent."""
+
+    results: list[ResultAnswer]
+    embedding_dim: int = Field(examples=[512])
+    model: str = Field(description="The loaded recogniser.", examples=["antelopev2_glint360k"])
+    input_size: str = Field(description="Width x height of the recogniser's input, in pixels.", examples=["112x112"])
+
+
 class HealthAnswer(BaseModel):
     """Whether the service can embed, and on what."""
 
@@ -92,6 +120,10 @@ class LimitsInfo(BaseModel):
 
     max_image_bytes: int
     max_image_pixels: int
+    max_batch_files: int
+    max_batch_bytes: int
+    queue_capacity: int
+    request_timeout_seconds: float
 
 
 class InfoAnswer(BaseModel):
@@ -110,4 +142,5 @@ class InfoAnswer(BaseModel):
     provider: str
     precision: str
     threads: int
+    batch_sizes: list[int]
     limits: LimitsInfo

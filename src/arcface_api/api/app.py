@@ -3,7 +3,6 @@
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ FastAPI
 """
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,12 +14,16 @@ from arcface_api.api import problems
 from arcface_api.api.answers import FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo
 from arcface_api.api.health import Health
 from arcface_api.api.routes import build_router
+from arcface_api.api.upload import UploadLimits
 from arcface_api.cpus import available_cpus
-from arcface_api.embedder import AttributeModels, Embedder, Model, Recogniser
+from arcface_api.embedder import AttributeModels, Embedder, Limits, Model, Recogniser
 from arcface_api.image import ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
-from arcface_api.session import ProviderChoice, Session, check_installation, choose_provider
+from arcface_api.session import CPU_PROVIDER, Session, check_installation, choose_provider
 from arcface_api.settings import Settings
+
+CPU_MAX_BATCH, GPU_MAX_BATCH = 8, 64
+"""Nearly all that batching gains on a CPU is in by 8; a GPU wants more to be kept busy."""
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -44,7 +47,7 @@ def create_app(pack: InstalledPack, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(embedder.close)  # it waits for the models' threads, and the event loop must not
+        await embedder.close()
 
     app = FastAPIOffline(
         title="arcface-api",
@@ -58,7 +61,8 @@ def create_app(pack: InstalledPack, settings: Settings) -> FastAPI:
     )
     app.state.info = info
     problems.install(app)
-    app.include_router(build_router(embedder, Health(embedder), info, settings.max_image_bytes))
+    uploads = UploadLimits(settings.max_image_bytes, settings.max_batch_files, settings.max_batch_bytes)
+    app.include_router(build_router(embedder, Health(embedder), info, uploads, settings.request_timeout_seconds))
     return app
 
 
@@ -71,25 +75,28 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
     check_installation()
     choice = choose_provider(settings.device)
     cpus = available_cpus()
-    threads = settings.threads or cpus
-    recogniser = verified[Role.RECOGNISER]
+    sizes = _batch_sizes(settings.max_batch or (CPU_MAX_BATCH if choice.provider == CPU_PROVIDER else GPU_MAX_BATCH))
+
+    def load(role: Role) -> Model:
+        model = verified[role]
+        spec = model.file.input
+        session = Session(model.content, spec, model.file.output_dim, choice, settings.threads or cpus, sizes)
+        return Model(session, spec)
+
     attribute_models = None
     if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
-        attribute_models = AttributeModels(
-            _load(verified[Role.AGE_GENDER], choice, threads), _load(verified[Role.LANDMARKS_3D], choice, threads)
-        )
-    loaded = _load(recogniser, choice, threads)
+        attribute_models = AttributeModels(load(Role.AGE_GENDER), load(Role.LANDMARKS_3D))
+    loaded, recogniser = load(Role.RECOGNISER), verified[Role.RECOGNISER]
     return Embedder(
         Recogniser(loaded.session, loaded.spec, pack.manifest.model, recogniser.file.output_dim, recogniser.sha256),
         attribute_models,
-        ImageLimits(settings.max_image_pixels),
-        settings.decode_threads or cpus,
+        Limits(ImageLimits(settings.max_image_pixels), settings.queue_capacity, settings.decode_threads or cpus),
     )
 
 
-def _load(model: VerifiedModel, choice: ProviderChoice, threads: int) -> Model:
-    spec = model.file.input
-    return Model(Session(model.content, spec, model.file.output_dim, choice, threads), spec)
+def _batch_sizes(largest: int) -> tuple[int, ...]:
+    """Powers of two up to the largest, and that: few enough to warm each, never much smaller than what is queued."""
+    return (*(2**power for power in range(largest.bit_length()) if 2**power < largest), largest)
 
 
 def _describe(
@@ -125,5 +132,6 @@ def _describe(
         provider=recogniser.session.provider,
         precision=recogniser.session.precision,
         threads=recogniser.session.threads,
-        limits=LimitsInfo(max_image_bytes=settings.max_image_bytes, max_image_pixels=settings.max_image_pixels),
+        batch_sizes=list(recogniser.session.batch_sizes),
+        limits=LimitsInfo.model_validate(settings.model_dump(include=set(LimitsInfo.model_fields))),
     )

@@ -1,23 +1,25 @@
 """What a caller may ask of `/embed`: query options and the representation, and how OpenAPI describes them."""
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import QueryParams
+from fastapi import Request
 
+from arcface_api.embedder import EmbedOptions
 from arcface_api.errors import NotAcceptable, ParameterInvalid, ParametersConflict
-from arcface_api.wire import Encoding, MediaType
+from arcface_api.wire import REQUEST_TIMEOUT_HEADER, Encoding, MediaType
 
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False, "on": True, "off": False}
 
 
 @dataclass(frozen=True)
-class EmbedOptions:
+class RequestOptions:
     """What one request asks for; the defaults are the contract's."""
 
-    include_attributes: bool = False
-    normalize: bool = False
+    embed: EmbedOptions
     encoding: Encoding = Encoding.FLOAT
     media_type: MediaType = MediaType.JSON
 
@@ -46,25 +48,34 @@ _OPTIONS: dict[str, _Option] = {
 OPENAPI_PARAMETERS: list[dict[str, Any]] = [
     {"name": name, "in": "query", "required": False, "description": option.description, "schema": dict(option.schema)}
     for name, option in _OPTIONS.items()
+] + [
+    {
+        "name": REQUEST_TIMEOUT_HEADER,
+        "in": "header",
+        "required": False,
+        "description": "Seconds within which the answer is of use; less than the service's own limit.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    }
 ]
 
 
-def read_options(query: QueryParams, accept: str) -> EmbedOptions:
-    """The options of one request.
+def read_options(request: Request, timeout_seconds: float) -> RequestOptions:
+    """The options of one request, from its query, its Accept header and its X-Request-Timeout header.
 
     An option that is unknown is refused, not ignored: `normalise=true` would otherwise return raw vectors in silence.
 
     Args:
-        query: The query string's parameters.
-        accept: The Accept header; empty for anything.
+        request: Only its head is read.
+        timeout_seconds: What a caller has who asks for nothing, and the most it can have.
 
     Raises:
         ParameterInvalid: An unknown option, one given twice, or a value that is not allowed.
         ParametersConflict: An option that only JSON can carry, with another representation.
         NotAcceptable: Nothing that can be sent is accepted.
     """
+    deadline = time.monotonic() + _timeout(request.headers.get(REQUEST_TIMEOUT_HEADER), timeout_seconds)
     chosen: dict[str, Any] = {}
-    for name, value in query.multi_items():
+    for name, value in request.query_params.multi_items():
         option = _OPTIONS.get(name)
         if option is None:
             raise ParameterInvalid(f"There is no query parameter {name}. Allowed are {', '.join(_OPTIONS)}.")
@@ -74,7 +85,7 @@ def read_options(query: QueryParams, accept: str) -> EmbedOptions:
             allowed = ", ".join(option.values)
             raise ParameterInvalid(f"The query parameter {name}={value} is not allowed. Allowed are {allowed}.")
         chosen[name] = option.values[value.lower()]
-    media_type = _negotiate(accept)
+    media_type = _negotiate(", ".join(request.headers.getlist("accept")))
     if media_type is not MediaType.JSON:
         for name in ("include_attributes", "encoding"):
             if chosen.get(name) in (True, Encoding.BASE64):
@@ -82,7 +93,22 @@ def read_options(query: QueryParams, accept: str) -> EmbedOptions:
                     f"{name} needs a JSON answer, but Accept asks for {media_type}. Leave out {name}, or send Accept:"
                     f" {MediaType.JSON}."
                 )
-    return EmbedOptions(media_type=media_type, **chosen)
+    encoding = chosen.pop("encoding", Encoding.FLOAT)
+    return RequestOptions(EmbedOptions(deadline=deadline, **chosen), encoding, media_type)
+
+
+def _timeout(asked: str | None, most_seconds: float) -> float:
+    if asked is None:
+        return most_seconds
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise ParameterInvalid(
+            f"{REQUEST_TIMEOUT_HEADER}: {asked} is not allowed. Send a positive number of seconds, for example 0.5."
+        )
+    return min(seconds, most_seconds)
 
 
 def _negotiate(accept: str) -> MediaType:

@@ -4,6 +4,7 @@ A problem is RFC 9457's `application/problem+json`: `title` and `status` say wha
 what is allowed and what to do, and `code` is the stable name that a program compares.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from arcface_api.errors import ArcFaceError
 MEDIA_TYPE = "application/problem+json"
 
 STATUS_BY_ERROR: dict[type[ArcFaceError], HTTPStatus] = {
+    errors.UploadStalled: HTTPStatus.REQUEST_TIMEOUT,
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ImageTooManyPixels: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ContentTypeUnsupported: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -37,6 +39,9 @@ STATUS_BY_ERROR: dict[type[ArcFaceError], HTTPStatus] = {
     errors.AttributesUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.EmbeddingInvalid: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ModelFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.TooManyFiles: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.DeadlineExceeded: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServiceClosing: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Every error that a request can meet. What is not here is a defect and becomes 500 `internal_error`."""
@@ -61,16 +66,18 @@ class Problem:
 
     def response(self, headers: dict[str, str] | None = None) -> Response:
         """The answer that tells it. It is never stored by caches: it may speak of the picture."""
-        body = {
+        shared = {"Cache-Control": "no-store"}
+        return Response(orjson.dumps(self.body()), self.status, shared | (headers or {}), media_type=MEDIA_TYPE)
+
+    def body(self) -> dict[str, Any]:
+        """RFC 9457's members, and `code`."""
+        return {
             "type": "about:blank",
             "title": self.status.phrase,
             "status": int(self.status),
             "detail": self.detail,
             "code": self.code,
         }
-        return Response(
-            orjson.dumps(body), self.status, {"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE
-        )
 
 
 def problem_of(error: ArcFaceError) -> Problem:
@@ -96,6 +103,9 @@ class ProblemRoute(APIRoute):
                 return await handler(request)
             except (ArcFaceError, HTTPException, ClientDisconnect):
                 raise
+            except asyncio.CancelledError:  # only the end of the grace period cancels a request
+                closing = errors.ServiceClosing("The service was shut down before it could answer. Send it again.")
+                return problem_of(closing).response({"Connection": "close", "Retry-After": "1"})
             except Exception:  # noqa: BLE001  # any defect: it is logged, and the caller is told
                 _log.exception("A defect in %s %s:", request.method, request.url.path)
                 return _internal_error().response()
@@ -111,7 +121,12 @@ def install(app: FastAPI) -> None:
         problem = problem_of(error)
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == _INTERNAL_ERROR)
-        return problem.response()
+        headers: dict[str, str] = {}
+        if isinstance(error, errors.QueueFull):
+            headers["Retry-After"] = str(error.retry_after_seconds)
+        if isinstance(error, errors.UploadStalled):
+            headers["Connection"] = "close"  # the rest of its body must not be read as a request
+        return problem.response(headers)
 
     async def on_disconnect(_: Request, __: Exception) -> Response:
         return Response(status_code=HTTPStatus.BAD_REQUEST)  # for the access log: nobody is there to read it
@@ -137,24 +152,25 @@ def openapi_responses(raised: Iterable[type[ArcFaceError]]) -> dict[int | str, d
     return {int(status): _openapi_response(status, described) for status, described in sorted(codes.items())}
 
 
+def problem_schema(codes: Iterable[str], status: HTTPStatus | None = None) -> dict[str, Any]:
+    """The JSON schema of a problem with one of these codes, and this status where there is only one."""
+    return {
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "code"],
+        "properties": {
+            "type": {"type": "string", "const": "about:blank"},
+            "title": {"type": "string"} | ({"const": status.phrase} if status else {}),
+            "status": {"type": "integer"} | ({"const": int(status)} if status else {}),
+            "detail": {"type": "string", "description": "What was wrong, what is allowed, what to do."},
+            "code": {"type": "string", "enum": sorted(codes)},
+        },
+    }
+
+
 def _openapi_response(status: HTTPStatus, described: dict[str, str]) -> dict[str, Any]:
     return {
         "description": "\n".join(f"- `{code}`: {meaning}" for code, meaning in described.items()),
-        "content": {
-            MEDIA_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["type", "title", "status", "detail", "code"],
-                    "properties": {
-                        "type": {"type": "string", "const": "about:blank"},
-                        "title": {"type": "string", "const": status.phrase},
-                        "status": {"type": "integer", "const": int(status)},
-                        "detail": {"type": "string", "description": "What was wrong, what is allowed, what to do."},
-                        "code": {"type": "string", "enum": sorted(described)},
-                    },
-                }
-            }
-        },
+        "content": {MEDIA_TYPE: {"schema": problem_schema(described, status)}},
     }
 
 

@@ -1,123 +1,176 @@
 """The HTTP operations: what each reads, does and answers."""
 
 import time
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-import orjson
+import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import BaseModel
 
 from arcface_api import errors, wire
 from arcface_api.api import upload
-from arcface_api.api.answers import EmbedAnswer, HealthAnswer, InfoAnswer, StatusAnswer
+from arcface_api.api.answers import BatchAnswer, EmbedAnswer, HealthAnswer, InfoAnswer, StatusAnswer
 from arcface_api.api.health import Health
-from arcface_api.api.options import OPENAPI_PARAMETERS, EmbedOptions, read_options
-from arcface_api.api.problems import ProblemRoute, openapi_responses
-from arcface_api.embedder import Attributes, Embedded, Embedder
+from arcface_api.api.options import OPENAPI_PARAMETERS, RequestOptions, read_options
+from arcface_api.api.problems import ProblemRoute, openapi_responses, problem_of
+from arcface_api.arrays import Embedding
+from arcface_api.embedder import Embedded, Embedder
 
-EMBED_ERRORS = (
+SHARED_ERRORS = (
+    errors.UploadStalled,
     errors.BodyTooLarge,
     errors.ContentTypeUnsupported,
     errors.MultipartMalformed,
     errors.FileMissing,
-    errors.FileRepeated,
     errors.ParameterInvalid,
     errors.ParametersConflict,
     errors.NotAcceptable,
+    errors.AttributesUnavailable,
+    errors.QueueFull,
+    errors.ServiceClosing,
+)
+PICTURE_ERRORS = (
     errors.ImageEmpty,
     errors.ImageFormatUnsupported,
     errors.ImageTooManyPixels,
     errors.ImageDamaged,
-    errors.AttributesUnavailable,
     errors.EmbeddingInvalid,
     errors.ModelFailed,
-    errors.ServiceClosing,
+    errors.DeadlineExceeded,
 )
+"""What one picture can meet: the answer of `/embed`, one entry among the results of `/embed/batch`."""
+EMBED_ERRORS = (*SHARED_ERRORS, errors.FileRepeated, *PICTURE_ERRORS)
 """Every error that `POST /embed` can answer with."""
+BATCH_ERRORS = (*SHARED_ERRORS, errors.TooManyFiles)
+"""Every error that `POST /embed/batch` can answer with as a whole."""
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _form(part: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"schema": {"type": "object", "required": [part], "properties": {part: schema}}}
+
+
+_PICTURE = {"type": "string", "format": "binary", "description": "One face crop: JPEG, PNG or WebP, any size."}
 _EMBED_OPENAPI: dict[str, Any] = {
     "parameters": OPENAPI_PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
-            upload.FORM_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": [upload.PART_NAME],
-                    "properties": {
-                        upload.PART_NAME: {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "One face crop: JPEG, PNG or WebP, any size.",
-                        }
-                    },
-                }
-            },
+            upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE),
             **dict.fromkeys(upload.RAW_TYPES, _BINARY),
         },
     },
 }
-_EMBED_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "model": EmbedAnswer,
-        "description": "The embedding.",
-        # JSON first: Swagger UI asks for the first one
-        "content": {wire.MediaType.JSON: {}, wire.MediaType.NPY: _BINARY, wire.MediaType.BYTES: _BINARY},
-        "headers": {
-            name: {"schema": {"type": kind}, "description": description}
-            for name, kind, description in (
-                (wire.MODEL_FINGERPRINT_HEADER, "string", "Embeddings may be compared only if it is equal."),
-                (wire.EMBEDDING_NORM_HEADER, "number", "Length of the raw embedding."),
-                (wire.SERVER_TIMING_HEADER, "string", "Milliseconds per stage."),
-            )
+_BATCH_OPENAPI: dict[str, Any] = {
+    "parameters": OPENAPI_PARAMETERS,
+    "requestBody": {
+        "required": True,
+        "content": {
+            upload.FORM_TYPE: _form(upload.BATCH_PART_NAME, {"type": "array", "minItems": 1, "items": _PICTURE})
         },
     },
-    **openapi_responses(EMBED_ERRORS),
 }
 
 
-def build_router(embedder: Embedder, health: Health, info: InfoAnswer, max_image_bytes: int) -> APIRouter:
+def _responses(
+    answer: type[BaseModel], headers: dict[str, tuple[str, str]], raised: Iterable[type[errors.ArcFaceError]]
+) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {
+            "model": answer,
+            "description": "Done.",
+            # JSON first: Swagger UI asks for the first one
+            "content": {wire.MediaType.JSON: {}, wire.MediaType.NPY: _BINARY, wire.MediaType.BYTES: _BINARY},
+            "headers": {
+                name: {"schema": {"type": kind}, "description": description}
+                for name, (kind, description) in headers.items()
+            },
+        },
+        **openapi_responses(raised),
+    }
+
+
+_SHARED_HEADERS = {
+    wire.MODEL_FINGERPRINT_HEADER: ("string", "Embeddings may be compared only if it is equal."),
+    wire.SERVER_TIMING_HEADER: ("string", "Milliseconds per stage."),
+}
+_EMBED_HEADERS = {**_SHARED_HEADERS, wire.EMBEDDING_NORM_HEADER: ("number", "Length of the raw embedding.")}
+_BATCH_HEADERS = {
+    **_SHARED_HEADERS,
+    wire.EMBEDDING_VALID_HEADER: ("string", "With npy or bytes: a digit for each picture, 0 where its row is all NaN."),
+}
+
+
+def build_router(
+    embedder: Embedder, health: Health, info: InfoAnswer, limits: upload.UploadLimits, timeout_seconds: float
+) -> APIRouter:
     """The service's operations, bound to what they work on."""
     router = APIRouter(route_class=ProblemRoute)
     recogniser = embedder.recogniser
     about_model = {
-        "embedding_shape": [recogniser.dim],
         "embedding_dim": recogniser.dim,
         "model": recogniser.name,
         "input_size": f"{recogniser.spec.width}x{recogniser.spec.height}",
     }
     info_json = info.model_dump_json()
 
+    def answer(body: bytes, media_type: wire.MediaType, stages: dict[str, float], headers: dict[str, str]) -> Response:
+        timing = ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in stages.items())
+        shared = {
+            wire.MODEL_FINGERPRINT_HEADER: recogniser.fingerprint,
+            wire.SERVER_TIMING_HEADER: timing,
+            "Cache-Control": "no-store",
+            "Vary": "Accept",
+        }
+        return Response(body, headers=shared | headers, media_type=media_type)
+
     @router.post(
         "/embed",
         summary="Embed one face crop",
         response_class=Response,
-        responses=_EMBED_RESPONSES,
+        responses=_responses(EmbedAnswer, _EMBED_HEADERS, EMBED_ERRORS),
         openapi_extra=_EMBED_OPENAPI,
         tags=["embedding"],
     )
     async def embed(request: Request) -> Response:
         """A picture of one already-cropped face in, its embedding out. The picture is stretched to the model's size."""
         started = time.perf_counter()
-        options = read_options(request.query_params, request.headers.get("accept", ""))
-        content = await upload.read_image(request, max_image_bytes)
+        options = read_options(request, timeout_seconds)
+        embedder.check_room()
+        content = await upload.read_image(request, limits)
         received = time.perf_counter()
-        embedded = await embedder.embed(
-            content, include_attributes=options.include_attributes, normalize=options.normalize
-        )
-        body = _embed_body(about_model, embedded, options)
+        embedded = await embedder.embed(content, options.embed)
+        body = _embed_body({"embedding_shape": [recogniser.dim], **about_model}, embedded, options)
         stages = {"receive": (received - started) * 1000, **embedded.stages}
         stages["total"] = (time.perf_counter() - started) * 1000
-        headers = {
-            wire.MODEL_FINGERPRINT_HEADER: recogniser.fingerprint,
-            wire.EMBEDDING_NORM_HEADER: f"{embedded.norm:.9g}",
-            wire.SERVER_TIMING_HEADER: ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in stages.items()),
-            "Cache-Control": "no-store",
-            "Vary": "Accept",
-        }
-        return Response(body, headers=headers, media_type=options.media_type)
+        return answer(body, options.media_type, stages, {wire.EMBEDDING_NORM_HEADER: f"{embedded.norm:.9g}"})
+
+    @router.post(
+        "/embed/batch",
+        summary="Embed many face crops",
+        response_class=Response,
+        responses=_responses(BatchAnswer, _BATCH_HEADERS, BATCH_ERRORS),
+        openapi_extra=_BATCH_OPENAPI,
+        tags=["embedding"],
+    )
+    async def embed_batch(request: Request) -> Response:
+        """Many pictures in, in their order an embedding or a problem for each: one bad crop costs only itself."""
+        started = time.perf_counter()
+        options = read_options(request, timeout_seconds)
+        embedder.check_room()
+        uploaded = await upload.read_images(request, limits)
+        received = time.perf_counter()
+        contents = [content for content in uploaded if isinstance(content, bytes)]
+        embedded = iter(await embedder.embed_many(contents, options.embed))
+        results = [next(embedded) if isinstance(content, bytes) else content for content in uploaded]
+        valid = "".join("1" if isinstance(result, Embedded) else "0" for result in results)
+        body = _batch_body(about_model, results, options, recogniser.dim)
+        stages = {"receive": (received - started) * 1000, "total": (time.perf_counter() - started) * 1000}
+        return answer(body, options.media_type, stages, {wire.EMBEDDING_VALID_HEADER: valid})
 
     @router.get(
         "/health",
@@ -164,6 +217,9 @@ def build_router(embedder: Embedder, health: Health, info: InfoAnswer, max_image
         """What a caller may want to write down beside its vectors."""
         return Response(info_json, media_type="application/json")
 
+    for path, answering in (("/health", get_health), ("/livez", livez), ("/readyz", readyz), ("/info", get_info)):
+        router.add_api_route(path, answering, methods=["HEAD"], include_in_schema=False)  # as uptime monitors ask
+
     @router.get("/", include_in_schema=False)
     async def root() -> Response:
         return RedirectResponse("docs")
@@ -171,26 +227,50 @@ def build_router(embedder: Embedder, health: Health, info: InfoAnswer, max_image
     return router
 
 
-def _embed_body(about_model: dict[str, Any], embedded: Embedded, options: EmbedOptions) -> bytes:
-    if options.media_type is wire.MediaType.NPY:
-        return wire.embedding_npy(embedded.embedding)
-    if options.media_type is wire.MediaType.BYTES:
-        return wire.embedding_bytes(embedded.embedding)
-    body = about_model
-    if embedded.attributes is not None:
-        body = {**about_model, "attributes": _attributes_body(embedded.attributes)}
-    return wire.embedding_json(body, embedded.embedding, options.encoding)
+def _embed_body(about_model: dict[str, Any], embedded: Embedded, options: RequestOptions) -> bytes:
+    if options.media_type is wire.MediaType.JSON:
+        return wire.json_bytes({**_vector_body(embedded, options), **about_model, **_attributes_body(embedded)})
+    return _binary_body(embedded.embedding, options.media_type)
 
 
-def _attributes_body(attributes: Attributes) -> dict[str, Any]:
-    pose = attributes.head_pose
-    return {
-        "age": attributes.age_gender.age,
-        "gender": attributes.age_gender.gender,
-        "pose": {"yaw": round(pose.yaw, 4), "pitch": round(pose.pitch, 4), "roll": round(pose.roll, 4)},
-    }
+def _batch_body(
+    about_model: dict[str, Any], results: list[Embedded | errors.ArcFaceError], options: RequestOptions, dim: int
+) -> bytes:
+    if options.media_type is wire.MediaType.JSON:
+        return wire.json_bytes({"results": [_result_body(result, options) for result in results], **about_model})
+    # NaN and not zero: a database that is given the row by mistake refuses it
+    rows = np.full((len(results), dim), np.nan, np.float32)
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, Embedded):
+            row[:] = result.embedding
+    return _binary_body(rows, options.media_type)
+
+
+def _result_body(result: Embedded | errors.ArcFaceError, options: RequestOptions) -> dict[str, Any]:
+    if isinstance(result, Embedded):
+        return {**_vector_body(result, options), "norm": result.norm, **_attributes_body(result)}
+    return {"problem": problem_of(result).body()}
+
+
+def _vector_body(embedded: Embedded, options: RequestOptions) -> dict[str, Any]:
+    return {"embedding": wire.embedding_value(embedded.embedding, options.encoding)}
+
+
+def _binary_body(embedding: Embedding, media_type: wire.MediaType) -> bytes:
+    if media_type is wire.MediaType.NPY:
+        return wire.embedding_npy(embedding)
+    return wire.embedding_bytes(embedding)
+
+
+def _attributes_body(embedded: Embedded) -> dict[str, Any]:
+    """The key `attributes`, where they were asked for."""
+    if embedded.attributes is None:
+        return {}
+    told, head = embedded.attributes.age_gender, embedded.attributes.head_pose
+    pose = {"yaw": round(head.yaw, 4), "pitch": round(head.pitch, 4), "roll": round(head.roll, 4)}
+    return {"attributes": {"age": told.age, "gender": told.gender, "pose": pose}}
 
 
 def _probe_answer(body: dict[str, Any], *, is_well: bool) -> Response:
     status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
-    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, media_type="application/json")
+    return Response(wire.json_bytes(body), status, {"Cache-Control": "no-store"}, media_type="application/json")

@@ -7,10 +7,19 @@ import numpy as np
 
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageTooManyPixels
-from arcface_api.image.header import Header, read_header
+from arcface_api.image.header import Header, ImageFormat, read_header
 
-# A damaged upload is its sender's news: OpenCV would write a warning to this service's stderr for each.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+# A damaged upload is its sender's news: OpenCV would write lines to this service's stderr for each. (libpng and libjpeg
+# inside it still write one.)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+MAX_SIDE_PIXELS = 1_000_000
+"""libpng's limit of width and height (`PNG_USER_WIDTH_MAX`)."""
+
+
+JPEG_END = b"\xff\xd9"
+"""The marker that ends a JPEG. Source: ITU-T T.81, table B.1."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,9 @@ def decode(content: bytes, limits: ImageLimits) -> Image:
     """
     header = read_header(content)
     _check_size(header, limits)
+    # A partial download can be padded to its full length, and then decodes to a picture that is grey below.
+    if header.format is ImageFormat.JPEG and content.rfind(JPEG_END) < header.data_offset:
+        raise _damaged(header)
     try:
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
@@ -51,6 +63,11 @@ def decode(content: bytes, limits: ImageLimits) -> Image:
 
 
 def _check_size(header: Header, limits: ImageLimits) -> None:
+    if max(header.width, header.height) > MAX_SIDE_PIXELS:
+        raise ImageTooManyPixels(
+            f"The {header.format} has {header.width}x{header.height} pixels; no side may have more than"
+            f" {MAX_SIDE_PIXELS:,}. Send the face crop."
+        )
     pixels = header.width * header.height
     if pixels > limits.max_pixels:
         raise ImageTooManyPixels(

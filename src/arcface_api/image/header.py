@@ -29,6 +29,8 @@ class Header:
     format: ImageFormat
     width: int
     height: int
+    data_offset: int = 0
+    """Behind this byte lies the picture's own data, and no thumbnail's."""
 
 
 def read_header(content: bytes) -> Header:
@@ -65,12 +67,15 @@ def _cut_off(image_format: ImageFormat) -> ImageDamaged:
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 # Start-of-frame markers carry the size: C0..CF without DHT (C4), JPG (C8) and DAC (CC). Source: ITU-T T.81, table B.1.
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Baseline, extended and progressive, with Huffman or arithmetic coding; not lossless nor hierarchical.
+_JPEG_READABLE_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _JPEG_END_OF_IMAGE, _JPEG_START_OF_SCAN = 0xD9, 0xDA
 # Cameras write some dozens; a file of nothing but empty segments must not keep a thread busy.
 _JPEG_MAX_SEGMENTS = 4096
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int]:
+def _jpeg_size(content: bytes) -> tuple[int, int, int]:
+    """Width, height, and where the frame's description begins, behind which the picture's own data lies."""
     position = 2
     for _ in range(_JPEG_MAX_SEGMENTS):
         found = _JPEG_MARKER.search(content, position)
@@ -80,8 +85,12 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         if marker in (_JPEG_END_OF_IMAGE, _JPEG_START_OF_SCAN) or segment + 7 > len(content):
             break
         if marker in _JPEG_FRAME_MARKERS:
-            height, width = struct.unpack_from(">HH", content, segment + 3)
-            return width, height
+            precision, height, width = struct.unpack_from(">BHH", content, segment + 2)
+            if marker not in _JPEG_READABLE_MARKERS or precision != 8:
+                raise ImageFormatUnsupported(
+                    f"The file is a JPEG of a kind that is not read (SOF{marker - 0xC0}, {precision} bits). {ALLOWED}"
+                )
+            return width, height, segment
         position = segment + struct.unpack_from(">H", content, segment)[0]
     raise _cut_off(ImageFormat.JPEG)
 

@@ -206,11 +206,11 @@ def _unpacked(recognised: Recognised, folder: Path, origin: Origin, trust: Trust
 def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest]) -> str:
     lines = [f"The pack {name!r} is not on this machine."]
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+        close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
         lines[0] = f"There is no pack {name!r}, neither registered nor imported." + (
             f" Did you mean {' or '.join(close)}?" if close else f" Registered are {', '.join(known)}."
         )
-        if Path(name).exists():
+        if name and Path(name).exists():
             lines.append(f"There is something called {name} in this folder: write ./{name} to mean it.")
     if looked:
         lines += ["Looked in:", *(f"  - {folder}" for folder in looked)]

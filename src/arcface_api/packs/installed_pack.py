@@ -79,9 +79,8 @@ class InstalledPack:
         if expected != found:
             message = f"{path} has changed since its first use. {self._remedy()}"
             return FileCheck(file.name, file.role, expected, found, False, message)
-        return FileCheck(
-            file.name, file.role, expected, found, True, "as registered" if known is None else "as at its first use"
-        )
+        message = "as its manifest states" if known is None else "as at its first use"
+        return FileCheck(file.name, file.role, expected, found, True, message)
 
     def _file(self, role: Role) -> ModelFile:
         file = self.manifest.file(role)

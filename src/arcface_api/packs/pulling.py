@@ -61,7 +61,7 @@ def pull(
     """
     known = registry() if known is None else known
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+        close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
         guess = f" Did you mean {' or '.join(close)}?" if close else ""
         raise PackUnknown(f"No registered pack is called {name!r}.{guess} Registered are {', '.join(known)}.")
     manifest = known[name]

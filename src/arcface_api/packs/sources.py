@@ -78,7 +78,7 @@ def download(job: Job, sources: Sequence[Source]) -> None:
             except (StorageFull, StorageUnwritable):
                 raise
             except PackError as error:
-                _log.warning("%s", error)
+                _log.info("%s", error)
                 job.failures.append(str(error).removesuffix(_NEXT_SOURCE).rstrip())
     if job.missing:
         raise SourcesExhausted(_exhausted(job, sources))

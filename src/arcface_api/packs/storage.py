@@ -27,6 +27,10 @@ def writing(folder: Path) -> Iterator[None]:
                 f"There is no room left in {folder}: {error.strerror}. Free some, or name another folder with"
                 " ARCFACE_MODELS_DIR. What was downloaded so far is kept and used the next time."
             ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            raise StorageUnwritable(
+                f"{folder} is a file, or lies in one, where a folder is needed. Name another with ARCFACE_MODELS_DIR."
+            ) from error
         raise StorageUnwritable(
             f"{folder} cannot be written: {error.strerror or error}. Give the user that runs arcface-api the right to"
             " write there, or name another folder with ARCFACE_MODELS_DIR."

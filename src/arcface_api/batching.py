@@ -1,0 +1,223 @@
+"""Many callers, one model: whatever is queued when the model is free becomes its next batch.
+
+    submit ──▶ queue (bounded) ──▶ batch of a fixed size ──one thread──▶ rows ──▶ each to its own caller
+
+There is no timer: a lone caller never waits for company, and under load batches fill by themselves, because callers
+arrive while the batch before runs. Promises, each with a test:
+
+- rows return to their own callers; a wrong number of rows is an error, never a mix-up;
+- a failing batch fails its own callers and nobody else;
+- a caller that leaves, or whose deadline cannot be met, costs the model nothing and its neighbours nothing;
+- a full queue refuses at once and says when to come back;
+- callers that send one item at a time are not kept waiting by those that send many;
+- closing refuses new work and finishes queued work.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from arcface_api.errors import ArcFaceError, DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing
+
+Item = TypeVar("Item")
+Row = TypeVar("Row")
+
+BULK_SHARE = 4
+"""While both kinds of callers wait, one in this many places of a batch goes to those that send many items at once."""
+SMOOTHING = 0.2
+"""Weight of the newest batch in the running mean of the time an item takes."""
+
+
+@dataclass(frozen=True)
+class Batched(Generic[Row]):
+    """One item's row, and how it came about."""
+
+    row: Row
+    waited_ms: float
+    """From `submit` until its batch began to run."""
+    ran_ms: float
+    """How long its batch ran."""
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class _Waiting(Generic[Item, Row]):
+    """One item in the queue."""
+
+    item: Item
+    answer: "asyncio.Future[Batched[Row]]"
+    submitted: float
+    deadline: float
+
+
+class Batcher(Generic[Item, Row]):
+    """Runs one model in batches on a thread of its own; `submit` and `close` belong to one event loop.
+
+    The thread takes its next batch from the queue itself: between two batches the model waits for nobody, also while
+    the event loop is busy with requests.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Item]], Sequence[Row]], *, name: str, sizes: Sequence[int], capacity: int
+    ) -> None:
+        """Nothing runs before the first `submit`.
+
+        Args:
+            run: Blocking: a batch of items to as many rows, in order. Called by one thread, one batch at a time.
+            name: Of the thread.
+            sizes: Batch sizes that may occur, 1 among them. A batch is as large as what is queued allows.
+            capacity: Most items that may wait.
+        """
+        if 1 not in sizes:
+            raise ValueError("a batcher needs the batch size 1, or a lone item could never run")
+        self._run = run
+        self._sizes = sorted(sizes, reverse=True)
+        self._capacity = capacity
+        self._single: deque[_Waiting[Item, Row]] = deque()
+        self._bulk: deque[_Waiting[Item, Row]] = deque()
+        self._changed = threading.Condition()
+        """Guards both queues and `_is_closing`."""
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closing = False
+        self._item_seconds = 0.0
+        """Running mean of a batch's time divided by its size; 0 before the first batch."""
+
+    @property
+    def queued(self) -> int:
+        """Items that wait now."""
+        return len(self._single) + len(self._bulk)
+
+    def seconds_for(self, items: int) -> int:
+        """In how many whole seconds so many items will have been served, at least 1; by the speed of late."""
+        return max(1, math.ceil(items * self._item_seconds))
+
+    async def submit(self, item: Item, *, deadline: float = math.inf, is_bulk: bool = False) -> Batched[Row]:
+        """Have one item run in the next batch that has room for it.
+
+        Args:
+            item: What `run` takes.
+            deadline: On `time.monotonic`'s clock; an item that cannot be served by then is dropped before it runs.
+            is_bulk: One of many that the same caller sends at once; gives way to single items.
+
+        Raises:
+            QueueFull: At once, when as many items wait as may.
+            DeadlineExceeded: It could not be served in time.
+            ServiceClosing: `close` was called.
+            ModelFailed, ...: What `run` raised for its batch.
+        """
+        loop = asyncio.get_running_loop()
+        waiting: _Waiting[Item, Row] = _Waiting(item, loop.create_future(), time.monotonic(), deadline)
+        with self._changed:
+            if self._is_closing:
+                raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
+            if self.queued >= self._capacity:
+                raise QueueFull(self.queued, self.seconds_for(self.queued))
+            if self._loop is None:
+                self._loop = loop
+                self._thread.start()
+            (self._bulk if is_bulk else self._single).append(waiting)
+            self._changed.notify()
+        return await waiting.answer
+
+    async def close(self) -> None:
+        """Refuse new work, finish what is queued, end the thread."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        if self._loop is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        """The thread: batch after batch, until closed and empty."""
+        while True:
+            with self._changed:
+                while not self.queued and not self._is_closing:
+                    self._changed.wait()
+                if not self.queued:
+                    return
+                late = self._drop_dead()
+                batch = self._next_batch()
+            for waiting in late:
+                self._deliver(waiting, DeadlineExceeded.told())
+            if batch:
+                self._run_batch(batch)
+
+    def _run_batch(self, batch: list[_Waiting[Item, Row]]) -> None:
+        started = time.monotonic()
+        try:
+            rows = _checked(self._run([waiting.item for waiting in batch]), len(batch))
+        except Exception as error:  # noqa: BLE001  # whatever it was, it is its own callers' answer, and work goes on
+            for waiting in batch:
+                self._deliver(waiting, _own_copy(error))
+            return
+        seconds = time.monotonic() - started
+        self._learn(seconds / len(batch))
+        for waiting, row in zip(batch, rows, strict=True):
+            waited_ms = (started - waiting.submitted) * 1000
+            self._deliver(waiting, Batched(row, waited_ms, seconds * 1000, len(batch)))
+
+    def _deliver(self, waiting: _Waiting[Item, Row], answer: Batched[Row] | Exception) -> None:
+        """Hand an answer to its caller, on the event loop; nobody may be there any more."""
+
+        def settle() -> None:
+            if waiting.answer.done():
+                return
+            if isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
+
+        assert self._loop is not None  # noqa: S101  # the thread starts with the loop
+        self._loop.call_soon_threadsafe(settle)
+
+    def _drop_dead(self) -> list[_Waiting[Item, Row]]:
+        """Take out whoever left, and return those who could not be served in time even by the batch that runs now."""
+        size = self._next_size()
+        finished = time.monotonic() + size * self._item_seconds
+        late: list[_Waiting[Item, Row]] = []
+        for queue in (self._single, self._bulk):
+            waiting_before = list(queue)
+            queue.clear()
+            for waiting in waiting_before:
+                if waiting.answer.done():
+                    continue
+                (late if waiting.deadline < finished else queue).append(waiting)
+        return late
+
+    def _next_size(self) -> int:
+        return next((size for size in self._sizes if size <= self.queued), 0)
+
+    def _next_batch(self) -> list[_Waiting[Item, Row]]:
+        """The largest size that what is queued can fill; single items first, with a share for bulk ones."""
+        size = self._next_size()
+        for_bulk = min(len(self._bulk), max(size // BULK_SHARE, size - len(self._single)))
+        batch = [self._single.popleft() for _ in range(size - for_bulk)]
+        return batch + [self._bulk.popleft() for _ in range(for_bulk)]
+
+    def _learn(self, item_seconds: float) -> None:
+        if self._item_seconds == 0:
+            self._item_seconds = item_seconds
+        self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
+
+
+def _checked(rows: Sequence[Row], wanted: int) -> Sequence[Row]:
+    if len(rows) != wanted:
+        raise ModelFailed(f"The model returned {len(rows)} rows for a batch of {wanted}.")
+    return rows
+
+
+def _own_copy(error: Exception) -> Exception:
+    """One exception for each caller: raised in several tasks, a shared one would collect all their tracebacks."""
+    if isinstance(error, ArcFaceError):
+        copy = type(error)(*error.args)
+        copy.__cause__ = error.__cause__
+        return copy
+    failed = ModelFailed(f"The batch failed: {error}")
+    failed.__cause__ = error
+    return failed

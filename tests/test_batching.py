@@ -1,0 +1,309 @@
+"""Promises of `arcface_api.batching`, on a model whose every batch the test can hold, let go and look at."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arcface_api.batching import Batched, Batcher
+from arcface_api.errors import DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing
+
+SIZES = (1, 2, 4, 8)
+
+
+class HeldModel:
+    """Doubles integers; stands still while held; fails on the batches that contain a poisoned item."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.poison: set[int] = set()
+        self.missing_rows = 0
+        self._go = threading.Event()
+        self._go.set()
+        self.entered = threading.Semaphore(0)
+
+    def hold(self) -> None:
+        self._go.clear()
+
+    def let_go(self) -> None:
+        self._go.set()
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.entered.release()
+        assert self._go.wait(30)
+        if self.poison & set(items):
+            raise ModelFailed("poisoned")
+        return [2 * item for item in items][: len(items) - self.missing_rows]
+
+
+def batcher(model: HeldModel, capacity: int = 100, sizes: Sequence[int] = SIZES) -> Batcher[int, int]:
+    return Batcher(model, name="test", sizes=sizes, capacity=capacity)
+
+
+async def behind_a_running_batch(model: HeldModel, queue: Batcher[int, int]) -> "asyncio.Task[Batched[int]]":
+    """Occupy the model with item 0, so that what is submitted next queues up."""
+    model.hold()
+    first = asyncio.create_task(queue.submit(0))
+    await asyncio.to_thread(model.entered.acquire)
+    return first
+
+
+async def submitted(queue: Batcher[int, int], *items: int, **options: Any) -> "list[asyncio.Task[Batched[int]]]":
+    """Tasks that have all reached the queue."""
+    tasks = [asyncio.create_task(queue.submit(item, **options)) for item in items]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_lone_item_does_not_wait_for_company() -> None:
+    async def check() -> None:
+        queue = batcher(HeldModel())
+        assert (await queue.submit(21)).row == 42
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_what_queued_up_meanwhile_is_the_next_batch_and_rows_find_their_callers() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_a_running_batch(model, queue)
+        rest = await submitted(queue, *range(1, 14))
+        model.let_go()
+        answers = await asyncio.gather(first, *rest)
+        assert [answer.row for answer in answers] == [2 * item for item in range(14)]
+        assert [len(batch) for batch in model.batches] == [1, 8, 4, 1]
+        assert [answer.batch_size for answer in answers] == [1, *[8] * 8, *[4] * 4, 1]
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_only_the_given_sizes_occur() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model, sizes=(1, 5))
+        first = await behind_a_running_batch(model, queue)
+        rest = await submitted(queue, *range(1, 13))
+        model.let_go()
+        await asyncio.gather(first, *rest)
+        assert [len(batch) for batch in model.batches] == [1, 5, 5, 1, 1]
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_failing_batch_fails_its_own_callers_only() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        model.poison = {3}
+        queue = batcher(model, sizes=(1, 2))
+        first = await behind_a_running_batch(model, queue)
+        rest = await submitted(queue, 1, 2, 3, 4, 5, 6)
+        model.let_go()
+        answers = await asyncio.gather(first, *rest, return_exceptions=True)
+        assert [getattr(answer, "row", None) for answer in answers] == [0, 2, 4, None, None, 10, 12]
+        errors = [answer for answer in answers if isinstance(answer, ModelFailed)]
+        assert [str(error) for error in errors] == ["poisoned", "poisoned"]
+        assert errors[0] is not errors[1]
+        assert (await queue.submit(7)).row == 14
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_wrong_number_of_rows_is_an_error_not_a_mix_up() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        model.missing_rows = 1
+        queue = batcher(model)
+        with pytest.raises(ModelFailed, match="returned 0 rows for a batch of 1"):
+            await queue.submit(1)
+        model.missing_rows = 0
+        assert (await queue.submit(1)).row == 2
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_caller_that_leaves_costs_the_model_nothing_and_its_neighbours_nothing() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_a_running_batch(model, queue)
+        rest = await submitted(queue, 1, 2, 3)
+        rest[1].cancel()
+        await asyncio.sleep(0)
+        model.let_go()
+        answers = await asyncio.gather(first, *rest, return_exceptions=True)
+        assert [getattr(answer, "row", None) for answer in answers] == [0, 2, None, 6]
+        assert model.batches == [[0], [1, 3]]
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_caller_that_leaves_while_its_batch_runs_changes_nothing() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_a_running_batch(model, queue)
+        first.cancel()
+        (second,) = await submitted(queue, 1)
+        model.let_go()
+        assert (await second).row == 2
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_item_that_cannot_be_served_in_time_is_dropped_before_it_runs() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_a_running_batch(model, queue)
+        (late,) = await submitted(queue, 1, deadline=time.monotonic() + 0.01)
+        (patient,) = await submitted(queue, 2, deadline=time.monotonic() + 60)
+        await asyncio.sleep(0.05)
+        model.let_go()
+        with pytest.raises(DeadlineExceeded, match="within the time that was given"):
+            await late
+        assert ((await first).row, (await patient).row) == (0, 4)
+        assert model.batches == [[0], [2]]
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model, capacity=3)
+        first = await behind_a_running_batch(model, queue)
+        rest = await submitted(queue, 1, 2, 3)
+        with pytest.raises(QueueFull, match="3 pictures wait already") as refused:
+            await queue.submit(4)
+        assert refused.value.retry_after_seconds >= 1
+        model.let_go()
+        await asyncio.gather(first, *rest)
+        assert (await queue.submit(4)).row == 8
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_retry_after_grows_with_the_queue() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_a_running_batch(model, queue)
+        await asyncio.sleep(0.3)
+        model.let_go()
+        await first
+        first = await behind_a_running_batch(model, queue)
+        rest = await submitted(queue, *range(20))
+        assert queue.seconds_for(queue.queued) >= 6
+        model.let_go()
+        await asyncio.gather(first, *rest)
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_single_items_go_before_bulk_and_bulk_is_not_starved() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_a_running_batch(model, queue)
+        bulk = await submitted(queue, *range(100, 116), is_bulk=True)
+        single = await submitted(queue, *range(1, 9))
+        model.let_go()
+        await asyncio.gather(first, *bulk, *single)
+        assert model.batches[1] == [1, 2, 3, 4, 5, 6, 100, 101]
+        assert model.batches[2] == [7, 8, 102, 103, 104, 105, 106, 107]
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_closing_refuses_new_work_and_finishes_queued_work() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_a_running_batch(model, queue)
+        rest = await submitted(queue, *range(1, 12))
+        closing = asyncio.create_task(queue.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ServiceClosing):
+            await queue.submit(99)
+        model.let_go()
+        await closing
+        assert [(await task).row for task in (first, *rest)] == [2 * item for item in range(12)]
+
+    asyncio.run(check())
+
+
+def test_closing_an_idle_batcher_ends() -> None:
+    asyncio.run(asyncio.wait_for(batcher(HeldModel()).close(), 30))
+
+
+def test_batch_size_one_is_needed() -> None:
+    with pytest.raises(ValueError, match="batch size 1"):
+        batcher(HeldModel(), sizes=(2, 4))
+
+
+@settings(deadline=None, max_examples=60)  # a time limit would be a timed assertion
+@given(
+    callers=st.lists(
+        st.tuples(
+            st.sampled_from(["stays", "stays", "stays", "leaves", "poisoned", "late"]),
+            st.booleans(),  # bulk
+            st.integers(0, 3),  # how often the loop turns before the next one
+        ),
+        max_size=60,
+    ),
+    sizes=st.sampled_from([(1,), (1, 2), (1, 2, 4, 8), (1, 3, 7)]),
+    capacity=st.integers(1, 40),
+)
+def test_whatever_happens_everyone_gets_their_own_answer(
+    callers: list[tuple[str, bool, int]], sizes: tuple[int, ...], capacity: int
+) -> None:
+    async def check() -> None:
+        model = HeldModel()
+        model.poison = {number for number, (kind, _, _) in enumerate(callers) if kind == "poisoned"}
+        queue = batcher(model, capacity, sizes)
+        tasks = []
+        for number, (kind, is_bulk, turns) in enumerate(callers):
+            deadline = 0.0 if kind == "late" else float("inf")
+            tasks.append(asyncio.create_task(queue.submit(number, is_bulk=is_bulk, deadline=deadline)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if kind == "leaves":
+                tasks[-1].cancel()
+        answers = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 30)
+        await asyncio.wait_for(queue.close(), 30)
+        for number, ((kind, _, _), answer) in enumerate(zip(callers, answers, strict=True)):
+            if isinstance(answer, Batched):
+                assert answer.row == 2 * number
+                assert kind in {"stays", "leaves"}
+            elif isinstance(answer, ModelFailed):
+                assert any(number in batch and model.poison & set(batch) for batch in model.batches)
+            elif isinstance(answer, DeadlineExceeded):
+                assert kind == "late"
+            elif isinstance(answer, asyncio.CancelledError):
+                assert kind == "leaves"
+            else:
+                assert isinstance(answer, QueueFull)
+        ran = [item for batch in model.batches for item in batch]
+        assert len(ran) == len(set(ran)), "nothing runs twice"
+        assert {len(batch) for batch in model.batches} <= set(sizes)
+        assert not {number for number, (kind, _, _) in enumerate(callers) if kind == "late"} & set(ran)
+
+    asyncio.run(check())
