@@ -2,10 +2,12 @@
 
 import base64
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from arcface_api.api.answers import EmbedAnswer
+from arcface_api.arrays import ChannelOrder, Features, InputSpec, Tensor
+from arcface_api.embedder import Recogniser
+from arcface_api.session import Session
 from pictures import decoded_by_opencv, picture_bytes
 from serving import Service
 from tiny_models import linear_model
@@ -73,7 +78,7 @@ def test_embedding_equals_the_reference_on_real_crops(
         wanted = reference.get_feat(decoded_by_opencv(face.content))[0].astype(float)
         cosine = given @ wanted / np.linalg.norm(given) / np.linalg.norm(wanted)
         assert cosine >= 0.99999, face.name
-        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max(), err_msg=face.name)
+        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-6, err_msg=face.name)
 
 
 def test_real_faces_are_told_apart(
@@ -170,6 +175,7 @@ def test_headers_of_every_embedding(service: Service) -> None:
     answer = embed(service, picture_bytes())
     assert answer.headers["x-model-fingerprint"] == service.get("/info").json()["fingerprint"]
     assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["vary"] == "Accept"
     stages = dict(stage.split(";dur=") for stage in answer.headers["server-timing"].split(", "))
     assert list(stages) == ["receive", "decode", "queue", "inference", "total"]
     assert all(float(ms) >= 0 for ms in stages.values())
@@ -184,6 +190,40 @@ def test_fingerprint_differs_between_models(
         run_service(pack).get("/info").json()["fingerprint"] for pack in (tiny_recogniser, tmp_path / "other.onnx")
     }
     assert len(prints) == 2
+
+
+def test_fingerprint_covers_every_step_before_the_model() -> None:
+    def fingerprint(**changed: Any) -> str:
+        spec = InputSpec(**{"name": None, "height": 112, "width": 112, "mean": 127.5, "std": 127.5} | changed)
+        return Recogniser(cast("Session", None), spec, "model", 512, "ab" * 32).fingerprint
+
+    steps: list[dict[str, Any]] = [
+        {},
+        {"mean": 0.0},
+        {"std": 128.0},
+        {"channel_order": ChannelOrder.BGR},
+        {"height": 128},
+        {"width": 96},
+    ]
+    assert len({fingerprint(**changed) for changed in steps}) == len(steps)
+    assert fingerprint(name="input.1") == fingerprint()
+
+
+def test_one_inference_at_a_time(run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: Any) -> None:
+    service, running, most, real = run_service(tiny_recogniser), list[int](), list[int](), Session.run
+
+    def counted(session: Session, tensor: Tensor) -> Features:
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.005)
+        running.pop()
+        return real(session, tensor)
+
+    monkeypatch.setattr(Session, "run", counted)
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: embed(service, picture_bytes()).status_code, range(36)))
+    assert set(answers) == {200}
+    assert max(most) == 1
 
 
 def test_the_file_s_name_never_reaches_the_log(service: Service, caplog: pytest.LogCaptureFixture) -> None:

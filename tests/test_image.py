@@ -184,6 +184,38 @@ def test_jpeg_of_another_kind_is_named(marker: int, precision: int) -> None:
         decode(bytes(content), ANY_SIZE)
 
 
+@pytest.mark.parametrize("marker", [0xC0, 0xC1, 0xC2, 0xC9, 0xCA])
+def test_size_is_found_in_every_readable_kind_behind_tables(marker: int) -> None:
+    content = bytearray(picture_bytes("JPEG", (90, 120)))
+    frame = content.index(b"\xff\xc0")
+    content[frame + 1] = marker
+    table = b"\xff\xc4\x00\x0b" + b"\x08\x01\x01\x01\x01" + b"\0" * 4  # Huffman tables may come first; C4 is no frame
+    header = read_header(bytes(content[:frame]) + table + bytes(content[frame:]))
+    assert (header.width, header.height) == (90, 120)
+
+
+def test_header_ends_where_the_scan_begins() -> None:
+    with pytest.raises(ImageDamaged, match="inside its header"):
+        read_header(b"\xff\xd8\xff\xda\x00\x02" + b"\xff\xc0\x00\x11\x08\x00\x09\x00\x09" + b"\0" * 20)
+
+
+def test_scaling_bits_of_webp_are_no_size() -> None:
+    content = bytearray(picture_bytes("WEBP", (90, 120)))
+    content[27] |= 0x40  # RFC 6386 section 9.1: the upper two bits of 16 ask for scaling
+    content[29] |= 0x80
+    header = read_header(bytes(content))
+    assert (header.width, header.height) == (90, 120)
+
+
+def test_opencv_that_raises_is_a_damaged_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(*_: object) -> None:
+        raise cv2.error("no memory")
+
+    monkeypatch.setattr(cv2, "imdecode", raising)
+    with pytest.raises(ImageDamaged):
+        decode(picture_bytes(), ANY_SIZE)
+
+
 def test_side_longer_than_libpng_reads_is_told() -> None:
     with pytest.raises(ImageTooManyPixels, match="no side may have more than 1,000,000"):
         decode(png_announcing(1_000_001, 1), ANY_SIZE)

@@ -214,6 +214,29 @@ def test_offer_to_upgrade_is_declined_and_never_loses_the_body(service: Service,
                 assert received.startswith(b"HTTP/1.1 200 OK")
 
 
+def test_attributes_cannot_vanish_from_a_binary_answer(run_service: Callable[..., Service], tiny_pack: Path) -> None:
+    service = run_service(tiny_pack)
+    request = {"files": {"file": JPEG}, "params": {"include_attributes": "true"}}
+    answer = service.post("/embed", **request, headers={"Accept": "application/x-npy"})  # type: ignore[arg-type]  # httpx
+    assert_problem(answer, 422, "parameters_conflict", "include_attributes needs a JSON answer")
+
+
+def test_announced_length_is_refused_before_anything_is_sent(service: Service) -> None:
+    with socket.create_connection((service.base_url.host, service.base_url.port), timeout=30) as caller:
+        caller.sendall(
+            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99999999\r\n\r\n"
+        )
+        assert b" 413 " in caller.recv(4096)
+
+
+def test_what_else_a_form_carries_is_bounded(service: Service) -> None:
+    def post(other: bytes) -> int:
+        return service.post("/embed", files={"other": (None, other), "file": JPEG}).status_code
+
+    assert post(b"x" * 50_000) == 200
+    assert post(b"x" * 21_100_000) == 413
+
+
 def test_form_without_a_boundary_is_explained(service: Service) -> None:
     answer = service.post("/embed", content=b"x", headers={"Content-Type": "multipart/form-data"})
     assert_problem(answer, 400, "multipart_malformed", "names no boundary")
@@ -237,15 +260,17 @@ def test_unknown_paths_and_methods_are_problems_too(service: Service) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
 def test_vector_that_is_not_finite_or_zero_is_never_a_body(
-    run_service: Callable[..., Service], tmp_path: Path, value: float
+    run_service: Callable[..., Service], tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The bias makes the model return NaN, infinity or zero whatever the picture."""
     model = linear_model(112, 512, gain=0.0, bias=np.full(512, value, np.float32))
     onnx.save(model, tmp_path / "broken.onnx")
     service = run_service(tmp_path / "broken.onnx")
+    caplog.clear()
     for accept in ("application/json", "application/octet-stream"):
         answer = service.post("/embed", files={"file": JPEG}, headers={"Accept": accept})
         assert_problem(answer, 500, "embedding_invalid", "cannot be compared")
+    assert caplog.text.count("embedding_invalid") == 2, "the operator must see it too"
     health = service.get("/health")
     assert (health.status_code, health.json()["status"]) == (503, "failing")
     assert "cannot be compared" in health.json()["reason"]

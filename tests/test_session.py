@@ -143,6 +143,22 @@ def test_wrong_number_of_rows_is_an_error_not_a_mix_up() -> None:
         session.run(np.zeros((2, 3, 112, 112), np.float32))
 
 
+def test_model_that_loads_but_cannot_run_is_found_at_once() -> None:
+    model = linear_model(112, 512)
+    model.graph.initializer.append(helper.make_tensor("seven", TensorProto.INT64, [2], [7, 512]))
+    model.graph.node[-1].output[0] = "rows"
+    model.graph.node.append(helper.make_node("Reshape", ["rows", "seven"], ["output"]))
+    with pytest.raises(ModelFailed, match="failed on a batch of 1"):
+        Session(model.SerializeToString(), SPEC, 512, CPU, threads=1)
+
+
+def test_every_batch_size_is_warmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    monkeypatch.setattr(Session, "run", lambda _, tensor: ran.append(len(tensor)))
+    assert Session(RECOGNISER, SPEC, 512, CPU, threads=1, batch_sizes=(1, 2, 4)).batch_sizes == (1, 2, 4)
+    assert ran == [1, 2, 4]
+
+
 def test_failing_inference_says_so() -> None:
     session = Session(RECOGNISER, SPEC, 512, CPU, threads=1)
     with pytest.raises(ModelFailed, match="failed on a batch of 1"):

@@ -61,5 +61,11 @@ def test_misspelt_variables_are_found_and_strangers_are_not() -> None:
     assert misspelt_variables(environment) == {"ARCFACE_MODEL_DIR": "ARCFACE_MODELS_DIR"}
 
 
+def test_defaults_keep_data_at_home() -> None:
+    settings = read_settings()
+    assert (settings.host, settings.access_log, settings.pull) == ("127.0.0.1", False, False)
+    assert not settings.accept_license
+
+
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
