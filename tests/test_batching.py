@@ -152,6 +152,8 @@ def test_caller_that_leaves_costs_the_model_nothing_and_its_neighbours_nothing()
 
 def test_caller_that_leaves_while_its_batch_runs_changes_nothing() -> None:
     async def check() -> None:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
         model = HeldModel()
         queue = batcher(model)
         first = await behind_a_running_batch(model, queue)
@@ -160,6 +162,7 @@ def test_caller_that_leaves_while_its_batch_runs_changes_nothing() -> None:
         model.let_go()
         assert (await second).row == 2
         await queue.close()
+        assert not complaints
 
     asyncio.run(check())
 
