@@ -14,8 +14,8 @@ import onnx
 import pytest
 
 from arcface_api import errors
+from arcface_api.api.openapi import BATCH_ERRORS, EMBED_ERRORS
 from arcface_api.api.problems import STATUS_BY_ERROR
-from arcface_api.api.routes import BATCH_ERRORS, EMBED_ERRORS
 from pictures import picture_bytes, png_announcing
 from serving import Service
 from tiny_models import linear_model

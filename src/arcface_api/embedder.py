@@ -5,6 +5,8 @@
 
 The event loop only waits: decoding runs on a few threads, each model on one thread of its own, in batches. As many
 pictures as `capacity` may be inside at once, wherever they are on this road; the next one is refused.
+
+Longer than most modules, because the road is told in one place, together with the shapes of what travels on it.
 """
 
 import asyncio
@@ -123,14 +125,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class _Crops:
-    """One picture as the models want it."""
+class _AttributeCrops:
+    """One picture as the attribute models want it."""
 
-    face: Crop
-    age_gender: Crop | None = None
-    landmarks_3d: Crop | None = None
-    transform: Transform | None = None
+    age_gender: Crop
+    landmarks_3d: Crop
+    transform: Transform
     """From the picture's pixels to those of the landmark crop."""
+
+
+@dataclass(frozen=True)
+class _AttributeQueues:
+    """The queues before the attribute models."""
+
+    age_gender: Batcher[Crop, Embedding]
+    landmarks_3d: Batcher[Crop, Embedding]
+    landmark_size: int
+    """Side of the landmark model's input, pixels."""
 
 
 class Embedder:
@@ -150,10 +161,13 @@ class Embedder:
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
         self._recognition = _batcher(recogniser, "recogniser", limits.capacity)
-        self._age_gender = self._landmarks_3d = None
+        self._attributes: _AttributeQueues | None = None
         if attribute_models is not None:
-            self._age_gender = _batcher(attribute_models.age_gender, "age_gender", limits.capacity)
-            self._landmarks_3d = _batcher(attribute_models.landmarks_3d, "landmarks_3d", limits.capacity)
+            self._attributes = _AttributeQueues(
+                _batcher(attribute_models.age_gender, "age_gender", limits.capacity),
+                _batcher(attribute_models.landmarks_3d, "landmarks_3d", limits.capacity),
+                attribute_models.landmarks_3d.spec.height,
+            )
 
     def check_room(self, pictures: int = 1) -> None:
         """Refuse what could not be admitted now; cheap, so that an upload can be refused before it is read.
@@ -229,9 +243,10 @@ class Embedder:
         while self._inside:
             self._became_empty.clear()
             await self._became_empty.wait()
-        for batcher in (self._recognition, self._age_gender, self._landmarks_3d):
-            if batcher is not None:
-                await batcher.close()
+        await self._recognition.close()
+        if self._attributes is not None:
+            await self._attributes.age_gender.close()
+            await self._attributes.landmarks_3d.close()
         await asyncio.to_thread(self._decoders.shutdown)
 
     @contextmanager
@@ -255,61 +270,56 @@ class Embedder:
     async def _embed(self, content: bytes, options: EmbedOptions, *, is_bulk: bool) -> Embedded:
         async with self._bulk_decoding if is_bulk else nullcontext():
             submitted = time.monotonic()
-            crops, decode_ms = await asyncio.get_running_loop().run_in_executor(
+            (crop, faces), decode_ms = await asyncio.get_running_loop().run_in_executor(
                 self._decoders, self._decode, content, options
             )
         decode_waited_ms = (time.monotonic() - submitted) * 1000 - decode_ms
-        recognition = self._recognition.submit(crops.face, deadline=options.deadline, is_bulk=is_bulk)
+        recognition = self._recognition.submit(crop, deadline=options.deadline, is_bulk=is_bulk)
         attributes: Attributes | None = None
         stages = {"decode": decode_ms}
-        if crops.age_gender is None:
+        if faces is None or self._attributes is None:
             recognised = await recognition
         else:
-            recognised, (attributes, stages["attributes"]) = await asyncio.gather(
-                recognition, self._tell_attributes(crops, options, is_bulk=is_bulk)
-            )
+            telling = _tell_attributes(self._attributes, faces, options.deadline, is_bulk=is_bulk)
+            recognised, (attributes, stages["attributes"]) = await asyncio.gather(recognition, telling)
         raw = recognised.row
         norm = self._checked_norm(raw)
         stages |= {"queue": decode_waited_ms + recognised.waited_ms, "inference": recognised.ran_ms}
         embedding = raw / np.float32(norm) if options.normalize else raw
         return Embedded(embedding, norm, attributes, stages, recognised.batch_size)
 
-    async def _tell_attributes(
-        self, crops: _Crops, options: EmbedOptions, *, is_bulk: bool
-    ) -> tuple[Attributes, float]:
-        """Age, gender and head pose, and the milliseconds until both models had answered."""
-        assert self._age_gender and self._landmarks_3d and self.attribute_models  # noqa: S101, PT018  # `_check_models`
-        assert crops.age_gender is not None and crops.landmarks_3d is not None  # noqa: S101, PT018  # `_decode`
-        assert crops.transform is not None  # noqa: S101  # `_decode`
-        started = time.monotonic()
-        scores, row = await asyncio.gather(
-            self._age_gender.submit(crops.age_gender, deadline=options.deadline, is_bulk=is_bulk),
-            self._landmarks_3d.submit(crops.landmarks_3d, deadline=options.deadline, is_bulk=is_bulk),
-        )
-        size = self.attribute_models.landmarks_3d.spec.height
-        landmarks = pose.landmarks_in_picture(row.row, size, crops.transform)
-        attributes = Attributes(age_and_gender.age_gender(scores.row), pose.head_pose(landmarks))
-        return attributes, (time.monotonic() - started) * 1000
-
-    def _decode(self, content: bytes, options: EmbedOptions) -> tuple[_Crops, float]:
+    def _decode(self, content: bytes, options: EmbedOptions) -> tuple[tuple[Crop, _AttributeCrops | None], float]:
         """On a decode thread: the picture's crops, and the milliseconds it took."""
         started = time.monotonic()
         if started > options.deadline:
             raise DeadlineExceeded.told()
         image = decode(content, self.limits.image)
-        spec = self.recogniser.spec
-        crops = _Crops(stretch(image, spec.height, spec.width))
-        models = self.attribute_models
+        spec, models = self.recogniser.spec, self.attribute_models
+        crop = stretch(image, spec.height, spec.width)
+        faces: _AttributeCrops | None = None
         if options.include_attributes and models is not None:
             face, _ = age_and_gender.attribute_crop(image, models.age_gender.spec.height)
-            landmarks, transform = age_and_gender.attribute_crop(image, models.landmarks_3d.spec.height)
-            crops = _Crops(crops.face, face, landmarks, transform)
-        return crops, (time.monotonic() - started) * 1000
+            faces = _AttributeCrops(face, *age_and_gender.attribute_crop(image, models.landmarks_3d.spec.height))
+        return (crop, faces), (time.monotonic() - started) * 1000
 
     def _checked_norm(self, raw: Embedding) -> float:
         norm = _checked_norm(raw)
         self.last_success = time.monotonic()
         return norm
+
+
+async def _tell_attributes(
+    queues: _AttributeQueues, faces: _AttributeCrops, deadline: float, *, is_bulk: bool
+) -> tuple[Attributes, float]:
+    """Age, gender and head pose, and the milliseconds until both models had answered."""
+    started = time.monotonic()
+    scores, row = await asyncio.gather(
+        queues.age_gender.submit(faces.age_gender, deadline=deadline, is_bulk=is_bulk),
+        queues.landmarks_3d.submit(faces.landmarks_3d, deadline=deadline, is_bulk=is_bulk),
+    )
+    landmarks = pose.landmarks_in_picture(row.row, queues.landmark_size, faces.transform)
+    attributes = Attributes(age_and_gender.age_gender(scores.row), pose.head_pose(landmarks))
+    return attributes, (time.monotonic() - started) * 1000
 
 
 def _batcher(model: Model, name: str, capacity: int) -> Batcher[Crop, Embedding]:

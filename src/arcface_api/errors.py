@@ -48,7 +48,8 @@
         └── StorageUnwritable         the folder for packs cannot be written
 
 `str(error)` is written for people: what was wrong, what is allowed, what to do. `code` is stable and written for
-programs. Which HTTP status an error becomes is decided in one table, `api/problems.py`.
+programs. Which HTTP status an error becomes is decided in one table, `api/problems.py`. One long module,
+because one tree is what a reader looks for.
 """
 
 from typing import ClassVar, Self

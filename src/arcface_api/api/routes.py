@@ -1,108 +1,22 @@
 """The HTTP operations: what each reads, does and answers."""
 
 import time
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import BaseModel
 
 from arcface_api import errors, wire
 from arcface_api.api import upload
-from arcface_api.api.answers import BatchAnswer, EmbedAnswer, HealthAnswer, InfoAnswer, StatusAnswer
+from arcface_api.api.answers import HealthAnswer, InfoAnswer, StatusAnswer
 from arcface_api.api.health import Health
-from arcface_api.api.options import OPENAPI_PARAMETERS, RequestOptions, read_options
-from arcface_api.api.problems import ProblemRoute, openapi_responses, problem_of
+from arcface_api.api.openapi import BATCH_OPENAPI, BATCH_RESPONSES, EMBED_OPENAPI, EMBED_RESPONSES
+from arcface_api.api.options import RequestOptions, read_options
+from arcface_api.api.problems import ProblemRoute, problem_of
 from arcface_api.arrays import Embedding
 from arcface_api.embedder import Embedded, Embedder
-
-SHARED_ERRORS = (
-    errors.UploadStalled,
-    errors.BodyTooLarge,
-    errors.ContentTypeUnsupported,
-    errors.MultipartMalformed,
-    errors.FileMissing,
-    errors.ParameterInvalid,
-    errors.ParametersConflict,
-    errors.NotAcceptable,
-    errors.AttributesUnavailable,
-    errors.QueueFull,
-    errors.ServiceClosing,
-)
-PICTURE_ERRORS = (
-    errors.ImageEmpty,
-    errors.ImageFormatUnsupported,
-    errors.ImageTooManyPixels,
-    errors.ImageDamaged,
-    errors.EmbeddingInvalid,
-    errors.ModelFailed,
-    errors.DeadlineExceeded,
-)
-"""What one picture can meet: the answer of `/embed`, one entry among the results of `/embed/batch`."""
-EMBED_ERRORS = (*SHARED_ERRORS, errors.FileRepeated, *PICTURE_ERRORS)
-"""Every error that `POST /embed` can answer with."""
-BATCH_ERRORS = (*SHARED_ERRORS, errors.TooManyFiles)
-"""Every error that `POST /embed/batch` can answer with as a whole."""
-
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-
-
-def _form(part: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": {"type": "object", "required": [part], "properties": {part: schema}}}
-
-
-_PICTURE = {"type": "string", "format": "binary", "description": "One face crop: JPEG, PNG or WebP, any size."}
-_EMBED_OPENAPI: dict[str, Any] = {
-    "parameters": OPENAPI_PARAMETERS,
-    "requestBody": {
-        "required": True,
-        "content": {
-            upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE),
-            **dict.fromkeys(upload.RAW_TYPES, _BINARY),
-        },
-    },
-}
-_BATCH_OPENAPI: dict[str, Any] = {
-    "parameters": OPENAPI_PARAMETERS,
-    "requestBody": {
-        "required": True,
-        "content": {
-            upload.FORM_TYPE: _form(upload.BATCH_PART_NAME, {"type": "array", "minItems": 1, "items": _PICTURE})
-        },
-    },
-}
-
-
-def _responses(
-    answer: type[BaseModel], headers: dict[str, tuple[str, str]], raised: Iterable[type[errors.ArcFaceError]]
-) -> dict[int | str, dict[str, Any]]:
-    return {
-        200: {
-            "model": answer,
-            "description": "Done.",
-            # JSON first: Swagger UI asks for the first one
-            "content": {wire.MediaType.JSON: {}, wire.MediaType.NPY: _BINARY, wire.MediaType.BYTES: _BINARY},
-            "headers": {
-                name: {"schema": {"type": kind}, "description": description}
-                for name, (kind, description) in headers.items()
-            },
-        },
-        **openapi_responses(raised),
-    }
-
-
-_SHARED_HEADERS = {
-    wire.MODEL_FINGERPRINT_HEADER: ("string", "Embeddings may be compared only if it is equal."),
-    wire.SERVER_TIMING_HEADER: ("string", "Milliseconds per stage."),
-}
-_EMBED_HEADERS = {**_SHARED_HEADERS, wire.EMBEDDING_NORM_HEADER: ("number", "Length of the raw embedding.")}
-_BATCH_HEADERS = {
-    **_SHARED_HEADERS,
-    wire.EMBEDDING_VALID_HEADER: ("string", "With npy or bytes: a digit for each picture, 0 where its row is all NaN."),
-}
 
 
 def build_router(
@@ -132,8 +46,8 @@ def build_router(
         "/embed",
         summary="Embed one face crop",
         response_class=Response,
-        responses=_responses(EmbedAnswer, _EMBED_HEADERS, EMBED_ERRORS),
-        openapi_extra=_EMBED_OPENAPI,
+        responses=EMBED_RESPONSES,
+        openapi_extra=EMBED_OPENAPI,
         tags=["embedding"],
     )
     async def embed(request: Request) -> Response:
@@ -153,8 +67,8 @@ def build_router(
         "/embed/batch",
         summary="Embed many face crops",
         response_class=Response,
-        responses=_responses(BatchAnswer, _BATCH_HEADERS, BATCH_ERRORS),
-        openapi_extra=_BATCH_OPENAPI,
+        responses=BATCH_RESPONSES,
+        openapi_extra=BATCH_OPENAPI,
         tags=["embedding"],
     )
     async def embed_batch(request: Request) -> Response:
