@@ -81,6 +81,21 @@ def test_being_told_to_stop_is_no_failure(tiny_recogniser: Path, told: signal.Si
         assert "Aborted" not in rest
 
 
+def test_being_told_to_stop_while_loading_is_no_failure(tmp_path: Path) -> None:
+    """A pipe in the place of the model: opening it waits for a writer that never comes, as a download may."""
+    os.mkfifo(tmp_path / "model.onnx")
+    command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--log-level", "debug"]
+    with subprocess.Popen([*command, "--pack", str(tmp_path / "model.onnx")], stderr=subprocess.PIPE) as service:
+        assert service.stderr is not None
+        status = Path(f"/proc/{service.pid}/status")
+        # the mask of caught signals says when the handler is there: bit 14 is SIGTERM
+        while not int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16) & 1 << 14:  # type: ignore[index]  # always there
+            assert service.poll() is None
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(30) == 0
+        assert b"Traceback" not in service.stderr.read()
+
+
 def test_what_the_grace_period_cannot_save_is_told(tiny_recogniser: Path) -> None:
     """A caller that is still uploading when it ends gets a 503 with its code, not a broken connection."""
     command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]

@@ -87,6 +87,8 @@ def serve(**options: object) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     for variable, meant in misspelt_variables(os.environ).items():
         _log.warning("%s is not a setting and has no effect; was %s meant?", variable, meant)
+    # As a container's first process it would ignore SIGTERM while it downloads or loads.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listener = _bind(settings.host, settings.port)
     pack = _find_pack(settings)
     app = create_app(pack, settings)
@@ -111,12 +113,14 @@ def serve(**options: object) -> None:
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
         server_header=False,
     )
-    # uvicorn raises the signal that stopped it once more when all is done: being told to stop is no failure
+    server = uvicorn.Server(config)
+    # uvicorn raises the signal that stopped it once more when all is done: being told to stop is no failure. Before it
+    # has handlers of its own, the signal must not be lost either.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     _listen(listener)
     _log.info("Listening on http://%s:%s, API at /docs.", f"[{host}]" if ":" in host else host, port)
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:
