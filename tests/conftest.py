@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 from arcface_api.api.app import create_app
 from arcface_api.packs import PackLocations, locate
+from arcface_api.session import openvino_cpu
 from arcface_api.settings import Settings
 from serving import Service
 from tiny_models import age_gender_model, landmarks_model, linear_model, turned
@@ -34,6 +35,12 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
             monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
+
+
+@pytest.fixture(autouse=True)
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run on the reference provider, where their numbers are the reference's; those of OpenVINO ask for it."""
+    monkeypatch.setattr(openvino_cpu, "is_openvino_installed", lambda: False)
 
 
 # ── tiny models ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from io import BytesIO
 from pathlib import Path
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from arcface_api.api.answers import BatchAnswer
-from arcface_api.arrays import Features, Tensor
-from arcface_api.session import Session
+from arcface_api.arrays import Crop, Features
+from arcface_api.session.onnx_cpu import OnnxCpuSession
 from pictures import picture_bytes
 from serving import Service
 
@@ -139,14 +139,14 @@ class HeldSession:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.go = threading.Event(), threading.Event()
-        real = Session.run
+        real = OnnxCpuSession.run
 
-        def held(session: Session, tensor: Tensor) -> Features:
+        def held(session: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
             self.entered.set()
             assert self.go.wait(30)
-            return real(session, tensor)
+            return real(session, crops)
 
-        monkeypatch.setattr(Session, "run", held)
+        monkeypatch.setattr(OnnxCpuSession, "run", held)
 
 
 def test_full_service_refuses_at_once_and_says_when_to_come_back(

@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from arcface_api.api.answers import EmbedAnswer
-from arcface_api.arrays import ChannelOrder, Features, InputSpec, Tensor
+from arcface_api.arrays import ChannelOrder, Crop, Features, InputSpec
 from arcface_api.embedder import Recogniser
-from arcface_api.session import Session
+from arcface_api.session.onnx_cpu import OnnxCpuSession
 from pictures import decoded_by_opencv, picture_bytes
 from serving import Service
 from tiny_models import linear_model
@@ -195,7 +195,7 @@ def test_fingerprint_differs_between_models(
 def test_fingerprint_covers_every_step_before_the_model() -> None:
     def fingerprint(**changed: Any) -> str:
         spec = InputSpec(**{"name": None, "height": 112, "width": 112, "mean": 127.5, "std": 127.5} | changed)
-        return Recogniser(cast("Session", None), spec, "model", 512, "ab" * 32).fingerprint
+        return Recogniser(cast("OnnxCpuSession", None), spec, "model", 512, "ab" * 32, 1.0, None).fingerprint
 
     steps: list[dict[str, Any]] = [
         {},
@@ -210,16 +210,16 @@ def test_fingerprint_covers_every_step_before_the_model() -> None:
 
 
 def test_one_inference_at_a_time(run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: Any) -> None:
-    service, running, most, real = run_service(tiny_recogniser), list[int](), list[int](), Session.run
+    service, running, most, real = run_service(tiny_recogniser), list[int](), list[int](), OnnxCpuSession.run
 
-    def counted(session: Session, tensor: Tensor) -> Features:
+    def counted(session: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
         running.append(1)
         most.append(len(running))
         time.sleep(0.005)
         running.pop()
-        return real(session, tensor)
+        return real(session, crops)
 
-    monkeypatch.setattr(Session, "run", counted)
+    monkeypatch.setattr(OnnxCpuSession, "run", counted)
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda _: embed(service, picture_bytes()).status_code, range(36)))
     assert set(answers) == {200}

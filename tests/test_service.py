@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from fastapi.routing import APIRoute
 from arcface_api import __version__
 from arcface_api.api.app import open_embedder
 from arcface_api.api.health import Health
-from arcface_api.arrays import Features, Tensor
+from arcface_api.arrays import Crop, Features
+from arcface_api.cpus import available_cpus
 from arcface_api.embedder import Embedder
 from arcface_api.errors import ServiceClosing
 from arcface_api.packs import PackLocations, Role, locate
-from arcface_api.session import Session
+from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
 from pictures import picture_bytes
 from serving import Service
@@ -39,8 +40,12 @@ def test_health_says_what_runs(service: Service) -> None:
         "model": "tiny_recogniser",
         "provider": "CPUExecutionProvider",
         "precision": "float32",
-        "reason": "this build of ONNX Runtime has no CUDA",
+        "threads": available_cpus(),
+        "batch_sizes": [1, 2, 4, 8],
+        "self_test_cosine": pytest.approx(1),
+        "reason": answer.json()["reason"],
     }
+    assert "this build of ONNX Runtime has no CUDA" in answer.json()["reason"]
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/info"])
@@ -52,18 +57,18 @@ def test_monitors_may_ask_with_head(service: Service, path: str) -> None:
 def test_health_has_nothing_to_explain_where_all_is_as_asked(
     run_service: Callable[..., Service], tiny_recogniser: Path
 ) -> None:
-    assert run_service(tiny_recogniser, device="cpu").get("/health").json()["reason"] is None
+    assert run_service(tiny_recogniser, device="cpu", precision="float32").get("/health").json()["reason"] is None
 
 
 def test_readiness_is_proved_by_a_real_inference(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
-    real = Session.run
+    real = OnnxCpuSession.run
 
-    def counted(self: Session, tensor: Tensor) -> Features:
-        runs.append(len(tensor))
-        return real(self, tensor)
+    def counted(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
+        runs.append(len(crops))
+        return real(self, crops)
 
-    monkeypatch.setattr(Session, "run", counted)
+    monkeypatch.setattr(OnnxCpuSession, "run", counted)
     assert service.get("/readyz").json() == {"status": "ready", "reason": None}
     assert len(runs) == 1
     service.get("/health")
@@ -81,7 +86,7 @@ def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: p
         health = Health(embedder, fresh_seconds=0)
         assert await health.why_not() is None
         with monkeypatch.context() as patched:
-            patched.setattr(Session, "run", lambda _, tensor: np.full((len(tensor), 512), np.nan, np.float32))
+            patched.setattr(OnnxCpuSession, "run", lambda _, crops: np.full((len(crops), 512), np.nan, np.float32))
             assert "length nan" in (await health.why_not() or "")
         assert await health.why_not() is None
         await embedder.close()
@@ -92,14 +97,14 @@ def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: p
 def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
         health = Health(embedder, probe_seconds=0.05)
-        go_on, runs, real = threading.Event(), list[int](), Session.run
+        go_on, runs, real = threading.Event(), list[int](), OnnxCpuSession.run
 
-        def hanging(self: Session, tensor: Tensor) -> Features:
+        def hanging(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
             runs.append(1)
             assert go_on.wait(30)
-            return real(self, tensor)
+            return real(self, crops)
 
-        monkeypatch.setattr(Session, "run", hanging)
+        monkeypatch.setattr(OnnxCpuSession, "run", hanging)
         for _ in range(3):
             assert await health.why_not() == "an inference takes longer than 0.05 seconds"
         go_on.set()
@@ -136,14 +141,14 @@ def test_info_tells_what_a_caller_may_write_down(run_service: Callable[..., Serv
 def test_event_loop_is_free_while_an_embed_runs(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model stands still until the test lets it go: were it on the event loop, /livez could not answer."""
     entered, go_on = threading.Event(), threading.Event()
-    real = Session.run
+    real = OnnxCpuSession.run
 
-    def slow(self: Session, tensor: Tensor) -> Features:
+    def slow(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
         entered.set()
         assert go_on.wait(30)
-        return real(self, tensor)
+        return real(self, crops)
 
-    monkeypatch.setattr(Session, "run", slow)
+    monkeypatch.setattr(OnnxCpuSession, "run", slow)
     with ThreadPoolExecutor() as pool:
         embedding = pool.submit(service.post, "/embed", files={"file": JPEG})
         assert entered.wait(30)
@@ -159,14 +164,14 @@ def test_requests_in_flight_are_answered_at_the_end(
     """The service is told to stop while the model works; the answer still arrives."""
     service = run_service(tiny_recogniser)
     entered = threading.Event()
-    real = Session.run
+    real = OnnxCpuSession.run
 
-    def slow(self: Session, tensor: Tensor) -> Features:
+    def slow(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
         entered.set()
         time.sleep(0.5)
-        return real(self, tensor)
+        return real(self, crops)
 
-    monkeypatch.setattr(Session, "run", slow)
+    monkeypatch.setattr(OnnxCpuSession, "run", slow)
     with ThreadPoolExecutor() as pool:
         embedding = pool.submit(service.post, "/embed", files={"file": JPEG})
         assert entered.wait(30)

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use.
+"""How many CPUs this process may really use, and what they can do.
 
 ONNX Runtime and OpenCV size their thread pools from the host. In a container with a quota of two CPUs on a 64-core
 host that makes 64 threads fight for two CPUs. So threads are always set, from the smaller of affinity and quota.
@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -19,6 +20,25 @@ def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     quota = _cgroup_quota(cgroup_root)
     return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+
+
+def cpu_flags(cpu_info: Path = CPU_INFO) -> frozenset[str]:
+    """Instruction sets of the CPU as Linux names them on x86 (`amx_bf16` …); empty where it tells none."""
+    return frozenset(_cpu_fact("flags", cpu_info).split())
+
+
+def cpu_name(cpu_info: Path = CPU_INFO) -> str:
+    """The CPU's name; empty where the system tells none."""
+    return _cpu_fact("model name", cpu_info)
+
+
+def _cpu_fact(wanted: str, cpu_info: Path) -> str:
+    try:
+        lines = cpu_info.read_text().splitlines()
+    except OSError:
+        return ""
+    facts = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in facts if key.strip() == wanted), "")
 
 
 def _cgroup_quota(root: Path) -> float | None:

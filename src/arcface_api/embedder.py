@@ -22,7 +22,7 @@ import numpy as np
 
 from arcface_api import attributes as age_and_gender
 from arcface_api import head_pose as pose
-from arcface_api.arrays import Crop, Embedding, InputSpec, Transform, to_tensor
+from arcface_api.arrays import Crop, Embedding, InputSpec, Transform
 from arcface_api.attributes import AgeGender
 from arcface_api.batching import Batcher
 from arcface_api.errors import (
@@ -59,6 +59,10 @@ class Recogniser(Model):
     """Length of an embedding."""
     sha256: str
     """Of the model file, in hex."""
+    self_test_cosine: float
+    """Lowest cosine to float32 on the probe faces, at start."""
+    reason: str | None
+    """Why it does not run on what would be faster; None where there is nothing to explain."""
 
     @property
     def fingerprint(self) -> str:
@@ -326,7 +330,7 @@ def _batcher(model: Model, name: str, capacity: int) -> Batcher[Crop, Embedding]
     """A model's queue. It can hold all that is admitted, and a probe."""
 
     def run(crops: Sequence[Crop]) -> list[Embedding]:
-        return list(model.session.run(to_tensor(crops, model.spec)))
+        return list(model.session.run(crops))
 
     return Batcher(run, name=name, sizes=model.session.batch_sizes, capacity=capacity + 1)
 

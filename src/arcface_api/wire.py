@@ -20,8 +20,8 @@ EMBEDDING_NORM_HEADER = "X-Embedding-Norm"
 """Length of the raw embedding, also where the body holds the normalised one."""
 SERVER_TIMING_HEADER = "Server-Timing"
 """Milliseconds per stage (W3C Server Timing)."""
-
-
+BATCH_SIZE_HEADER = "X-Batch-Size"
+"""How many crops, of whichever callers, ran together with this one, itself among them."""
 EMBEDDING_VALID_HEADER = "X-Embedding-Valid"
 """Of a batch as npy or bytes: one digit for each picture, 1 where its row is an embedding, 0 where it is all NaN."""
 REQUEST_TIMEOUT_HEADER = "X-Request-Timeout"

@@ -73,10 +73,16 @@ class HealthAnswer(BaseModel):
     status: Literal["ok", "failing"]
     pack: str = Field(examples=["antelopev2"])
     model: str = Field(examples=["antelopev2_glint360k"])
-    provider: str = Field(description="ONNX Runtime's execution provider in use.", examples=["CPUExecutionProvider"])
+    provider: str = Field(description="The execution provider in use.", examples=["CPUExecutionProvider"])
     precision: str = Field(description="Arithmetic the provider uses.", examples=["float32"])
+    threads: int = Field(description="Threads of one inference on the CPU.")
+    batch_sizes: list[int] = Field(description="Sizes of a batch.", examples=[[1, 2, 4, 8]])
+    self_test_cosine: float = Field(
+        description="Lowest cosine to float32 on the CPU, of drawn faces at start.", examples=[0.9997]
+    )
     reason: str | None = Field(
-        None, description="Why it is failing, or why the provider is not the preferred one; null when all is as asked."
+        None,
+        description="Why it is failing, or why a faster choice was not taken; null: nothing to explain.",
     )
 
 
@@ -143,4 +149,6 @@ class InfoAnswer(BaseModel):
     precision: str
     threads: int
     batch_sizes: list[int]
+    self_test_cosine: float
+    reason: str | None = Field(description="Why a faster choice was not taken.")
     limits: LimitsInfo

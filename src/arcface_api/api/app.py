@@ -5,9 +5,11 @@ Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app�
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from platformdirs import user_cache_dir
 
 from arcface_api import __version__
 from arcface_api.api import problems
@@ -19,11 +21,16 @@ from arcface_api.cpus import available_cpus
 from arcface_api.embedder import AttributeModels, Embedder, Limits, Model, Recogniser
 from arcface_api.image import ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
-from arcface_api.session import CPU_PROVIDER, Session, check_installation, choose_provider
+from arcface_api.session import (
+    GPU_PROVIDERS,
+    Cache,
+    ModelContent,
+    Wish,
+    check_installation,
+    open_reference,
+    open_session,
+)
 from arcface_api.settings import Settings
-
-CPU_MAX_BATCH, GPU_MAX_BATCH = 8, 64
-"""Nearly all that batching gains on a CPU is in by 8; a GPU wants more to be kept busy."""
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -73,30 +80,42 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
         ModelFailed, RuntimeUnfit: As `create_app`.
     """
     check_installation()
-    choice = choose_provider(settings.device)
     cpus = available_cpus()
-    sizes = _batch_sizes(settings.max_batch or (CPU_MAX_BATCH if choice.provider == CPU_PROVIDER else GPU_MAX_BATCH))
+    threads = settings.threads or cpus
+    cache = Cache(settings.cache_dir or Path(user_cache_dir("arcface-api")) / "compiled")
 
-    def load(role: Role) -> Model:
+    def content(role: Role) -> ModelContent:
         model = verified[role]
-        spec = model.file.input
-        session = Session(model.content, spec, model.file.output_dim, choice, settings.threads or cpus, sizes)
-        return Model(session, spec)
+        return ModelContent(model.content, model.sha256, model.file.input, model.file.output_dim)
 
+    def load_attribute_model(role: Role) -> Model:
+        # Small beside the recogniser, and read as numbers: float32, on the GPU where the recogniser is.
+        model = content(role)
+        if chosen.session.provider in GPU_PROVIDERS:
+            wish = Wish(settings.device, "float32", threads, settings.max_batch)
+            return Model(open_session(model, wish, cache).session, model.spec)
+        return Model(open_reference(model, threads, chosen.session.batch_sizes), model.spec)
+
+    recogniser, file = content(Role.RECOGNISER), verified[Role.RECOGNISER]
+    chosen = open_session(recogniser, Wish(settings.device, settings.precision, threads, settings.max_batch), cache)
     attribute_models = None
     if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
-        attribute_models = AttributeModels(load(Role.AGE_GENDER), load(Role.LANDMARKS_3D))
-    loaded, recogniser = load(Role.RECOGNISER), verified[Role.RECOGNISER]
+        attribute_models = AttributeModels(
+            load_attribute_model(Role.AGE_GENDER), load_attribute_model(Role.LANDMARKS_3D)
+        )
     return Embedder(
-        Recogniser(loaded.session, loaded.spec, pack.manifest.model, recogniser.file.output_dim, recogniser.sha256),
+        Recogniser(
+            chosen.session,
+            recogniser.spec,
+            pack.manifest.model,
+            file.file.output_dim,
+            file.sha256,
+            chosen.self_test_cosine,
+            chosen.reason,
+        ),
         attribute_models,
         Limits(ImageLimits(settings.max_image_pixels), settings.queue_capacity, settings.decode_threads or cpus),
     )
-
-
-def _batch_sizes(largest: int) -> tuple[int, ...]:
-    """Powers of two up to the largest, and that: few enough to warm each, never much smaller than what is queued."""
-    return (*(2**power for power in range(largest.bit_length()) if 2**power < largest), largest)
 
 
 def _describe(
@@ -133,5 +152,7 @@ def _describe(
         precision=recogniser.session.precision,
         threads=recogniser.session.threads,
         batch_sizes=list(recogniser.session.batch_sizes),
+        self_test_cosine=recogniser.self_test_cosine,
+        reason=recogniser.reason,
         limits=LimitsInfo.model_validate(settings.model_dump(include=set(LimitsInfo.model_fields))),
     )

@@ -90,7 +90,11 @@ _SHARED_HEADERS = {
     wire.MODEL_FINGERPRINT_HEADER: ("string", "Embeddings may be compared only if it is equal."),
     wire.SERVER_TIMING_HEADER: ("string", "Milliseconds per stage."),
 }
-_EMBED_HEADERS = {**_SHARED_HEADERS, wire.EMBEDDING_NORM_HEADER: ("number", "Length of the raw embedding.")}
+_EMBED_HEADERS = {
+    **_SHARED_HEADERS,
+    wire.EMBEDDING_NORM_HEADER: ("number", "Length of the raw embedding."),
+    wire.BATCH_SIZE_HEADER: ("integer", "Size of the batch it ran in, together with crops of other callers."),
+}
 _BATCH_HEADERS = {
     **_SHARED_HEADERS,
     wire.EMBEDDING_VALID_HEADER: ("string", "With npy or bytes: a digit for each picture, 0 where its row is all NaN."),

@@ -61,7 +61,11 @@ def build_router(
         body = _embed_body({"embedding_shape": [recogniser.dim], **about_model}, embedded, options)
         stages = {"receive": (received - started) * 1000, **embedded.stages}
         stages["total"] = (time.perf_counter() - started) * 1000
-        return answer(body, options.media_type, stages, {wire.EMBEDDING_NORM_HEADER: f"{embedded.norm:.9g}"})
+        about_run = {
+            wire.EMBEDDING_NORM_HEADER: f"{embedded.norm:.9g}",
+            wire.BATCH_SIZE_HEADER: str(embedded.batch_size),
+        }
+        return answer(body, options.media_type, stages, about_run)
 
     @router.post(
         "/embed/batch",
@@ -103,7 +107,10 @@ def build_router(
             model=recogniser.name,
             provider=session.provider,
             precision=session.precision,
-            reason=why_not or session.reason,
+            threads=session.threads,
+            batch_sizes=list(session.batch_sizes),
+            self_test_cosine=recogniser.self_test_cosine,
+            reason=why_not or recogniser.reason,
         )
         return _probe_answer(answer.model_dump(), is_well=why_not is None)
 

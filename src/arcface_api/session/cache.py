@@ -1,0 +1,81 @@
+"""What a start has worked out and the next one need not: compiled models and verdicts, in one folder.
+
+An entry is keyed by everything that it depends on, this CPU among it, and carries a checksum: a damaged one counts as
+missing. It appears by one rename, so two processes that write the same entry do no harm.
+"""
+
+import hashlib
+import logging
+import platform
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcface_api.cpus import cpu_flags, cpu_name
+
+_HEADER_BYTES = 4096
+"""Checksum and filling; a page, so that what follows is aligned when mapped."""
+
+_log = logging.getLogger(__name__)
+
+
+class Cache:
+    """Entries in a folder; without a folder, or where it cannot be written, nothing is kept."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Nothing is read or written yet."""
+        self._folder = folder
+
+    def read(self, *key: object) -> NDArray[np.uint8] | None:
+        """The bytes of an entry, mapped from its file; None where there is none, or it is damaged."""
+        path = self._path(key)
+        if path is None:
+            return None
+        try:
+            stored = np.memmap(path, np.uint8, "r")
+        except (OSError, ValueError):  # ValueError: the file is empty
+            return None
+        content = stored[_HEADER_BYTES:]
+        if bytes(stored[:32]) != hashlib.sha256(content.data).digest():
+            _log.warning("%s is damaged and is made anew.", path)
+            return None
+        return content
+
+    def write(self, content: bytes | memoryview, *key: object) -> None:
+        """Keep an entry. Where that is not possible, the next start takes longer, and a line in the log says why."""
+        path = self._path(key)
+        if path is None:
+            return
+        header = hashlib.sha256(content).digest().ljust(_HEADER_BYTES, b"\0")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as part:
+                try:
+                    part.write(header)
+                    part.write(content)
+                    Path(part.name).replace(path)
+                except BaseException:
+                    Path(part.name).unlink()
+                    raise
+        except OSError as error:
+            _log.warning("Nothing is kept for the next start, which will take longer: %s.", error)
+
+    def drop(self, *key: object) -> None:
+        """Forget an entry."""
+        path = self._path(key)
+        if path is not None:
+            with suppress(OSError):  # a folder that cannot be written
+                path.unlink(missing_ok=True)
+
+    def subfolder(self, name: str) -> Path | None:
+        """A folder for a runtime that keeps files of its own; None where nothing is kept."""
+        return None if self._folder is None else self._folder / name
+
+    def _path(self, key: tuple[object, ...]) -> Path | None:
+        if self._folder is None:
+            return None
+        machine = (platform.machine(), cpu_name(), sorted(cpu_flags()))
+        return self._folder / hashlib.sha256(repr((machine, *key)).encode()).hexdigest()[:32]

@@ -1,0 +1,102 @@
+"""Graphs rewritten for accelerated providers: pixels in, and the normalisation inside.
+
+    input (n, 3, h, w) float ─▶ model          becomes          pixels (n, h, w, 3) uint8 ─▶ normalise ─▶ model
+
+A quarter of the bytes travel to the device, and the host computes nothing. The reference provider keeps the graph as it
+came.
+"""
+
+from typing import Any
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from arcface_api.arrays import ChannelOrder, InputSpec
+from arcface_api.errors import ModelFailed
+
+PIXELS = "arcface_pixels"
+"""Name of the new input."""
+REWRITING_VERSION = 1
+"""Part of the key of everything compiled from a rewritten graph; raised with every change here."""
+
+
+def parse(content: bytes) -> onnx.ModelProto:
+    """A model file's graph; its content was verified before."""
+    model: onnx.ModelProto = onnx.ModelProto.FromString(content)
+    return model
+
+
+def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
+    """Make a model take pixels: (n, height, width, 3) uint8, RGB, under the name `PIXELS`. Changes it in place.
+
+    The first convolution takes over the division by `std` where it can. A pixel minus 127.5 is held by bfloat16 and
+    float16 exactly (an odd number of at most 8 bits, halved); divided by 127.5 it is not, and that rounding, of the
+    very input, costs a MobileFaceNet in bfloat16 more than all its layers (docs/precision.md).
+
+    Args:
+        model: With one input (n, 3, height, width) in float32 or float16.
+        spec: What this input wants.
+
+    Returns:
+        The model. Its output is as before up to rounding.
+    """
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    (given,) = [value for value in graph.input if value.name not in weights]
+    kind = given.type.tensor_type.elem_type
+    scale = 1 / spec.std
+    if scale != 1 and _fold_into_convolution(graph, given.name, weights, scale):
+        scale = 1.0
+    steps: list[tuple[str, list[str], dict[str, Any]]] = [("Cast", [], {"to": kind})]
+    if spec.channel_order is ChannelOrder.BGR:
+        graph.initializer.append(helper.make_tensor("arcface_bgr", TensorProto.INT64, [3], [2, 1, 0]))
+        steps.append(("Gather", ["arcface_bgr"], {"axis": 3}))
+    steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
+    for operator, name, value, neutral in (("Sub", "arcface_mean", spec.mean, 0), ("Mul", "arcface_scale", scale, 1)):
+        if value != neutral:
+            graph.initializer.append(helper.make_tensor(name, kind, [], [value]))
+            steps.append((operator, [name], {}))
+    nodes, last = [], PIXELS
+    for number, (operator, constants, attributes) in enumerate(steps):
+        output = given.name if number == len(steps) - 1 else f"arcface_step_{number}"
+        nodes.append(helper.make_node(operator, [last, *constants], [output], f"arcface_{operator}", **attributes))
+        last = output
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+    graph.input.remove(given)
+    shape: list[str | int | None] = ["n", spec.height, spec.width, 3]
+    graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, shape))
+    return model
+
+
+def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in float16 from input to output, except for what float16 cannot hold; its output stays float32.
+
+    Raises:
+        ModelFailed: ONNX Runtime's converter cannot convert it.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415  # only GPUs need it
+
+    outputs = [value.name for value in model.graph.output]
+    try:
+        # A graph of unusual shapes makes the inference of shapes fail, which the conversion can do without.
+        half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=outputs, disable_shape_infer=True)
+    except Exception as error:  # the converter raises what it likes
+        raise ModelFailed(f"The model cannot be converted to float16: {error}") from error
+    return half
+
+
+def _fold_into_convolution(
+    graph: onnx.GraphProto, input_name: str, weights: dict[str, TensorProto], scale: float
+) -> bool:
+    """Multiply the weights of the convolution that alone takes the input; False where there is no such convolution."""
+    takers = [node for node in graph.node if input_name in node.input]
+    if len(takers) != 1 or takers[0].op_type != "Conv" or takers[0].input[1] not in weights:
+        return False
+    name = takers[0].input[1]
+    if sum(name in node.input for node in graph.node) > 1:
+        return False
+    values = numpy_helper.to_array(weights[name])
+    scaled = (values.astype("float64") * scale).astype(values.dtype)
+    weights[name].CopyFrom(numpy_helper.from_array(scaled, name))
+    return True

@@ -1,0 +1,152 @@
+"""OpenVINO on the CPU, in bfloat16 or float32: what makes a current server CPU worth its price.
+
+    content ─▶ rewritten graph ─▶ compiled model ─▶ cache          at the first start
+                                  cache ─▶ compiled model          from then on, without the graph
+
+Native OpenVINO and not ONNX Runtime's OpenVINO plugin, because the plugin offers no device on CPUs of other makers than
+Intel, where OpenVINO itself runs well (ADR 9).
+"""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata, util
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arcface_api.arrays import Crop, Features
+from arcface_api.errors import ModelFailed
+from arcface_api.session.cache import Cache
+from arcface_api.session.graphs import REWRITING_VERSION, parse, take_pixels
+from arcface_api.session.model import ModelContent, check_features
+
+if TYPE_CHECKING:
+    import openvino
+
+OPENVINO = "OpenVINO"
+
+_HINTS = {"bfloat16": "bf16", "float32": "f32"}
+
+
+def is_openvino_installed() -> bool:
+    """Whether the package `openvino` is there; it is part of the extra `cpu` on x86-64."""
+    return util.find_spec("openvino") is not None
+
+
+def openvino_version() -> str:
+    """Version of the package `openvino`."""
+    return metadata.version("openvino")
+
+
+class OpenVinoSession:
+    """A model on OpenVINO's CPU device; see `Session`."""
+
+    provider = OPENVINO
+
+    def __init__(
+        self,
+        model: ModelContent,
+        precision: str,
+        threads: int,
+        batch_sizes: Sequence[int],
+        cache: Cache,
+    ) -> None:
+        """Compile a model, or take it compiled from the cache; nothing runs yet.
+
+        Args:
+            model: What to load.
+            precision: bfloat16 or float32.
+            threads: Threads of one inference, at least 1.
+            batch_sizes: Sizes that batches will have.
+            cache: Where the compiled model is kept.
+
+        Raises:
+            ModelFailed: OpenVINO cannot compile it, or would compute in another precision.
+        """
+        self.precision = precision
+        self.threads = threads
+        self.batch_sizes = tuple(batch_sizes)
+        self._dim = model.output_dim
+        core = _openvino().Core()
+        config = {
+            # Never left to OpenVINO, which would choose bfloat16 in silence.
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Pinned threads of two workers, or of two containers, would share the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._cache = cache
+        self._key = (
+            OPENVINO, openvino_version(), REWRITING_VERSION, model.sha256, repr(model.spec), sorted(config.items())
+        )  # fmt: skip
+        try:
+            self._compiled = self._from_cache(core, config) or _compile(core, model, config)
+            used = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            self._request = self._compiled.create_infer_request()
+        except Exception as error:  # OpenVINO raises RuntimeError for whatever it met
+            raise ModelFailed(f"OpenVINO cannot compile the model: {error}") from error
+        if used != _HINTS[precision]:
+            raise ModelFailed(f"OpenVINO computes in {used} where {precision} was asked for.")
+
+    def run(self, crops: Sequence[Crop]) -> Features:
+        """One inference; see `Session.run`."""
+        pixels = np.stack(crops)
+        try:
+            features = self._request.infer([pixels], share_inputs=True)[0]
+        except Exception as error:  # OpenVINO raises RuntimeError for whatever it met
+            raise ModelFailed(f"OpenVINO failed on a batch of {len(pixels)}: {error}") from error
+        return check_features(features, len(pixels), self._dim)
+
+    def keep(self) -> None:
+        """Write the compiled model to the cache, for the next start."""
+        exported = BytesIO()
+        self._compiled.export_model(exported)
+        self._cache.write(exported.getbuffer(), *self._key)
+
+    def _from_cache(self, core: "openvino.Core", config: dict[str, Any]) -> "openvino.CompiledModel | None":
+        stored = self._cache.read(*self._key)
+        if stored is None:
+            return None
+        try:
+            return core.import_model(_openvino().Tensor(stored), "CPU", config)
+        except RuntimeError:  # whole, but not what this OpenVINO wants
+            self._cache.drop(*self._key)
+            return None
+
+
+def _openvino() -> Any:
+    """The package, imported without its telemetry.
+
+    `import openvino` reports itself to an analytics service where `openvino_telemetry` is installed. What sees
+    biometric data sends nothing to anybody; without that package OpenVINO takes a stub.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
+    import openvino  # noqa: PLC0415  # half a second that only those pay who use it
+
+    return openvino
+
+
+def _compile(core: "openvino.Core", model: ModelContent, config: dict[str, Any]) -> "openvino.CompiledModel":
+    graph = core.read_model(take_pixels(parse(model.content), model.spec).SerializeToString())
+    if config["INFERENCE_PRECISION_HINT"] == _HINTS["bfloat16"]:
+        graph = _with_small_weights(core, graph)
+    return core.compile_model(graph, "CPU", config)
+
+
+def _with_small_weights(core: "openvino.Core", graph: "openvino.Model") -> "openvino.Model":
+    """The graph with weights kept in float16, from which bfloat16 is made: 150 MB less for an IResNet100.
+
+    OpenVINO keeps float32 weights beside the bfloat16 ones that it computes with. Only its file format can say that
+    they are to be stored smaller, hence a folder for a moment.
+    """
+    with tempfile.TemporaryDirectory(prefix="arcface-api-") as folder:
+        path = Path(folder) / "model.xml"
+        try:
+            _openvino().save_model(graph, path, compress_to_fp16=True)
+            return core.read_model(path)  # its weights are mapped, and outlive the file's name
+        except RuntimeError:  # no room for it: it runs as it is
+            return graph
