@@ -26,7 +26,8 @@ ENV PATH="/opt/arcface-api/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
     ORT_DISABLE_TELEMETRY=1 \
     ARCFACE_HOST=0.0.0.0 \
-    ARCFACE_MODELS_DIR=/models
+    ARCFACE_MODELS_DIR=/models \
+    ARCFACE_CACHE_DIR=/models/.compiled
 USER 10001
 VOLUME /models
 EXPOSE 5555

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from fastapi import FastAPI
 from PIL import Image as Pillow
 
 from arcface_api.api.app import create_app
+from arcface_api.api.direct import DirectApp
 from arcface_api.packs import PackLocations, locate
 from arcface_api.session import openvino_cpu
 from arcface_api.settings import Settings
@@ -114,10 +114,10 @@ def face_crops() -> list[FaceCrop]:
 
 
 @pytest.fixture
-def make_app(tmp_path: Path) -> Callable[..., FastAPI]:
+def make_app(tmp_path: Path) -> Callable[..., DirectApp]:
     """The app for a recogniser file or pack folder, with settings."""
 
-    def make(pack: Path, **settings: object) -> FastAPI:
+    def make(pack: Path, **settings: object) -> DirectApp:
         locations = PackLocations(None, tmp_path / "cache", tmp_path / "insightface")
         return create_app(locate(str(pack), locations), Settings(pack=str(pack), **settings))  # type: ignore[arg-type]
 
@@ -125,7 +125,7 @@ def make_app(tmp_path: Path) -> Callable[..., FastAPI]:
 
 
 @pytest.fixture
-def run_service(make_app: Callable[..., FastAPI]) -> Iterator[Callable[..., Service]]:
+def run_service(make_app: Callable[..., DirectApp]) -> Iterator[Callable[..., Service]]:
     """Start the real service with a pack and settings; gives a client of it. Everything stops with the test."""
     with ExitStack() as at_end:
 

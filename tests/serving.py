@@ -4,15 +4,15 @@ import threading
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
 
+from arcface_api.api.direct import DirectApp
 from arcface_api.api.protocol import HttpProtocol
 
 
 class Service(httpx.Client):
     """A client of a real service that runs in a thread of this process."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: DirectApp) -> None:
         """Start the service on a free port and wait until it is ready."""
         self._server = uvicorn.Server(uvicorn.Config(app, ws="none", http=HttpProtocol, log_config=None, port=0))
         self._thread = threading.Thread(target=self._server.run)

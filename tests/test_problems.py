@@ -13,11 +13,11 @@ import httpx
 import numpy as np
 import onnx
 import pytest
-from fastapi import FastAPI
 from onnx import TensorProto, helper
 from PIL import Image as Pillow
 
 from arcface_api import errors
+from arcface_api.api.direct import DirectApp
 from arcface_api.api.openapi import BATCH_ERRORS, EMBED_ERRORS
 from arcface_api.api.problems import STATUS_BY_ERROR
 from pictures import picture_bytes, png_announcing
@@ -280,7 +280,7 @@ def test_vector_that_is_not_finite_or_zero_is_never_a_body(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
 def test_model_that_fails_on_every_face_is_refused_at_start(
-    make_app: Callable[..., FastAPI], tmp_path: Path, value: float
+    make_app: Callable[..., DirectApp], tmp_path: Path, value: float
 ) -> None:
     onnx.save(linear_model(112, 512, gain=0.0, bias=np.full(512, value, np.float32)), tmp_path / "broken.onnx")
     with pytest.raises(errors.ModelFailed, match="not finite, or zero, for a batch of 1"):

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from arcface_api import __version__
 from arcface_api.api.app import open_embedder
+from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.arrays import Crop, Features
 from arcface_api.cpus import available_cpus
@@ -200,11 +200,11 @@ def test_documents_need_no_internet(service: Service) -> None:
     assert service.get("/").status_code == 307
 
 
-def test_every_operation_is_documented(make_app: Callable[..., FastAPI], tiny_recogniser: Path) -> None:
+def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_recogniser: Path) -> None:
     app = make_app(tiny_recogniser)
-    paths = app.openapi()["paths"]
+    paths = app.framework.openapi()["paths"]
     assert set(paths) == {"/embed", "/embed/batch", "/health", "/livez", "/readyz", "/info"}
-    for route in app.routes:
+    for route in app.framework.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             assert route.summary
             assert route.description

@@ -17,7 +17,6 @@ import click
 from pydantic.fields import FieldInfo
 
 from arcface_api import __version__, packs
-from arcface_api.api.answers import InfoAnswer
 from arcface_api.errors import ArcFaceError, PackNotFound, SettingInvalid
 from arcface_api.packs import InstalledPack, PackLocations
 from arcface_api.progress import BarProgress, LoggedProgress
@@ -92,7 +91,7 @@ def serve(**options: object) -> None:
     listener = _bind(settings.host, settings.port)
     pack = _find_pack(settings)
     app = create_app(pack, settings)
-    about: InfoAnswer = app.state.info
+    about = app.info
     _log.info(
         "Serving %s: model %s on %s (%s, %d threads), fingerprint %s.",
         about.pack,

@@ -1,6 +1,6 @@
 """Builds every object of the running service and joins them; nobody else does.
 
-Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ FastAPI
+Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
 """
 
 from collections.abc import AsyncIterator
@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from platformdirs import user_cache_dir
 
 from arcface_api import __version__
 from arcface_api.api import problems
 from arcface_api.api.answers import FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo
+from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.api.routes import build_router
 from arcface_api.api.upload import UploadLimits
@@ -39,7 +41,7 @@ Two embeddings may be compared only if `X-Model-Fingerprint` was equal.
 """
 
 
-def create_app(pack: InstalledPack, settings: Settings) -> FastAPI:
+def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     """The service for one pack: models loaded and run once, ready to answer.
 
     Raises:
@@ -66,11 +68,16 @@ def create_app(pack: InstalledPack, settings: Settings) -> FastAPI:
         lifespan=lifespan,
         swagger_ui_parameters={"displayRequestDuration": True},
     )
-    app.state.info = info
     problems.install(app)
     uploads = UploadLimits(settings.max_image_bytes, settings.max_batch_files, settings.max_batch_bytes)
-    app.include_router(build_router(embedder, Health(embedder), info, uploads, settings.request_timeout_seconds))
-    return app
+    router = build_router(embedder, Health(embedder), info, uploads, settings.request_timeout_seconds)
+    app.include_router(router)
+    handlers = {
+        ("POST", route.path): problems.answering(route.endpoint)
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.methods == {"POST"}
+    }
+    return DirectApp(app, handlers, info)
 
 
 def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], settings: Settings) -> Embedder:

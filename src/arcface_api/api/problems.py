@@ -22,6 +22,8 @@ from arcface_api.errors import ArcFaceError
 
 MEDIA_TYPE = "application/problem+json"
 
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
 STATUS_BY_ERROR: dict[type[ArcFaceError], HTTPStatus] = {
     errors.UploadStalled: HTTPStatus.REQUEST_TIMEOUT,
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -88,48 +90,41 @@ def problem_of(error: ArcFaceError) -> Problem:
     return Problem(status, error.code, str(error))
 
 
-class ProblemRoute(APIRoute):
-    """A route whose defects become problems here.
+def answering(handler: Handler) -> Handler:
+    """The handler, with every error that it can meet told as a problem.
 
     Left to the server, an unexpected exception also closes the connection, and the caller's next request on it fails.
     """
 
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except HTTPException:
+            raise
+        except ArcFaceError as error:
+            return _told(error)
+        except ClientDisconnect:
+            return Response(status_code=HTTPStatus.BAD_REQUEST)  # for the access log: nobody is there to read it
+        except asyncio.CancelledError:  # only the end of the grace period cancels a request
+            closing = errors.ServiceClosing("The service was shut down before it could answer. Send it again.")
+            return problem_of(closing).response({"Connection": "close", "Retry-After": "1"})
+        except Exception:  # noqa: BLE001  # any defect: it is logged, and the caller is told
+            _log.exception("A defect in %s %s:", request.method, request.url.path)
+            return _internal_error().response()
+
+    return guarded
+
+
+class ProblemRoute(APIRoute):
+    """A route whose errors become problems."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler, guarded."""
-        handler = super().get_route_handler()
-
-        async def guarded(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except (ArcFaceError, HTTPException, ClientDisconnect):
-                raise
-            except asyncio.CancelledError:  # only the end of the grace period cancels a request
-                closing = errors.ServiceClosing("The service was shut down before it could answer. Send it again.")
-                return problem_of(closing).response({"Connection": "close", "Retry-After": "1"})
-            except Exception:  # noqa: BLE001  # any defect: it is logged, and the caller is told
-                _log.exception("A defect in %s %s:", request.method, request.url.path)
-                return _internal_error().response()
-
-        return guarded
+        return answering(super().get_route_handler())
 
 
 def install(app: FastAPI) -> None:
-    """Make every error that `app` raises on purpose a problem; `ProblemRoute` sees to the others."""
-
-    async def on_arcface_error(_: Request, error: Exception) -> Response:
-        assert isinstance(error, ArcFaceError)  # noqa: S101  # it is registered for this class
-        problem = problem_of(error)
-        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == _INTERNAL_ERROR)
-        headers: dict[str, str] = {}
-        if isinstance(error, errors.QueueFull):
-            headers["Retry-After"] = str(error.retry_after_seconds)
-        if isinstance(error, errors.UploadStalled):
-            headers["Connection"] = "close"  # the rest of its body must not be read as a request
-        return problem.response(headers)
-
-    async def on_disconnect(_: Request, __: Exception) -> Response:
-        return Response(status_code=HTTPStatus.BAD_REQUEST)  # for the access log: nobody is there to read it
+    """Make what the router itself refuses a problem; `answering` sees to everything behind it."""
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  # it is registered for this class
@@ -139,9 +134,19 @@ def install(app: FastAPI) -> None:
         detail = sentence.format(method=request.method, path=request.url.path, allowed=headers.get("Allow", ""))
         return Problem(status, code, detail).response(headers)
 
-    app.add_exception_handler(ArcFaceError, on_arcface_error)
     app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(ClientDisconnect, on_disconnect)
+
+
+def _told(error: ArcFaceError) -> Response:
+    problem = problem_of(error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == _INTERNAL_ERROR)
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.QueueFull):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, errors.UploadStalled):
+        headers["Connection"] = "close"  # the rest of its body must not be read as a request
+    return problem.response(headers)
 
 
 def openapi_responses(raised: Iterable[type[ArcFaceError]]) -> dict[int | str, dict[str, Any]]:
