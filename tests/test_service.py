@@ -204,4 +204,4 @@ def test_every_operation_is_documented(make_app: Callable[..., FastAPI], tiny_re
             assert route.summary
             assert route.description
     parameters = {parameter["name"] for parameter in paths["/embed"]["post"]["parameters"]}
-    assert parameters == {"include_attributes", "normalize", "encoding", "X-Request-Timeout"}
+    assert parameters == {"include_attributes", "normalize", "encoding", "resize", "X-Request-Timeout"}
