@@ -96,13 +96,15 @@ def test_reduced_channels_are_in_rgb_order() -> None:
     assert np.abs(reduced.astype(int) - (250, 20, 10)).max() <= 2
 
 
+@pytest.mark.parametrize("divisor", [2, 4, 8])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_reduced_picture_is_turned_upright_by_exif(orientation: int) -> None:
+def test_reduced_picture_is_turned_upright_by_exif(orientation: int, divisor: int) -> None:
     exif = Pillow.Exif()
     exif[0x0112] = orientation
-    content = picture_bytes("JPEG", (1800, 1100), exif=exif)
-    reduced = decode(content, ANY_SIZE, 224)
-    assert reduced.shape == ((275, 450, 3) if orientation < 5 else (450, 275, 3))
+    content = picture_bytes("JPEG", (1600, 800), exif=exif)
+    reduced = decode(content, ANY_SIZE, 800 // divisor)
+    width, height = (1600, 800) if orientation < 5 else (800, 1600)
+    assert reduced.shape == (height // divisor, width // divisor, 3)
     assert np.abs(reduced - shrunk(decode(content, ANY_SIZE), reduced)).mean() < 1
 
 
@@ -138,11 +140,11 @@ def textured(width: int, height: int) -> bytes:
     return content.getvalue()
 
 
-def as_png(content: bytes) -> bytes:
+def as_png(content: bytes, flag: int = cv2.IMREAD_COLOR) -> bytes:
     """The pixels that OpenCV decodes, in a file that is never reduced."""
-    written, png = cv2.imencode(".png", decoded_by_opencv(content))
-    assert written
-    return png.tobytes()
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    assert picture is not None
+    return cv2.imencode(".png", picture)[1].tobytes()
 
 
 def cosine(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -157,6 +159,23 @@ def test_exact_gives_the_vector_of_all_pixels_and_auto_one_close_to_it(service: 
     assert auto["embedding"] != exact["embedding"]
     assert cosine(auto, exact) > 0.999
     assert embed(service, content) == auto
+
+
+@pytest.mark.parametrize(
+    ("pack", "side", "flag"),
+    [
+        ("tiny_recogniser", 2 * 112 * 8, cv2.IMREAD_REDUCED_COLOR_8),
+        ("tiny_recogniser", 2 * 112 * 8 - 1, cv2.IMREAD_REDUCED_COLOR_4),
+        ("tiny_pack", 2 * 128 * 8, cv2.IMREAD_REDUCED_COLOR_8),
+        ("tiny_pack", 2 * 128 * 8 - 1, cv2.IMREAD_REDUCED_COLOR_4),
+    ],
+)
+def test_auto_keeps_twice_the_side_that_the_loaded_models_see(
+    run_service: Callable[..., Service], request: pytest.FixtureRequest, pack: str, side: int, flag: int
+) -> None:
+    """The recogniser sees 112 pixels; the landmark model 192, of which a margin takes a third."""
+    service, content = run_service(request.getfixturevalue(pack)), textured(side, side)
+    assert embed(service, content)["embedding"] == embed(service, as_png(content, flag))["embedding"]
 
 
 def test_jpeg_up_to_a_million_pixels_is_exact_whatever_is_asked(service: Service) -> None:
