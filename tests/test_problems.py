@@ -161,8 +161,9 @@ def test_pixel_limit_is_a_setting(run_service: Callable[..., Service], tiny_reco
     [
         ({"normalize": "maybe"}, "normalize=maybe is not allowed. Allowed are true, false, 1, 0, yes, no, on, off."),
         ({"encoding": "hex"}, "encoding=hex is not allowed. Allowed are float, base64."),
+        ({"resize": "stretch"}, "resize=stretch is not allowed. Allowed are auto, exact."),
         ([("normalize", "true"), ("normalize", "false")], "more than once"),
-        ({"align": "auto"}, "Allowed are include_attributes, normalize, encoding."),
+        ({"align": "auto"}, "Allowed are include_attributes, normalize, encoding, resize."),
     ],
 )
 def test_wrong_parameters_are_explained(service: Service, params: Any, sentence: str) -> None:

@@ -209,4 +209,4 @@ def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_
             assert route.summary
             assert route.description
     parameters = {parameter["name"] for parameter in paths["/embed"]["post"]["parameters"]}
-    assert parameters == {"include_attributes", "normalize", "encoding", "X-Request-Timeout"}
+    assert parameters == {"include_attributes", "normalize", "encoding", "resize", "X-Request-Timeout"}

@@ -34,11 +34,14 @@ from arcface_api.errors import (
     ServiceClosing,
 )
 from arcface_api.head_pose import HeadPose
-from arcface_api.image import ImageLimits, decode, stretch
+from arcface_api.image import OVERSAMPLING, ImageLimits, Resize, decode, stretch
 from arcface_api.session import Session
 
-PREPROCESSING_VERSION = 1
-"""Raised with every change that can change a vector: decoding, resizing, normalising."""
+PREPROCESSING_VERSION = 2
+"""Raised with every change that can change a vector: decoding, resizing, normalising.
+
+2: a JPEG of more than a million pixels is decoded at a fraction of its size, unless `resize=exact` is asked for.
+"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class EmbedOptions:
     include_attributes: bool = False
     normalize: bool = False
     """Divide the embedding by its norm."""
+    resize: Resize = Resize.AUTO
     deadline: float = math.inf
     """On `time.monotonic`'s clock, in seconds: what cannot be served by then is dropped before it costs the model."""
 
@@ -161,6 +165,7 @@ class Embedder:
         self._inside = 0
         self._is_closing = False
         self._became_empty = asyncio.Event()
+        self._least_side = _least_side(recogniser, attribute_models)
         self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
@@ -297,7 +302,7 @@ class Embedder:
         started = time.monotonic()
         if started > options.deadline:
             raise DeadlineExceeded.told()
-        image = decode(content, self.limits.image)
+        image = decode(content, self.limits.image, self._least_side if options.resize is Resize.AUTO else None)
         spec, models = self.recogniser.spec, self.attribute_models
         crop = stretch(image, spec.height, spec.width)
         faces: _AttributeCrops | None = None
@@ -324,6 +329,18 @@ async def _tell_attributes(
     landmarks = pose.landmarks_in_picture(row.row, queues.landmark_size, faces.transform)
     attributes = Attributes(age_and_gender.age_gender(scores.row), pose.head_pose(landmarks))
     return attributes, (time.monotonic() - started) * 1000
+
+
+def _least_side(recogniser: Recogniser, attribute_models: AttributeModels | None) -> int:
+    """The least side, in pixels, that a reduced picture must keep for every loaded model.
+
+    Also for those that a request does not ask for: else `include_attributes` would change the embedding.
+    """
+    sides: list[float] = [recogniser.spec.height, recogniser.spec.width]
+    if attribute_models is not None:
+        models = (attribute_models.age_gender, attribute_models.landmarks_3d)
+        sides += [model.spec.height / age_and_gender.BOX_MARGIN for model in models]
+    return math.ceil(OVERSAMPLING * max(sides))
 
 
 def _batcher(model: Model, name: str, capacity: int) -> Batcher[Crop, Embedding]:

@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from fastapi import Request
 
 from arcface_api.embedder import EmbedOptions
 from arcface_api.errors import NotAcceptable, ParameterInvalid, ParametersConflict
+from arcface_api.image import EXACT_UP_TO_PIXELS, Resize
 from arcface_api.wire import REQUEST_TIMEOUT_HEADER, Encoding, MediaType
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False, "on": True, "off": False}
@@ -35,13 +37,22 @@ def _boolean(description: str) -> _Option:
     return _Option(_BOOLEANS, {"type": "boolean", "default": False}, description)
 
 
+def _choice(default: StrEnum, description: str) -> _Option:
+    values = {member.value: member for member in type(default)}
+    return _Option(values, {"type": "string", "enum": list(values), "default": default.value}, description)
+
+
 _OPTIONS: dict[str, _Option] = {
     "include_attributes": _boolean("Also tell age, gender and head pose."),
     "normalize": _boolean("Divide the embedding by its norm, so that a dot product is the cosine similarity."),
-    "encoding": _Option(
-        {encoding.value: encoding for encoding in Encoding},
-        {"type": "string", "enum": [encoding.value for encoding in Encoding], "default": Encoding.FLOAT.value},
+    "encoding": _choice(
+        Encoding.FLOAT,
         "How the embedding stands in a JSON answer: a list of numbers, or Base64 of little-endian float32.",
+    ),
+    "resize": _choice(
+        Resize.AUTO,
+        f"Whether a JPEG of more than {EXACT_UP_TO_PIXELS:,} pixels may be decoded at a fraction of its size (`auto`):"
+        " faster, with a slightly different vector. `exact` gives the reference's vector for every size.",
     ),
 }
 

@@ -1,4 +1,8 @@
-"""Bytes to an upright RGB picture, within limits that are checked before decoding."""
+"""Bytes to an upright RGB picture, within limits that are checked before decoding.
+
+A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling): of each 8x8 block libjpeg then computes only
+4x4, 2x2 or one pixel, which takes less time and memory (docs/adr/0003).
+"""
 
 from dataclasses import dataclass
 
@@ -22,6 +26,17 @@ JPEG_END = b"\xff\xd9"
 """The marker that ends a JPEG. Source: ITU-T T.81, table B.1."""
 
 
+EXACT_UP_TO_PIXELS = 1_000_000
+"""Width x height up to which a JPEG is never reduced: detectors' crops are below, and their vectors must not change."""
+
+# Strongest first.
+_REDUCTIONS = (
+    (8, cv2.IMREAD_REDUCED_COLOR_8),
+    (4, cv2.IMREAD_REDUCED_COLOR_4),
+    (2, cv2.IMREAD_REDUCED_COLOR_2),
+)
+
+
 @dataclass(frozen=True)
 class ImageLimits:
     """What an image may measure."""
@@ -30,7 +45,7 @@ class ImageLimits:
     """Width x height."""
 
 
-def decode(content: bytes, limits: ImageLimits) -> Image:
+def decode(content: bytes, limits: ImageLimits, least_side: int | None = None) -> Image:
     """Decode a JPEG, PNG or WebP file to an upright RGB picture.
 
     The result is what OpenCV's `IMREAD_COLOR` gives, in RGB order: EXIF orientation applied, grayscale, palette and
@@ -39,9 +54,11 @@ def decode(content: bytes, limits: ImageLimits) -> Image:
     Args:
         content: The file's bytes.
         limits: Checked against the header, before anything is decoded.
+        least_side: Pixels. A JPEG of more than `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 as long as neither of
+            its sides becomes shorter than this. None: every picture keeps its size.
 
     Returns:
-        (h, w, 3) uint8, RGB.
+        (h, w, 3) uint8, RGB; a reduced picture has 1/n of the file's sides, rounded up.
 
     Raises:
         ImageEmpty, ImageFormatUnsupported: As `read_header`.
@@ -53,13 +70,24 @@ def decode(content: bytes, limits: ImageLimits) -> Image:
     # A partial download can be padded to its full length, and then decodes to a picture that is grey below.
     if header.format is ImageFormat.JPEG and content.rfind(JPEG_END) < header.data_offset:
         raise _damaged(header)
+    reduction = None if least_side is None else _reduction(header, least_side)
     try:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), reduction or cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise _damaged(header) from error
     if picture is None:
         raise _damaged(header)
+    if reduction is not None:  # OpenCV has reduced flags for BGR only
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
     return picture  # type: ignore[return-value]  # OpenCV's stub cannot know that IMREAD_COLOR gives uint8
+
+
+def _reduction(header: Header, least_side: int) -> int | None:
+    """OpenCV's flag for the strongest reduction that is allowed; None where none is."""
+    if header.format is not ImageFormat.JPEG or header.width * header.height <= EXACT_UP_TO_PIXELS:
+        return None
+    shorter = min(header.width, header.height)  # so EXIF, which may swap them, changes nothing
+    return next((flag for divisor, flag in _REDUCTIONS if shorter >= least_side * divisor), None)
 
 
 def _check_size(header: Header, limits: ImageLimits) -> None:

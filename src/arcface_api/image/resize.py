@@ -1,8 +1,22 @@
 """From a picture of any size to the crop that a model wants."""
 
+from enum import StrEnum
+
 import cv2
 
 from arcface_api.arrays import Crop, Image
+
+OVERSAMPLING = 2
+"""A reduced picture keeps at least so many pixels, along each side, for one of the crop."""
+
+
+class Resize(StrEnum):
+    """What may happen to a large picture before it is stretched."""
+
+    AUTO = "auto"
+    """A large JPEG may be decoded at a fraction of its size."""
+    EXACT = "exact"
+    """Every picture is decoded at its full size."""
 
 
 def stretch(image: Image, height: int, width: int) -> Crop:
