@@ -3,6 +3,7 @@
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ FastAPI
 """
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -74,7 +75,7 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
     """
     check_installation()
     choice = choose_provider(settings.device)
-    cpus = available_cpus()
+    cpus = max(1, available_cpus() // settings.workers)
     sizes = _batch_sizes(settings.max_batch or (CPU_MAX_BATCH if choice.provider == CPU_PROVIDER else GPU_MAX_BATCH))
 
     def load(role: Role) -> Model:
@@ -90,8 +91,14 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
     return Embedder(
         Recogniser(loaded.session, loaded.spec, pack.manifest.model, recogniser.file.output_dim, recogniser.sha256),
         attribute_models,
-        Limits(ImageLimits(settings.max_image_pixels), settings.queue_capacity, settings.decode_threads or cpus),
+        Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
     )
+
+
+def _capacity(settings: Settings) -> int:
+    """This worker's part of the service's capacity; a batch request that one worker alone would take still fits."""
+    whole = settings.queue_capacity
+    return max(math.ceil(whole / settings.workers), min(whole, settings.max_batch_files))
 
 
 def _batch_sizes(largest: int) -> tuple[int, ...]:
@@ -131,6 +138,7 @@ def _describe(
         ),
         provider=recogniser.session.provider,
         precision=recogniser.session.precision,
+        workers=settings.workers,
         threads=recogniser.session.threads,
         batch_sizes=list(recogniser.session.batch_sizes),
         limits=LimitsInfo.model_validate(settings.model_dump(include=set(LimitsInfo.model_fields))),
