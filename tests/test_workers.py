@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,6 +93,8 @@ class Command:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(PATIENCE_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what a failed test has left over
         self._reader.join()
 
 
@@ -112,14 +114,47 @@ def run() -> Iterator[Run]:
         yield run
 
 
+class SlowPack:
+    """A pack whose worker waits while it loads: the record of its hashes is a pipe, which is written when told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._model = folder / "model.onnx"
+        self._record = folder / "pack.lock.toml"
+        onnx.save(linear_model(112, 512), self._model)
+        os.mkfifo(self._record)
+        self._pipe: int | None = None
+
+    def loading_worker(self, command: Command) -> int:
+        """Wait for the first worker to come to the pipe; gives its process."""
+        self._pipe = until(self._opened)
+        (worker,) = filter(is_worker, descendants(command.process.pid))
+        return worker
+
+    def _opened(self) -> int | None:
+        with suppress(OSError):  # nobody waits at the other end yet
+            return os.open(self._record, os.O_WRONLY | os.O_NONBLOCK)
+        return None
+
+    def let_in(self) -> None:
+        """Have the waiting worker go on."""
+        assert self._pipe is not None
+        content = self._model.read_bytes()
+        record = f"size_bytes = {len(content)}\nsha256 = '{hashlib.sha256(content).hexdigest()}'"
+        os.write(self._pipe, f"[files.'{self._model.name}']\n{record}\n".encode())
+        self.close()
+
+    def close(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
 @pytest.fixture
-def pack_that_waits(tmp_path: Path) -> Path:
-    """A pack whose worker waits while it loads: the record of its hashes is a pipe that nobody writes to."""
-    folder = tmp_path / "slow"
-    folder.mkdir()
-    onnx.save(linear_model(112, 512), folder / "model.onnx")
-    os.mkfifo(folder / "pack.lock.toml")
-    return folder
+def slow_pack(tmp_path: Path) -> Iterator[SlowPack]:
+    (tmp_path / "slow").mkdir()
+    with closing(SlowPack(tmp_path / "slow")) as pack:
+        yield pack
 
 
 def is_running(pid: int) -> bool:
@@ -143,24 +178,11 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def loading_worker(command: Command) -> int:
-    """The first worker, as soon as there is one."""
-    return until(lambda: next(filter(is_worker, descendants(command.process.pid)), None))
-
-
 def is_worker(pid: int) -> bool:
     try:
         return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def opened_pipe(pack: Path) -> int | None:
-    """The pipe in the pack, opened for writing; None while nobody waits at its other end."""
-    try:
-        return os.open(pack / "pack.lock.toml", os.O_WRONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
 
 
 # ── serving ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,7 +234,7 @@ def test_threads_that_are_given_are_those_of_each_worker(
 @pytest.mark.parametrize("told", ["by SIGTERM", "by Ctrl-C, twice"])
 def test_told_to_stop_every_worker_answers_what_is_in_flight(run: Run, tiny_recogniser: Path, told: str) -> None:
     """Uploads that are half done in both workers: each is read to its end and answered."""
-    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log")
+    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log", "--shutdown-grace-seconds", "60")
     pids, port = command.serving(), command.port
     head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(PICTURE)}\r\n"
     half = len(PICTURE) // 2
@@ -243,10 +265,13 @@ def test_told_to_stop_every_worker_answers_what_is_in_flight(run: Run, tiny_reco
     assert "A new one starts" not in log
 
 
-def test_told_to_stop_while_workers_load_is_no_failure(run: Run, pack_that_waits: Path) -> None:
-    command = run("--workers", "2", "--pack", pack_that_waits)
-    worker = loading_worker(command)
-    command.process.terminate()
+@pytest.mark.parametrize("tell", [os.kill, os.killpg], ids=["the parent", "everybody"])
+def test_told_to_stop_while_workers_load_is_no_failure(
+    run: Run, slow_pack: SlowPack, tell: Callable[[int, int], None]
+) -> None:
+    command = run("--workers", "2", "--pack", slow_pack.folder)
+    worker = slow_pack.loading_worker(command)
+    tell(command.process.pid, signal.SIGTERM)
     assert "Traceback" not in command.end()
     assert command.process.returncode == 0
     assert not is_running(worker)
@@ -254,13 +279,13 @@ def test_told_to_stop_while_workers_load_is_no_failure(run: Run, pack_that_waits
 
 @pytest.mark.parametrize("when", ["serving", "loading"])
 def test_workers_do_not_outlive_a_parent_that_was_killed(
-    run: Run, tiny_recogniser: Path, pack_that_waits: Path, when: str
+    run: Run, tiny_recogniser: Path, slow_pack: SlowPack, when: str
 ) -> None:
-    command = run("--workers", "2", "--pack", tiny_recogniser if when == "serving" else pack_that_waits)
+    command = run("--workers", "2", "--pack", tiny_recogniser if when == "serving" else slow_pack.folder)
     if when == "serving":
         command.serving()
     else:
-        loading_worker(command)
+        slow_pack.loading_worker(command)
     family = descendants(command.process.pid)
     command.process.kill()
     until(lambda: not any(map(is_running, family)))
@@ -321,9 +346,9 @@ def test_model_that_cannot_be_loaded_is_told_once_and_is_status_1(run: Run, tmp_
     assert "Listening" not in log
 
 
-def test_worker_killed_while_it_loads_is_told_and_is_status_1(run: Run, pack_that_waits: Path) -> None:
-    command = run("--workers", "2", "--pack", pack_that_waits)
-    worker = loading_worker(command)
+def test_worker_killed_while_it_loads_is_told_and_is_status_1(run: Run, slow_pack: SlowPack) -> None:
+    command = run("--workers", "2", "--pack", slow_pack.folder)
+    worker = slow_pack.loading_worker(command)
     os.kill(worker, signal.SIGKILL)
     log = command.end()
     assert command.process.returncode == 1
@@ -332,22 +357,19 @@ def test_worker_killed_while_it_loads_is_told_and_is_status_1(run: Run, pack_tha
     assert "Traceback" not in log
 
 
-def test_port_is_held_from_the_start_and_opened_when_a_worker_can_embed(run: Run, pack_that_waits: Path) -> None:
+def test_port_is_held_from_the_start_and_opened_when_a_worker_can_embed(run: Run, slow_pack: SlowPack) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = run("--workers", "2", "--pack", pack_that_waits, "--port", str(port))
-    pipe = until(lambda: opened_pipe(pack_that_waits))
+    command = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
+    slow_pack.loading_worker(command)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
-    another = run("--workers", "2", "--pack", pack_that_waits, "--port", str(port))
+    another = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
     assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use." in another.end()
     assert another.process.returncode == 2
     assert len(list(filter(is_worker, descendants(command.process.pid)))) == 1, "the first worker starts alone"
-    model = (pack_that_waits / "model.onnx").read_bytes()
-    record = f"size_bytes = {len(model)}\nsha256 = '{hashlib.sha256(model).hexdigest()}'"
-    os.write(pipe, f"[files.'model.onnx']\n{record}\n".encode())
-    os.close(pipe)
+    slow_pack.let_in()
     assert command.port == port
     assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
-    third = run("--workers", "2", "--pack", pack_that_waits, "--port", str(port))
+    third = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
     assert "Address already in use" in third.end()
