@@ -7,7 +7,6 @@ made from `Settings`, so that a setting is described once.
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import Any
 import click
 from pydantic.fields import FieldInfo
 
-from arcface_api import __version__, packs
+from arcface_api import __version__, packs, serving
 from arcface_api.errors import ArcFaceError, PackNotFound, SettingInvalid
 from arcface_api.packs import InstalledPack, PackLocations
 from arcface_api.progress import BarProgress, LoggedProgress
+from arcface_api.serving import port
+from arcface_api.serving.logs import log_to_stderr
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings, misspelt_variables, read_settings
-
-BACKLOG = 2048
-"""Connections that may wait to be accepted; uvicorn's default."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,88 +71,14 @@ def settings_options(*names: str) -> Callable[[Any], Any]:
 @settings_options()
 def serve(**options: object) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are answered first."""
-    # Here and not above: they take a second and a half, which every other command would pay.
-    import uvicorn  # noqa: PLC0415
-
-    from arcface_api.api.app import create_app  # noqa: PLC0415
-    from arcface_api.api.protocol import HttpProtocol  # noqa: PLC0415
-
     settings = read_settings(**options)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_stderr(settings)
     for variable, meant in misspelt_variables(os.environ).items():
         _log.warning("%s is not a setting and has no effect; was %s meant?", variable, meant)
     # As a container's first process it would ignore SIGTERM while it downloads or loads.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listener = _bind(settings.host, settings.port)
-    pack = _find_pack(settings)
-    app = create_app(pack, settings)
-    about = app.info
-    _log.info(
-        "Serving %s: model %s on %s (%s, %d threads), fingerprint %s.",
-        about.pack,
-        about.model,
-        about.provider,
-        about.precision,
-        about.threads,
-        about.fingerprint,
-    )
-    host, port = listener.getsockname()[:2]
-    config = uvicorn.Config(
-        app,
-        loop="uvloop" if sys.platform != "win32" else "auto",
-        http=HttpProtocol,
-        ws="none",
-        log_config=None,
-        access_log=settings.access_log,
-        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
-    # uvicorn raises the signal that stopped it once more when all is done: being told to stop is no failure. Before it
-    # has handlers of its own, the signal must not be lost either.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    _listen(listener)
-    _log.info("Listening on http://%s:%s, API at /docs.", f"[{host}]" if ":" in host else host, port)
-    server.run(sockets=[listener])
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Take the port before anything slow happens, so that a taken one is told at once; callers still find it closed."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except socket.gaierror as error:
-        listener.close()
-        raise SettingInvalid(
-            f"Cannot listen on {host}: this machine has no such address. Give --host or ARCFACE_HOST one that it has:"
-            " 127.0.0.1 for itself alone, 0.0.0.0 for every network it is in."
-        ) from error
-    except OSError as error:
-        listener.close()
-        raise _cannot_listen(host, port, error) from error
-    return listener
-
-
-def _listen(listener: socket.socket) -> None:
-    """Open the port. Another process may have bound and opened it since `_bind`, which SO_REUSEADDR allows."""
-    host, port = listener.getsockname()[:2]
-    try:
-        listener.listen(BACKLOG)
-    except OSError as error:
-        raise _cannot_listen(host, port, error) from error
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> SettingInvalid:
-    return SettingInvalid(
-        f"Cannot listen on {host} port {port}: {error.strerror or error}. Another program may have the port; choose"
-        " another with --port or ARCFACE_PORT, or another address with --host or ARCFACE_HOST."
-    )
+    listener = port.take(settings.host, settings.port)
+    serving.serve(_find_pack(settings), settings, listener)
 
 
 def _find_pack(settings: Settings) -> InstalledPack:

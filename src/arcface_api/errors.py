@@ -23,6 +23,7 @@
     ├── DeadlineExceeded              it could not be served within the time that was given
     ├── ServiceClosing                the service is shutting down
     ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
+    ├── WorkerEnded                   one of several processes ended before it could serve
     ├── SettingInvalid                a command line option or ARCFACE_… variable is wrong
     └── PackError                     the person who runs the service can mend it
         ├── PackNotFound              no such pack in any of the places looked in
@@ -205,6 +206,12 @@ class RuntimeUnfit(ArcFaceError):
     """This machine or installation cannot run what was asked for."""
 
     code = "runtime_unfit"
+
+
+class WorkerEnded(ArcFaceError):
+    """A worker process ended before it could serve, and could not say why."""
+
+    code = "worker_ended"
 
 
 class SettingInvalid(ArcFaceError):

@@ -55,17 +55,23 @@ class Settings(BaseSettings):
         default=None,
         description="Folder for compiled models, which make the next start faster. Default: in the user's cache.",
     )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that serve the port, each with models of its own. See docs/operations.md for when.",
+    )
     threads: int | None = Field(
         default=None,
         ge=1,
         le=1024,
-        description="Threads of one inference. Default: the CPUs that affinity and cgroup quota leave to this process.",
+        description="Threads of one inference. Default: the CPUs that affinity and cgroup quota leave, per worker.",
     )
     decode_threads: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="Threads that decode images. Default: as many as the CPUs left to this process.",
+        description="Threads that decode images, in each worker. Default: its CPUs, as for one inference.",
     )
     max_image_bytes: int = Field(
         default=20 * 1024 * 1024,
@@ -84,7 +90,10 @@ class Settings(BaseSettings):
     queue_capacity: int = Field(
         default=256,
         ge=1,
-        description="Pictures that may be inside the service at once; the next one gets 429 with Retry-After.",
+        description=(
+            "Pictures that may be inside the service at once; the next one gets 429 with Retry-After. Workers share it"
+            " equally, but each takes at least one full batch request."
+        ),
     )
     max_batch_files: int = Field(
         default=64, ge=1, description="Most pictures in one `POST /embed/batch`; more get 413."

@@ -1,6 +1,7 @@
 """Promises of `session/cache.py`: what is read is what was written, or nothing."""
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,29 @@ def test_nothing_is_kept_where_nothing_can_be(tmp_path: Path, caplog: pytest.Log
     assert "Nothing is kept for the next start, which will take longer" in caplog.text
     assert blocked.read("model") is None
     blocked.drop("model")
+
+
+def test_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    entered: list[int] = []
+    cache = Cache(tmp_path / "folder")
+    with cache.exclusive():
+        other = threading.Thread(target=lambda: _enter(Cache(tmp_path / "folder"), entered))
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        assert not entered
+    other.join(30)
+    assert entered
+    with Cache(None).exclusive():
+        pass
+    (tmp_path / "file").write_bytes(b"")
+    with Cache(tmp_path / "file" / "below").exclusive():
+        pass
+
+
+def _enter(cache: Cache, entered: list[int]) -> None:
+    with cache.exclusive():
+        entered.append(1)
 
 
 def test_dropped_entry_is_gone(tmp_path: Path) -> None:

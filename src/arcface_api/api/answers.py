@@ -128,7 +128,7 @@ class LimitsInfo(BaseModel):
     max_image_pixels: int
     max_batch_files: int
     max_batch_bytes: int
-    queue_capacity: int
+    queue_capacity: int = Field(description="Of the whole service, all workers together.")
     request_timeout_seconds: float
 
 
@@ -147,7 +147,8 @@ class InfoAnswer(BaseModel):
     input: InputInfo
     provider: str
     precision: str
-    threads: int
+    workers: int = Field(description="Processes that serve the port. The other figures hold for each of them.")
+    threads: int = Field(description="Of one inference.")
     batch_sizes: list[int]
     self_test_cosine: float
     reason: str | None = Field(description="Why a faster choice was not taken.")

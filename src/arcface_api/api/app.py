@@ -3,6 +3,7 @@
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
 """
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,7 +88,7 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
         ModelFailed, RuntimeUnfit: As `create_app`.
     """
     check_installation()
-    cpus = available_cpus()
+    cpus = max(1, available_cpus() // settings.workers)
     threads = settings.threads or cpus
     cache = Cache(settings.cache_dir or Path(user_cache_dir("arcface-api")) / "compiled")
 
@@ -121,8 +122,14 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
             chosen.reason,
         ),
         attribute_models,
-        Limits(ImageLimits(settings.max_image_pixels), settings.queue_capacity, settings.decode_threads or cpus),
+        Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
     )
+
+
+def _capacity(settings: Settings) -> int:
+    """This worker's part of the service's capacity; a batch request that one worker alone would take still fits."""
+    whole = settings.queue_capacity
+    return max(math.ceil(whole / settings.workers), min(whole, settings.max_batch_files))
 
 
 def _describe(
@@ -157,6 +164,7 @@ def _describe(
         ),
         provider=recogniser.session.provider,
         precision=recogniser.session.precision,
+        workers=settings.workers,
         threads=recogniser.session.threads,
         batch_sizes=list(recogniser.session.batch_sizes),
         self_test_cosine=recogniser.self_test_cosine,

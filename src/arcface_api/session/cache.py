@@ -8,10 +8,12 @@ import hashlib
 import logging
 import platform
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from arcface_api.cpus import cpu_flags, cpu_name
@@ -44,6 +46,11 @@ class Cache:
             return None
         return content
 
+    def has(self, *key: object) -> bool:
+        """Whether there is an entry, whole or damaged."""
+        path = self._path(key)
+        return path is not None and path.exists()
+
     def write(self, content: bytes | memoryview, *key: object) -> None:
         """Keep an entry. Where that is not possible, the next start takes longer, and a line in the log says why."""
         path = self._path(key)
@@ -73,6 +80,16 @@ class Cache:
     def subfolder(self, name: str) -> Path | None:
         """A folder for a runtime that keeps files of its own; None where nothing is kept."""
         return None if self._folder is None else self._folder / name
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the folder alone: of several workers that start together one works out what the others then read."""
+        with ExitStack() as held:
+            if self._folder is not None:
+                with suppress(OSError):  # a folder that cannot be written: each for itself
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(FileLock(self._folder / ".lock"))
+            yield
 
     def _path(self, key: tuple[object, ...]) -> Path | None:
         if self._folder is None:

@@ -9,6 +9,7 @@ sentence in `Chosen.reason`. An accelerated session that strays from float32 on 
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from io import BytesIO
@@ -177,18 +178,19 @@ def open_session(model: ModelContent, wish: Wish, cache: Cache) -> Chosen:
     planned = plan(wish.device, wish.precision)
     probes = probe_crops(model.spec.height, model.spec.width)
     key = ("verdict", VERDICT_VERSION, model.sha256, repr(model.spec), wish, planned, *_versions())
-    verdict = _recall(cache, key)
-    if verdict is not None:
-        try:
-            return _Trial(model, wish, cache, probes, verdict.expected).proved(verdict.candidate, verdict.reason)
-        except ArcFaceError as error:  # the machine is not what it was: look at everything again
-            _log.warning("%s is not simply used again: %s", verdict.candidate, error)
-    trial = _Trial(model, wish, cache, probes)
-    candidate, chosen = _choose(trial, planned)
-    if isinstance(chosen.session, OpenVinoSession):
-        chosen.session.keep()
-    _remember(cache, key, _Verdict(candidate, chosen.reason, trial.expected))
-    return chosen
+    with nullcontext() if cache.has(*key) else cache.exclusive():
+        verdict = _recall(cache, key)
+        if verdict is not None:
+            try:
+                return _Trial(model, wish, cache, probes, verdict.expected).proved(verdict.candidate, verdict.reason)
+            except ArcFaceError as error:  # the machine is not what it was: look at everything again
+                _log.warning("%s is not simply used again: %s", verdict.candidate, error)
+        trial = _Trial(model, wish, cache, probes)
+        candidate, chosen = _choose(trial, planned)
+        if isinstance(chosen.session, OpenVinoSession):
+            chosen.session.keep()
+        _remember(cache, key, _Verdict(candidate, chosen.reason, trial.expected))
+        return chosen
 
 
 def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]) -> Session:

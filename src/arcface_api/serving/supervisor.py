@@ -1,0 +1,118 @@
+"""Keeps several workers on one port: starts them, replaces those that die, drains them all when told to stop.
+
+    run ──▶ one `_keep` for each worker: start ──▶ serves ──▶ died ──▶ pause ──▶ start …
+       told to stop, or one that cannot start ──▶ drain
+
+The first worker starts alone: what is wrong is told once and not by each, and what it downloads, records or compiles is
+there for the others.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+
+from arcface_api.errors import ArcFaceError
+from arcface_api.packs import InstalledPack
+from arcface_api.serving import port
+from arcface_api.serving.worker import Worker
+from arcface_api.settings import Settings
+
+STEADY_SECONDS = 60
+"""A worker that has served so long died of something new; one that died sooner may do so again and again."""
+LONGEST_PAUSE_SECONDS = 60
+
+_log = logging.getLogger(__name__)
+
+
+def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_open: Callable[[], None]) -> None:
+    """Serve a pack in `settings.workers` processes until SIGTERM or SIGINT.
+
+    Args:
+        pack: What to serve.
+        settings: Of the whole service.
+        listener: Bound, and never opened: it keeps the port while workers come and go.
+        on_open: Called when the first worker lets callers in.
+
+    Raises:
+        SettingInvalid: As `port.share`.
+        ArcFaceError: A worker could not start, for this reason; the others have been drained.
+    """
+    address = port.share(listener)
+    asyncio.run(_Supervisor(lambda: Worker(pack, settings, address), settings.workers, on_open).supervise())
+
+
+def pause_seconds(short_lives: int) -> int:
+    """How long to wait before the next worker, when so many before it were short-lived: 0, 1, 2, 4, … seconds."""
+    return min((1 << short_lives) >> 1, LONGEST_PAUSE_SECONDS)
+
+
+class _Supervisor:
+    def __init__(self, start: Callable[[], Worker], count: int, on_open: Callable[[], None]) -> None:
+        self._start = start
+        self._count = count
+        self._on_open = on_open
+        self._first_serves = asyncio.Event()
+        self._running: set[Worker] = set()
+        self._serving: set[Worker] = set()
+
+    async def supervise(self) -> None:
+        """Return when told to stop and all is answered; raise what a worker that cannot start has raised."""
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told.set)
+        keepers = [asyncio.create_task(self._keep(is_first=number == 0)) for number in range(self._count)]
+        tasks = [asyncio.create_task(told.wait()), *keepers]
+        try:
+            finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await self._drain()
+        if not told.is_set():  # told to stop, nothing that ends is a failure
+            for keeper in finished:
+                keeper.result()
+
+    async def _keep(self, *, is_first: bool) -> None:
+        """One worker after the other, for ever; raises when there is no use in going on."""
+        if not is_first:
+            await self._first_serves.wait()
+        loop = asyncio.get_running_loop()
+        has_served, short_lives = False, 0
+        while True:
+            worker = self._start()
+            self._running.add(worker)
+            lived_seconds = 0.0
+            try:
+                await worker.opened()
+            except ArcFaceError as error:
+                if not has_served or not self._serving:
+                    raise
+                what_happened = f"Worker {worker.pid} could not start: {error}"
+                await worker.ended()
+            else:
+                has_served, opened = True, loop.time()
+                self._note_serving(worker)
+                what_happened = f"Worker {worker.pid} {await worker.ended()}."
+                lived_seconds = loop.time() - opened
+            self._running.discard(worker)
+            self._serving.discard(worker)
+            short_lives = 0 if lived_seconds >= STEADY_SECONDS else short_lives + 1
+            pause = pause_seconds(short_lives)
+            _log.error("%s A new one starts in %d s; %d serve meanwhile.", what_happened, pause, len(self._serving))
+            await asyncio.sleep(pause)
+
+    def _note_serving(self, worker: Worker) -> None:
+        self._serving.add(worker)
+        if not self._first_serves.is_set():
+            self._first_serves.set()
+            self._on_open()
+        _log.info("%d of %d workers serve.", len(self._serving), self._count)
+
+    async def _drain(self) -> None:
+        for worker in self._running:
+            worker.stop()
+        for worker in self._running:
+            await worker.ended()

@@ -1,0 +1,136 @@
+"""A worker: one process of several on the same port, seen by its parent (`Worker`) and from inside (`_work`).
+
+    Worker() ──spawns──▶ _work ──▶ server.run
+      opened ◀──report, once──┤     None: callers get in; an ArcFaceError: why they cannot
+      ended  ◀──exit status───┘
+
+The parent tells a worker to stop by SIGTERM. The worker tells itself when the parent is gone, however it went.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+
+from arcface_api.errors import ArcFaceError, WorkerEnded
+from arcface_api.packs import InstalledPack
+from arcface_api.serving import port
+from arcface_api.serving.logs import log_to_stderr
+from arcface_api.settings import Settings
+
+HUNG_SECONDS = 10
+"""A worker without a parent that still runs so long after the grace period hangs."""
+
+_SPAWN = multiprocessing.get_context("spawn")
+"""Not fork: ONNX Runtime's and CUDA's threads do not survive it."""
+
+
+class Worker:
+    """A worker process, as its parent sees it. Belongs to one event loop."""
+
+    def __init__(self, pack: InstalledPack, settings: Settings, address: port.Address) -> None:
+        """Start the process.
+
+        Args:
+            pack: What to serve.
+            settings: Of the whole service.
+            address: What `port.share` gave.
+        """
+        self._report, report = _SPAWN.Pipe(duplex=False)
+        # A daemon: should the parent end by a defect, multiprocessing stops it.
+        self._process = _SPAWN.Process(target=_work, args=(pack, settings, address, report), daemon=True)
+        with _interrupts_blocked():
+            self._process.start()
+        report.close()  # or its end would not be seen when the worker dies
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process.pid is not None  # noqa: S101  # it was started
+        return self._process.pid
+
+    async def opened(self) -> None:
+        """Wait until callers get in.
+
+        Raises:
+            ArcFaceError: What the worker raised.
+            WorkerEnded: It ended without a word.
+        """
+        await _readable(self._report.fileno())
+        try:
+            error: ArcFaceError | None = self._report.recv()
+        except EOFError:
+            raise WorkerEnded(await self._obituary()) from None
+        if error is not None:
+            raise error
+
+    async def ended(self) -> str:
+        """Wait until the process is gone; says how it ended."""
+        await _readable(self._process.sentinel)
+        self._process.join()
+        self._report.close()
+        status = self._process.exitcode or 0
+        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+    def stop(self) -> None:
+        """Have it answer what is in flight and end; while it loads, it ends at once."""
+        self._process.terminate()
+
+    async def _obituary(self) -> str:
+        how = await self.ended()
+        if how.endswith("SIGKILL"):
+            advice = "The kernel does that when memory runs out: give the service more memory, or set fewer workers."
+        else:
+            advice = "The log above says why."
+        return f"Worker {self.pid} {how} before it could serve. {advice}"
+
+
+async def _readable(descriptor: int) -> None:
+    loop, is_readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, is_readable.set)
+    try:
+        await is_readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """What is started here never hears SIGINT: Ctrl-C reaches every process of a terminal, and the parent decides."""
+    resource_tracker.ensure_running()  # the first process would start it, and that ends the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# ── inside the worker ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _work(pack: InstalledPack, settings: Settings, address: port.Address, report: Connection) -> None:
+    """The whole life of a worker process."""
+    threading.Thread(target=_end_with_parent, args=(settings.shutdown_grace_seconds,), daemon=True).start()
+    log_to_stderr(settings)
+    from arcface_api.serving import server  # noqa: PLC0415  # a second and a half that the parent need not spend
+
+    try:
+        server.run(pack, settings, port.join(address), on_open=lambda: report.send(None))
+    except ArcFaceError as error:
+        report.send(error)
+
+
+def _end_with_parent(grace_seconds: int) -> None:
+    """Wait for the parent's end, which no signal tells; then stop as if it had said so."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101  # a worker has one
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_seconds + HUNG_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)

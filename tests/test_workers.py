@@ -1,0 +1,375 @@
+"""Promises of `--workers`: one port, and every process behind it is used, drained and replaced."""
+
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import onnx
+import pytest
+
+from arcface_api.api.app import _capacity
+from arcface_api.cpus import available_cpus
+from arcface_api.serving.supervisor import LONGEST_PAUSE_SECONDS, pause_seconds
+from arcface_api.settings import Settings
+from pictures import picture_bytes
+from serving import Service
+from tiny_models import linear_model
+
+T = TypeVar("T")
+PICTURE = picture_bytes()
+PATIENCE_SECONDS = 60
+CONNECTIONS = 32
+"""By chance alone all of them reach the same one of two workers once in two thousand million runs."""
+
+
+def until(found: Callable[[], T | None]) -> T:
+    """Ask until the answer is true."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not (answer := found()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return answer
+
+
+class Command:
+    """`arcface-api serve`, as a person runs it: in a process group of its own, as a shell gives one."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--device", "cpu", *map(str, arguments)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            self.lines.extend(lines)
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
+
+    def logged(self, pattern: str, times: int = 1) -> list[str]:
+        """Wait for lines with this pattern; gives what its group caught."""
+
+        def found() -> list[str] | None:
+            assert self._reader.is_alive() or len(re.findall(pattern, self.log)) >= times, self.log
+            caught = re.findall(pattern, self.log)
+            return caught if len(caught) >= times else None
+
+        return until(found) or []
+
+    @property
+    def port(self) -> int:
+        return int(self.logged(r"Listening on http://127\.0\.0\.1:(\d+),")[0])
+
+    def serving(self) -> list[int]:
+        """The workers that serve, when both do."""
+        return until(lambda: pids if len(pids := self._open()) == 2 and "2 of 2 workers serve" in self.log else None)
+
+    def _open(self) -> list[int]:
+        opened = map(int, re.findall(r"\[(\d+)\] Application startup complete", self.log))
+        return [pid for pid in opened if is_running(pid)]
+
+    def end(self) -> str:
+        """Wait for the end; gives the whole log."""
+        self.process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
+        return self.log
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(PATIENCE_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what a failed test has left over
+        self._reader.join()
+
+
+Run = Callable[..., Command]
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Run the command with these arguments; it ends with the test."""
+    with ExitStack() as at_end:
+
+        def run(*arguments: str | Path) -> Command:
+            command = Command(*arguments)
+            at_end.callback(command.stop)
+            return command
+
+        yield run
+
+
+class SlowPack:
+    """A pack whose worker waits while it loads: the record of its hashes is a pipe, which is written when told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._model = folder / "model.onnx"
+        self._record = folder / "pack.lock.toml"
+        onnx.save(linear_model(112, 512), self._model)
+        os.mkfifo(self._record)
+        self._pipe: int | None = None
+
+    def loading_worker(self, command: Command) -> int:
+        """Wait for the first worker to come to the pipe; gives its process."""
+        self._pipe = until(self._opened)
+        (worker,) = filter(is_worker, descendants(command.process.pid))
+        return worker
+
+    def _opened(self) -> int | None:
+        with suppress(OSError):  # nobody waits at the other end yet
+            return os.open(self._record, os.O_WRONLY | os.O_NONBLOCK)
+        return None
+
+    def let_in(self) -> None:
+        """Have the waiting worker go on."""
+        assert self._pipe is not None
+        content = self._model.read_bytes()
+        record = f"size_bytes = {len(content)}\nsha256 = '{hashlib.sha256(content).hexdigest()}'"
+        os.write(self._pipe, f"[files.'{self._model.name}']\n{record}\n".encode())
+        self.close()
+
+    def close(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
+@pytest.fixture
+def slow_pack(tmp_path: Path) -> Iterator[SlowPack]:
+    (tmp_path / "slow").mkdir()
+    with closing(SlowPack(tmp_path / "slow")) as pack:
+        yield pack
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and not only what is left of it until its parent asks."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def descendants(pid: int) -> set[int]:
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found, more = set[int](), {pid}
+    while more := {child for child, parent in parents.items() if parent in more}:
+        found |= more
+    return found
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+# ── serving ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_worker_serves_on_the_one_port(run: Run, tiny_recogniser: Path) -> None:
+    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log")
+    pids, url = command.serving(), f"http://127.0.0.1:{command.port}"
+    embeddings = set()
+    for _ in range(CONNECTIONS):
+        embeddings.add(httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=30).text)
+    assert len(embeddings) == 1
+    answering = set(map(int, command.logged(r"\[(\d+)\] \S+ - \"POST /embed HTTP/1.1\" 200", CONNECTIONS)))
+    assert answering == set(pids)
+    info = httpx.get(f"{url}/info").json()
+    assert (info["workers"], info["threads"]) == (2, max(1, available_cpus() // 2))
+
+
+def test_one_worker_is_the_command_itself(run: Run, tiny_recogniser: Path) -> None:
+    command = run("--pack", tiny_recogniser)
+    info = httpx.get(f"http://127.0.0.1:{command.port}/info", timeout=30).json()
+    assert (info["workers"], info["threads"]) == (1, available_cpus())
+    assert not descendants(command.process.pid)
+
+
+@pytest.mark.parametrize(
+    ("settings", "capacity"),
+    [
+        ({"workers": 1, "queue_capacity": 256}, 256),
+        ({"workers": 2, "queue_capacity": 257}, 129),
+        ({"workers": 16, "queue_capacity": 256}, 64),  # one full batch request
+        ({"workers": 16, "queue_capacity": 8}, 8),  # more than that one worker alone would not take either
+    ],
+)
+def test_workers_share_the_capacity(settings: dict[str, int], capacity: int) -> None:
+    assert _capacity(Settings(**settings)) == capacity  # type: ignore[arg-type]  # they are numbers
+
+
+def test_threads_that_are_given_are_those_of_each_worker(
+    run_service: Callable[..., Service], tiny_recogniser: Path
+) -> None:
+    assert run_service(tiny_recogniser, workers=100).get("/info").json()["threads"] == 1
+    assert run_service(tiny_recogniser, workers=100, threads=2).get("/info").json()["threads"] == 2
+
+
+# ── stopping ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("told", ["by SIGTERM", "by Ctrl-C, twice"])
+def test_told_to_stop_every_worker_answers_what_is_in_flight(run: Run, tiny_recogniser: Path, told: str) -> None:
+    """Uploads that are half done in both workers: each is read to its end and answered."""
+    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log", "--shutdown-grace-seconds", "60")
+    pids, port = command.serving(), command.port
+    head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(PICTURE)}\r\n"
+    half = len(PICTURE) // 2
+    with ExitStack() as at_end:
+        callers = [
+            at_end.enter_context(closing(socket.create_connection(("127.0.0.1", port), timeout=30)))
+            for _ in range(CONNECTIONS)
+        ]
+        for caller in callers:
+            caller.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert caller.recv(4096).startswith(b"HTTP/1.1 100 ")
+            caller.sendall(PICTURE[:half])
+        if told == "by SIGTERM":
+            command.process.terminate()
+        else:
+            os.killpg(command.process.pid, signal.SIGINT)  # as a terminal does
+        command.logged("Shutting down", times=2)
+        if told != "by SIGTERM":
+            os.killpg(command.process.pid, signal.SIGINT)
+        for caller in callers:
+            caller.sendall(PICTURE[half:])
+            assert caller.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+    log = command.end()
+    assert command.process.returncode == 0
+    answering = set(map(int, re.findall(r"\[(\d+)\] \S+ - \"POST /embed HTTP/1.1\" 200", log)))
+    assert answering == set(pids)
+    assert "Traceback" not in log
+    assert "A new one starts" not in log
+
+
+@pytest.mark.parametrize("tell", [os.kill, os.killpg], ids=["the parent", "everybody"])
+def test_told_to_stop_while_workers_load_is_no_failure(
+    run: Run, slow_pack: SlowPack, tell: Callable[[int, int], None]
+) -> None:
+    command = run("--workers", "2", "--pack", slow_pack.folder)
+    worker = slow_pack.loading_worker(command)
+    tell(command.process.pid, signal.SIGTERM)
+    assert "Traceback" not in command.end()
+    assert command.process.returncode == 0
+    assert not is_running(worker)
+
+
+@pytest.mark.parametrize("when", ["serving", "loading"])
+def test_workers_do_not_outlive_a_parent_that_was_killed(
+    run: Run, tiny_recogniser: Path, slow_pack: SlowPack, when: str
+) -> None:
+    command = run("--workers", "2", "--pack", tiny_recogniser if when == "serving" else slow_pack.folder)
+    if when == "serving":
+        command.serving()
+    else:
+        slow_pack.loading_worker(command)
+    family = descendants(command.process.pid)
+    command.process.kill()
+    until(lambda: not any(map(is_running, family)))
+    assert "Traceback" not in command.end()
+
+
+# ── dying ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_killed_worker_is_replaced_and_the_other_goes_on(run: Run, tiny_recogniser: Path) -> None:
+    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log")
+    killed, other = command.serving()
+    url = f"http://127.0.0.1:{command.port}"
+    os.kill(killed, signal.SIGKILL)
+    command.logged(rf"Worker {killed} was killed by SIGKILL\. A new one starts in 1 s; 1 serve meanwhile\.")
+    for _ in range(CONNECTIONS):
+        assert httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=30).status_code == 200
+    answering = command.logged(r"\[(\d+)\] \S+ - \"POST /embed HTTP/1.1\" 200", CONNECTIONS)
+    assert other in map(int, answering)
+    command.logged("2 of 2 workers serve", times=2)
+    assert other in command.serving()
+    assert killed not in command.serving()
+
+
+def test_replacement_that_cannot_start_ends_the_service_only_when_none_is_left(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    onnx.save(linear_model(112, 512), model)
+    command = run("--workers", "2", "--pack", model)
+    first, second = command.serving()
+    url = f"http://127.0.0.1:{command.port}"
+    model.unlink()
+    os.kill(first, signal.SIGKILL)
+    command.logged(r"Worker \d+ could not start: .*model\.onnx.* A new one starts in 2 s; 1 serve meanwhile\.")
+    assert httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=30).status_code == 200
+    os.kill(second, signal.SIGKILL)
+    assert re.search(r"^Error: .*model\.onnx", command.end(), re.MULTILINE)
+    assert command.process.returncode == 1
+
+
+def test_pause_grows_while_workers_go_on_dying() -> None:
+    assert [pause_seconds(short_lives) for short_lives in range(6)] == [0, 1, 2, 4, 8, 16]
+    assert pause_seconds(1000) == LONGEST_PAUSE_SECONDS
+
+
+# ── starting ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_model_that_cannot_be_loaded_is_told_once_and_is_status_1(run: Run, tmp_path: Path) -> None:
+    model = linear_model(112, 512)
+    model.graph.node[-1].op_type = "Nonsense"
+    onnx.save(model, tmp_path / "model.onnx")
+    command = run("--workers", "2", "--pack", tmp_path / "model.onnx")
+    log = command.end()
+    assert command.process.returncode == 1
+    assert log.count("cannot load the model") == 1
+    assert re.search(r"^Error: ONNX Runtime cannot load the model: .*Nonsense", log, re.MULTILINE)
+    assert "Traceback" not in log
+    assert "Listening" not in log
+
+
+def test_worker_killed_while_it_loads_is_told_and_is_status_1(run: Run, slow_pack: SlowPack) -> None:
+    command = run("--workers", "2", "--pack", slow_pack.folder)
+    worker = slow_pack.loading_worker(command)
+    os.kill(worker, signal.SIGKILL)
+    log = command.end()
+    assert command.process.returncode == 1
+    assert f"Error: Worker {worker} was killed by SIGKILL before it could serve." in log
+    assert "set fewer workers" in log
+    assert "Traceback" not in log
+
+
+def test_port_is_held_from_the_start_and_opened_when_a_worker_can_embed(run: Run, slow_pack: SlowPack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
+    slow_pack.loading_worker(command)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    another = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
+    assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use." in another.end()
+    assert another.process.returncode == 2
+    assert len(list(filter(is_worker, descendants(command.process.pid)))) == 1, "the first worker starts alone"
+    slow_pack.let_in()
+    assert command.port == port
+    assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
+    third = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
+    assert "Address already in use" in third.end()
