@@ -5,13 +5,13 @@
 Every precision that a CPU can be asked for is compared with float32 on ONNX Runtime's own CPU provider: how far the
 embeddings turn, and whether people are still told apart. OpenVINO is called as itself, with the options that its plugin
 for ONNX Runtime would pass on. int8 is calibrated on people who are in no pair. `lfw.py` says what the folder holds.
-Needs the dependency group `bench`; about ten minutes on two CPUs.
+Needs the dependency group `bench`; a recogniser of a few milliseconds a face takes five to ten minutes on two CPUs.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,24 +106,30 @@ def measure_times(built: Sequence[Engine], crops: Sequence[Crop]) -> list[dict[s
     ]
 
 
-def measure(path: Path, crops: dict[lfw.Cut, dict[str, Crop]], pairs: lfw.Pairs, threads: int) -> list[dict[str, Any]]:
-    """One row for each precision of one recogniser."""
+def draw(names: Iterable[str], pairs: lfw.Pairs) -> tuple[list[str], NDArray[np.intp]]:
+    """Pictures of people in no pair, to calibrate with, and rows of `pairs.pictures`, to take cosines of."""
     random = np.random.default_rng(SEED)
     people = pairs.people
-    strangers = sorted(name for name in crops[lfw.Cut.ALIGNED] if name.split("/")[0] not in people)
+    strangers = sorted(name for name in names if name.split("/")[0] not in people)
     chosen = random.permutation(strangers)[:CALIBRATION_CROPS]
-    # Half in each cut: ranges taken from aligned crops alone do badly on stretched ones.
-    cuts = list(lfw.Cut)
-    calibration = to_tensor([crops[cuts[turn % len(cuts)]][name] for turn, name in enumerate(chosen)], engines.SCALED)
-    sample = random.permutation(len(pairs.pictures))[:COSINE_CROPS]
-    built = engines.build(path, calibration, threads)
+    return list(chosen), random.permutation(len(pairs.pictures))[:COSINE_CROPS]
+
+
+def measure(
+    built: Sequence[Engine],
+    recogniser: str,
+    crops: dict[lfw.Cut, dict[str, Crop]],
+    pairs: lfw.Pairs,
+    sample: NDArray[np.intp],
+) -> list[dict[str, Any]]:
+    """One row for each precision of one recogniser; cosines of the pictures in `sample`, accuracy of all pairs."""
     own = {cut: [crops[cut][name] for name in pairs.pictures] for cut in lfw.Cut}
     times = measure_times(built, own[lfw.Cut.ALIGNED])
     reference: dict[lfw.Cut, NDArray[np.float64]] = {}
     rows = []
     for engine, milliseconds in zip(built, times, strict=True):
         row: dict[str, Any] = {
-            "recogniser": path.stem,
+            "recogniser": recogniser,
             "precision": engine.precision,
             "runtime": engine.runtime,
             "recipe": engine.recipe,
@@ -131,11 +137,24 @@ def measure(path: Path, crops: dict[lfw.Cut, dict[str, Crop]], pairs: lfw.Pairs,
             "ms_a_face": milliseconds,
         }
         for cut in lfw.Cut:
-            label = f"{path.stem}: {engine.precision}, {engine.runtime}, {engine.recipe}, {cut}"
+            label = f"{recogniser}: {engine.precision}, {engine.runtime}, {engine.recipe}, {cut}"
             found = embed(engine, own[cut], label)
             row[cut.value] = compare(found, reference.setdefault(cut, found), sample, pairs)
         rows.append(row)
     return rows
+
+
+def renew_times(
+    built: Sequence[Engine], recogniser: str, crops: dict[lfw.Cut, dict[str, Crop]], kept: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The finished rows of one recogniser with their times measured again."""
+    rows = [row for row in kept if row["recogniser"] == recogniser]
+    if [(row["precision"], row["runtime"], row["recipe"]) for row in rows] != [
+        (engine.precision, engine.runtime, engine.recipe) for engine in built
+    ]:
+        raise SystemExit(f"The finished result has other precisions of {recogniser}: measure all of it again.")
+    times = measure_times(built, list(crops[lfw.Cut.ALIGNED].values()))
+    return [{**row, "ms_a_face": milliseconds} for row, milliseconds in zip(rows, times, strict=True)]
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -160,11 +179,29 @@ def main() -> None:
     parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path)
+    parser.add_argument(
+        "--only-times", action="store_true", help="keep the accuracies in --output, measure its times again (minutes)"
+    )
     arguments = parser.parse_args()
+    if arguments.only_times and not (arguments.output and arguments.output.exists()):
+        parser.error("--only-times renews the times in a finished result: name it with --output.")
     progress("reading pictures")
     pairs = lfw.read_pairs(arguments.lfw)
     crops = lfw.read_crops(arguments.lfw, lfw.read_labels(arguments.lfw))
-    rows = [row for path in arguments.recognisers for row in measure(path, crops, pairs, arguments.threads)]
+    kept = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.only_times else None
+    if kept and kept["machine"] != machine.describe():
+        parser.error(f"{arguments.output} is of another machine or other packages: measure all of it here.")
+    chosen, sample = draw(crops[lfw.Cut.ALIGNED], pairs)
+    # Half in each cut: ranges taken from aligned crops alone do badly on stretched ones.
+    cuts = list(lfw.Cut)
+    calibration = to_tensor([crops[cuts[turn % len(cuts)]][name] for turn, name in enumerate(chosen)], engines.SCALED)
+    rows: list[dict[str, Any]] = []
+    for path in arguments.recognisers:
+        built = engines.build(path, calibration, arguments.threads)
+        if kept:
+            rows += renew_times(built, path.stem, crops, kept["results"])
+        else:
+            rows += measure(built, path.stem, crops, pairs, sample)
     progress("")
     print_table(rows)
     report = {

@@ -34,7 +34,7 @@ HEAVY = ("Convolution", "GroupConvolution", "MatMul")
 INNER = (0.2, 0.8)
 """Which of the convolutions and matrix products, in the graph's order, `nncf_inner` quantises."""
 PERCENTILE = 99.999
-"""Share of an activation's values that shall fit its range; 99.99, the usual one, and entropy came out worse."""
+"""Share of an activation's values that shall fit its range; w600k_mbf came out worse with 99.99 and with entropy."""
 
 
 def nncf_basic(path: Path, calibration: Tensor) -> openvino.Model:
@@ -57,8 +57,8 @@ def nncf_inner(path: Path, calibration: Tensor) -> openvino.Model:
 def ort_qdq(path: Path, calibration: Tensor) -> bytes:
     """ONNX Runtime's static quantisation: convolutions only, ranges by percentile; an ONNX file's bytes.
 
-    Matrix products stay out. One of edgeface_xs's activations is constant, which the percentile's histogram refuses,
-    and quantised with other ranges they cost that model the most.
+    Matrix products stay out: one of edgeface_xs's activations is constant, which the percentile's histogram refuses,
+    and with ranges by entropy or extremes they brought that model's lowest cosine down to 0.83 and less.
     """
     model = onnx.load(path)
     if max(entry.version for entry in model.opset_import) < PER_CHANNEL_OPSET:
