@@ -6,7 +6,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("arcface-api", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "numpy", "uvicorn", "fastapi")
+PACKAGES = (
+    "arcface-api",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "nncf",
+    "opencv-python-headless",
+    "numpy",
+    "uvicorn",
+    "fastapi",
+)
 
 
 def describe() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writes what the docs say twice: the table of settings and the table of problems, from the code that decides them.
+"""Writes what the docs say twice: settings and problems from the code that decides them, measurements from their JSON.
 
     python docs/generate.py           write them
     python docs/generate.py --check   fail where they are not up to date
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+import precision_tables
 from arcface_api.api.problems import STATUS_BY_ERROR
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
 
@@ -41,7 +42,15 @@ def problems_table() -> str:
     return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log tells more. |"])
 
 
-GENERATED = {"configuration.md": {"settings": settings_table}, "http-api.md": {"problems": problems_table}}
+GENERATED = {
+    "configuration.md": {"settings": settings_table},
+    "http-api.md": {"problems": problems_table},
+    "precision.md": {
+        "reference": precision_tables.reference_sentence,
+        "accuracy": precision_tables.accuracy_table,
+        "speed": precision_tables.speed_table,
+    },
+}
 
 
 def main() -> None:
