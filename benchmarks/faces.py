@@ -39,6 +39,13 @@ def load(folder: Path | None, count: int = COUNT) -> list[bytes]:
     return [path.read_bytes() for path in files]
 
 
+def describe(folder: Path | None) -> str:
+    """Which faces they are, for a report: no path."""
+    if folder is None:
+        return "made"
+    return "LFW" if (folder / "images.tar").is_file() else "a folder's"
+
+
 def decoded(content: bytes) -> np.ndarray:
     """A crop as the recogniser takes it: (112, 112, 3) uint8 RGB."""
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
