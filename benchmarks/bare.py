@@ -31,12 +31,12 @@ ENGINES = ("own", "onnxruntime")
 WARM_UP_SECONDS = 1.0
 
 
-def open_own(model: Path, batch_sizes: Sequence[int]) -> Run:
-    """The session that our service uses, as it would open it on this machine."""
+def open_own(model: Path, batch_sizes: Sequence[int], threads: int | None = None) -> Run:
+    """The session that our service uses, as it would open it on this machine; `threads` for other than its own."""
     spec = InputSpec(None, 112, 112, 127.5, 127.5)
     output = onnx.load(model, load_external_data=False).graph.output[0]
     dim = output.type.tensor_type.shape.dim[1].dim_value
-    session = Session(model.read_bytes(), spec, dim, choose_provider("auto"), available_cpus(), batch_sizes)
+    session = Session(model.read_bytes(), spec, dim, choose_provider("auto"), threads or available_cpus(), batch_sizes)
     return lambda crops: session.run(to_tensor(crops, spec))
 
 

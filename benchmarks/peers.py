@@ -2,8 +2,9 @@
 
     python benchmarks/peers.py --faces FOLDER --output benchmarks/results/peers-iresnet100.json
 
-In every round each peer is started, sent load by 1 and by 16 clients, and stopped before the next one starts; figures
-are medians of the rounds. A plot is drawn beside the output. Peers live in environments of their own under build/peers/.
+In every round each peer is started, sent load by 1 and by 16 clients, and stopped before the next one starts;
+figures are medians of the rounds. A plot is drawn beside the output. Peers live in environments of their own under
+build/peers/.
 """
 
 import argparse
@@ -105,7 +106,7 @@ def main() -> None:
                 rounds[name].append(serve(name, SERVICES[name], model, pictures, arguments.seconds))
             else:
                 rounds[name].append(run_bare(BARE[name], model, arguments.faces, arguments.seconds))
-    check_same_work({name: of[0]["embedding"] for name, of in rounds.items() if name in SERVICES})
+        check_same_work({name: of[-1]["embedding"] for name, of in rounds.items() if name in SERVICES})
     report = {
         "benchmark": "peers",
         "recogniser": recogniser.describe(model),

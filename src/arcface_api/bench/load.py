@@ -99,18 +99,7 @@ def closed_loop(  # noqa: PLR0913  # keywords that each stand for one fact of th
         for _ in range(clients):
             send_next()
         await load.until(end, on_progress)
-        window = (load.begin + warm_up_seconds, end)
-        # By their answer: a request that began before the window and ended within it is work done within it.
-        counted = [e for e in load.exchanges if window[0] <= e.answered <= window[1]]
-        return report_of(
-            counted,
-            window,
-            loop="closed",
-            clients=clients,
-            offered_per_second=None,
-            costs=load.costs(),
-            stray=load.pool.stray,
-        )
+        return load.report((load.begin + warm_up_seconds, end), clients)
 
     return _run(run)
 
@@ -157,18 +146,7 @@ def open_loop(  # noqa: PLR0913  # keywords that each stand for one fact of the 
 
         send_due()
         await load.until(load.begin + seconds, on_progress)
-        counted = [e for e in load.exchanges if e.arrived >= load.begin + warm_up_seconds]
-        offered = sum(1 for e in counted if e.attempt == 1) / (seconds - warm_up_seconds)
-        window = (load.begin + warm_up_seconds, load.begin + seconds)
-        return report_of(
-            counted,
-            window,
-            loop="open",
-            clients=None,
-            offered_per_second=offered,
-            costs=load.costs(),
-            stray=load.pool.stray,
-        )
+        return load.report((load.begin + warm_up_seconds, load.begin + seconds), None)
 
     _allow_many_connections()
     return _run(run)
@@ -219,14 +197,15 @@ class _Load:
             await asyncio.sleep(min(TICK_SECONDS, max(end - now, 0.01)))
         await self.pool.close()
 
-    def costs(self) -> dict[str, float]:
-        """What the client itself cost, and what it saw on its connections."""
+    def report(self, window: tuple[float, float], clients: int | None) -> LoadReport:
+        """The figures of the run, and what the client itself cost."""
         microseconds = (time.process_time() - self._cpu_at_begin) * 1e6
-        return {
+        costs = {
             "client_cpu_us_per_request": round(microseconds / max(1, len(self.exchanges)), 1),
             "attempts": len(self.exchanges),
             "connections_opened": self.pool.opened,
         }
+        return report_of(self.exchanges, window, clients=clients, costs=costs, stray=self.pool.stray)
 
     def _done(self, exchange: Exchange) -> None:
         if self.obeys_retry_after and exchange.status in REFUSALS and exchange.attempt < MAX_ATTEMPTS:

@@ -66,7 +66,8 @@ class LoadReport:
     """Measured time."""
     served: int
     served_per_second: float
-    """Of an open loop: what was served before the last caller came, so that the emptying of a queue does not count."""
+    """Answers within the measured time, whenever their callers came: neither the filling nor the emptying of a queue
+    counts."""
     refused: dict[str, int]
     """429 and 503, by status."""
     failed: dict[str, int]
@@ -113,39 +114,40 @@ def report_of(
     exchanges: Sequence[Exchange],
     window: tuple[float, float],
     *,
-    loop: Literal["closed", "open"],
     clients: int | None,
-    offered_per_second: float | None,
     costs: dict[str, float],
     stray: int,
 ) -> LoadReport:
     """The figures of a run.
 
     Args:
-        exchanges: All attempts that count.
-        window: Begin and end of the measured time; `served_per_second` is of what was answered within it.
-        loop: Which kind of load it was.
-        clients: Of a closed loop.
-        offered_per_second: Of an open loop.
+        exchanges: All attempts, also those before and after the measured time.
+        window: Begin and end of the measured time.
+        clients: Of a closed loop; None of an open one.
         costs: Of the client.
         stray: Connections on which bytes came that nobody had asked for.
     """
-    served = [e for e in exchanges if e.status == SERVED]
-    refused = [e for e in exchanges if e.status in REFUSALS]
-    others = [e for e in exchanges if e.status != SERVED and e.status not in REFUSALS]
-    seconds = window[1] - window[0]
-    in_time = [e for e in served if window[0] <= e.answered <= window[1]]
+    begin, end = window
+    seconds = end - begin
+    answered_within = [e for e in exchanges if begin <= e.answered <= end]
+    # A client of a closed loop has begun before the window what is answered within it. Callers of an open loop must all
+    # be followed to their answer, or the slowest would be left out.
+    counted = [e for e in exchanges if e.arrived >= begin] if clients is None else answered_within
+    served = [e for e in counted if e.status == SERVED]
+    refused = [e for e in counted if e.status in REFUSALS]
+    others = [e for e in counted if e.status != SERVED and e.status not in REFUSALS]
+    offered = None if clients is not None else sum(1 for e in counted if e.attempt == 1) / seconds
     failed = Counter(e.failure or f"status {e.status}" for e in others)
     if stray:
         failed["bytes after the end of an answer"] = stray
     told = [wait for e in refused if (wait := retry_after_seconds(e)) is not None]
     return LoadReport(
-        loop=loop,
+        loop="open" if clients is None else "closed",
         clients=clients,
-        offered_per_second=None if offered_per_second is None else round(offered_per_second, 3),
+        offered_per_second=None if offered is None else round(offered, 3),
         seconds=round(seconds, 3),
         served=len(served),
-        served_per_second=round(len(in_time) / seconds, 3),
+        served_per_second=round(sum(1 for e in answered_within if e.status == SERVED) / seconds, 3),
         refused=dict(Counter(str(e.status) for e in refused)),
         failed=dict(failed),
         latency_ms=Summary.of(_latencies_ms(served)),
@@ -154,8 +156,8 @@ def report_of(
         mean_batch=_mean_batch(served),
         retry_after_seconds=Summary.of(told),
         refusals_without_retry_after=len(refused) - len(told),
-        retries=_retries(exchanges),
-        late_ms=Summary.of((e.sent - e.due) * 1000 for e in exchanges if e.sent),
+        retries=_retries(counted),
+        late_ms=Summary.of((e.sent - e.due) * 1000 for e in counted if e.sent),
         costs=costs,
     )
 
