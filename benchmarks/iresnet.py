@@ -90,9 +90,16 @@ def build(seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(onnx_graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def write(path: Path, seed: int = 0) -> None:
+    """Write the network; under its name it is either whole or not there."""
+    part = path.with_suffix(".part")
+    onnx.save(build(seed), part)
+    part.replace(path)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    onnx.save(build(arguments.seed), arguments.path)
+    write(arguments.path, arguments.seed)

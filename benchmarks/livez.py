@@ -6,9 +6,6 @@ Starts the service on loopback, stops it, and prints the result as JSON; `--outp
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,9 +14,10 @@ import httpx
 import numpy as np
 
 import machine
+from arcface_api.bench import Address, embed_request
+from service import RunningService, free_port, own_command, write_report
 
 CALLERS = 8
-PORT = 5599
 
 
 def measure(service: str, picture: bytes, seconds: float) -> dict[str, object]:
@@ -73,31 +71,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(arguments.recogniser), "--port", str(PORT)]
-    service = subprocess.Popen([*command, "--device", "cpu"])
-    try:
-        url = f"http://127.0.0.1:{PORT}"
-        while not is_ready(url):
-            if service.poll() is not None:
-                sys.exit("the service ended before it was ready")
-            time.sleep(0.1)
-        result = measure(url, arguments.picture.read_bytes(), arguments.seconds)
-    finally:
-        service.terminate()
-        service.wait()
-    report = {"benchmark": "livez", "recogniser": arguments.recogniser.name, **result, "machine": machine.describe()}
-    text = json.dumps(report, indent=2) + "\n"
-    sys.stdout.write(text)
-    if arguments.output:
-        arguments.output.write_text(text)
-
-
-def is_ready(url: str) -> bool:
-    """Whether the service answers yet."""
-    try:
-        return httpx.get(f"{url}/readyz", timeout=60).is_success
-    except httpx.TransportError:
-        return False
+    picture, port = arguments.picture.read_bytes(), free_port()
+    first = embed_request(Address("127.0.0.1", port), picture)
+    with RunningService(own_command(arguments.recogniser, port, "--device", "cpu"), port, first):
+        result = measure(f"http://127.0.0.1:{port}", picture, arguments.seconds)
+    write_report(
+        {"benchmark": "livez", "recogniser": arguments.recogniser.name, **result, "machine": machine.describe()},
+        arguments.output,
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ PACKAGES = (
     "opencv-python-headless",
     "numpy",
     "uvicorn",
+    "uvloop",
     "fastapi",
 )
 
@@ -29,9 +31,19 @@ def describe() -> dict[str, Any]:
         "instruction_sets": [name for name in wanted if name in facts.get("flags", "").split()],
         "cpus": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
+        "revision": _revision(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def _revision() -> str | None:
+    """The commit that was measured, `-dirty` where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _version(name: str) -> str | None:

@@ -5,7 +5,7 @@
 Every precision that a CPU can be asked for is compared with float32 on ONNX Runtime's own CPU provider: how far the
 embeddings turn, and whether people are still told apart. OpenVINO is called as itself, with the options that its plugin
 for ONNX Runtime would pass on. int8 is calibrated on people who are in no pair. `lfw.py` says what the folder holds.
-Needs the dependency group `bench`; a recogniser of a few milliseconds a face takes five to ten minutes on two CPUs.
+Needs the dependency group `precision`; a recogniser of a few milliseconds a face takes five to ten minutes on two CPUs.
 """
 
 import argparse

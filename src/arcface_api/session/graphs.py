@@ -30,8 +30,7 @@ def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
     """Make a model take pixels: (n, height, width, 3) uint8, RGB, under the name `PIXELS`. Changes it in place.
 
     The first convolution takes over the division by `std` where it can. A pixel minus 127.5 is held by bfloat16 and
-    float16 exactly (an odd number of at most 8 bits, halved); divided by 127.5 it is not, and that rounding, of the
-    very input, costs a MobileFaceNet in bfloat16 more than all its layers (docs/precision.md).
+    float16 exactly (an odd number of at most 8 bits, halved); divided by 127.5 it is not.
 
     Args:
         model: With one input (n, 3, height, width) in float32 or float16.

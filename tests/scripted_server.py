@@ -1,0 +1,85 @@
+"""An HTTP server that says exactly what a test wants, byte for byte."""
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from arcface_api.bench import Address
+
+Script = Callable[[int], Awaitable[bytes | None]]
+"""The number of the request (from 0, over all connections) → the bytes to send; None closes the connection."""
+
+
+def answer(status: int = 200, **headers: str) -> bytes:
+    """A whole answer with a body of two bytes; underscores in header names become dashes."""
+    body = b"{}"
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class ScriptedServer:
+    """Runs in a thread while the block does.
+
+    Attributes:
+        bodies: Of the requests, in the order in which they came.
+        came: When each came, on `time.monotonic`'s clock.
+        connections: How many were opened.
+        most_at_once: Most requests that waited for their answer at the same time.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self.bodies: list[bytes] = []
+        self.came: list[float] = []
+        self.connections = 0
+        self.most_at_once = 0
+        self._at_once = 0
+        self._script = script
+        self._is_listening = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._is_listening.wait(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    async def _serve(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        self.address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        self._is_listening.set()
+        await self._end.wait()
+        server.close()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"Content-Length: (\d+)", head)
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                number = len(self.bodies)
+                self.bodies.append(body)
+                self.came.append(time.monotonic())
+                self._at_once += 1
+                self.most_at_once = max(self.most_at_once, self._at_once)
+                said = await self._script(number)
+                self._at_once -= 1
+                if said is None:
+                    return
+                writer.write(said)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
