@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from arcface_api.arrays import ChannelOrder, Crop, Features, InputSpec, to_tensor
 from arcface_api.session import ModelContent
-from arcface_api.session.graphs import PIXELS, parse, take_pixels, to_float16
+from arcface_api.session.graphs import PIXELS, parse, round_to_bfloat16, take_pixels, to_float16
 from session.conftest import random_crops
 from tiny_models import age_gender_model, linear_model
 
@@ -86,6 +86,17 @@ def test_batch_of_any_size_goes_through() -> None:
     together = run(changed, **{PIXELS: np.stack(crops)})
     alone = np.concatenate([run(changed, **{PIXELS: crop[None]}) for crop in crops])
     np.testing.assert_array_equal(together, alone)
+
+
+def test_weights_rounded_to_bfloat16_are_the_nearest_ones_and_float16_holds_them() -> None:
+    model = convolution_model()
+    before = numpy_helper.to_array(model.graph.initializer[0])
+    after = numpy_helper.to_array(round_to_bfloat16(model).graph.initializer[0])
+    assert not (after.view(np.uint32) & 0xFFFF).any()
+    np.testing.assert_array_equal(after.astype(np.float16).astype(np.float32), after)
+    spacing = np.exp2(np.floor(np.log2(np.abs(before))) - 7)
+    assert (np.abs(after - before) <= spacing / 2).all()
+    assert (after != before).any()
 
 
 def test_float16_is_near_and_ends_in_float32(recogniser: ModelContent) -> None:

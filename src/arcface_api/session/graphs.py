@@ -8,6 +8,7 @@ came.
 
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -16,7 +17,7 @@ from arcface_api.errors import ModelFailed
 
 PIXELS = "arcface_pixels"
 """Name of the new input."""
-REWRITING_VERSION = 1
+REWRITING_VERSION = 2
 """Part of the key of everything compiled from a rewritten graph; raised with every change here."""
 
 
@@ -65,6 +66,23 @@ def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
     graph.input.remove(given)
     shape: list[str | int | None] = ["n", spec.height, spec.width, 3]
     graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, shape))
+    return model
+
+
+def round_to_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Round the weights of convolutions and matrix products to the nearest bfloat16, ties to even. Changes it in place.
+
+    What computes in bfloat16 rounds them so anyway. Rounded beforehand they may be stored in float16, whose longer
+    mantissa holds each of them exactly; rounded there first and to bfloat16 then, a MobileFaceNet erred twice as much.
+    """
+    graph = model.graph
+    weights = {node.input[1] for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
+    for tensor in graph.initializer:
+        if tensor.name in weights and tensor.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor)
+            bits = np.ascontiguousarray(values).view(np.uint32)
+            rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
+            tensor.CopyFrom(numpy_helper.from_array(rounded.view(np.float32).reshape(values.shape), tensor.name))
     return model
 
 
