@@ -32,7 +32,7 @@ CLIENTS = (1, 16)
 BARE_BATCHES = (1, 8)
 MIN_COSINE = 0.99
 """Between any two peers' embeddings of one picture; bfloat16 gives 0.999. Less, and they did not do the same work."""
-VERSIONS = ("onnxruntime", "onnxruntime-ep-openvino", "insightface", "litserve", "mosec", "fastapi", "uvicorn", "numpy")
+VERSIONS = ("onnxruntime", "openvino", "insightface", "litserve", "mosec", "fastapi", "uvicorn", "numpy")
 
 Round = dict[str, Any]
 """What one peer showed in one round."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+import performance_tables
 import precision_tables
 from arcface_api.api.problems import STATUS_BY_ERROR
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
@@ -45,6 +46,11 @@ def problems_table() -> str:
 GENERATED = {
     "configuration.md": {"settings": settings_table},
     "http-api.md": {"problems": problems_table},
+    "performance.md": {
+        "peers": performance_tables.peers,
+        "ratios": performance_tables.ratios,
+        "machine": performance_tables.machine,
+    },
     "precision.md": {
         "reference": precision_tables.reference_sentence,
         "accuracy": precision_tables.accuracy_table,

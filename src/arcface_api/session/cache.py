@@ -83,7 +83,7 @@ class Cache:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the folder alone: of several workers that start together one works out what the others then read."""
+        """Hold the folder alone: of several services that start together one works out what the others then read."""
         with ExitStack() as held:
             if self._folder is not None:
                 with suppress(OSError):  # a folder that cannot be written: each for itself

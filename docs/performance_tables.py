@@ -1,0 +1,60 @@
+"""The tables of performance.md, from what the benchmarks wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+
+
+def peers() -> str:
+    """A row for each way to serve the model: throughput, latency, memory; and how it compares."""
+    report = _read("peers-iresnet100.json")
+    rows = [
+        "| | 16 clients: faces/s | p50, ms | p99, ms | 1 client: p50, ms | memory, MB | ready after, s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, peer in report["peers"].items():
+        if "16" in peer["loads"]:
+            many, one = peer["loads"]["16"], peer["loads"]["1"]
+            figures = [many["faces_per_second"], many["p50_ms"], many["p99_ms"], one["p50_ms"], peer["rss_mb"]]
+            shown = " | ".join(f"{figure:.1f}" for figure in figures)
+            rows.append(f"| {name}: {peer['about']} | {shown} | {peer['ready_seconds']:.1f} |")
+        else:
+            loads = ", ".join(f"{load}: {figures['faces_per_second']:.1f}" for load, figures in peer["loads"].items())
+            one = peer["loads"]["batch 1"]
+            rows.append(f"| {name}: {peer['about']} | {loads} | | | {one['p50_ms']:.1f} | {peer['rss_mb']:.1f} | |")
+    return "\n".join(rows)
+
+
+def ratios() -> str:
+    """How many times better the service is than each peer."""
+    report = _read("peers-iresnet100.json")
+    rows = [
+        "| against | throughput, 16 clients | p99, 16 clients | p50, 1 client | memory |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, told in report["ratios"].items():
+        if "rss" in told:
+            many, one = told["16 clients"], told["1 clients"]
+            rows.append(f"| {name} | {many['throughput']}x | {many['p99']}x | {one['p50']}x | {told['rss']}x |")
+        else:
+            rows.append(f"| {name} | {told['throughput']:.1%} | | | |")
+    return "\n".join(rows)
+
+
+def machine() -> str:
+    """What it was measured on."""
+    report = _read("peers-iresnet100.json")
+    told = report["machine"]
+    sets = ", ".join(told["instruction_sets"])
+    packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
+    return (
+        f"{told['cpus']} CPUs of {told['processor']} ({sets}), Python {told['python']}, {packages};"
+        f" {report['rounds']} interleaved rounds of {report['seconds']:g} s a load."
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return report
