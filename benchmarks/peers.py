@@ -221,16 +221,21 @@ def ratios(peers: dict[str, Any]) -> dict[str, Any]:
         for clients, mine in own["loads"].items():
             theirs = peer["loads"][clients]
             loads[f"{clients} clients"] = {
-                "throughput": round(mine["faces_per_second"] / theirs["faces_per_second"], 2),
-                "p50": round(theirs["p50_ms"] / mine["p50_ms"], 2),
-                "p99": round(theirs["p99_ms"] / mine["p99_ms"], 2),
+                "throughput": _ratio(mine.get("faces_per_second"), theirs.get("faces_per_second")),
+                "p50": _ratio(theirs.get("p50_ms"), mine.get("p50_ms")),
+                "p99": _ratio(theirs.get("p99_ms"), mine.get("p99_ms")),
             }
-        told[name] = {**loads, "rss": round(own["rss_mb"] / peer["rss_mb"], 2)}
+        told[name] = {**loads, "rss": _ratio(own["rss_mb"], peer["rss_mb"])}
     if "bare" in peers:
         for load, figures in peers["bare"]["loads"].items():
             many = own["loads"][str(max(CLIENTS))]["faces_per_second"]
-            told[f"bare, {load}"] = {"throughput": round(many / figures["faces_per_second"], 3)}
+            told[f"bare, {load}"] = {"throughput": _ratio(many, figures["faces_per_second"])}
     return told
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    """None where either is missing: a peer that served nothing must not cost the others their figures."""
+    return round(one / other, 3) if one is not None and other else None
 
 
 def draw(report: Path) -> None:
