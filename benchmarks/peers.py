@@ -11,8 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,10 +22,11 @@ import bare
 import faces
 import machine
 import recogniser
-from arcface_api.bench import Address, LoadReport, UsageWatch, closed_loop, embed_request, raw_request
+from arcface_api.bench import Address, LoadReport, UsageWatch, closed_loop
+from candidates import BARE, SERVICES, Peer
 from environments import PEERS, ROOT, environment
 from recogniser import say
-from service import RunningService, free_port, own_command, write_report
+from service import RunningService, free_port, write_report
 
 CLIENTS = (1, 16)
 BARE_BATCHES = (1, 8)
@@ -36,56 +36,6 @@ VERSIONS = ("onnxruntime", "openvino", "insightface", "litserve", "mosec", "fast
 
 Round = dict[str, Any]
 """What one peer showed in one round."""
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A way to serve the model."""
-
-    about: str
-    environment: str | None
-    """Name of its lock; None: this Python."""
-    command: Callable[[str, Path, int], list[str]]
-    """(Python, model, port) → what starts it."""
-    request: Callable[[Address, bytes], bytes] = embed_request
-    engine: str = "onnxruntime"
-
-    @property
-    def python(self) -> str:
-        """Of its environment, which is made where it is missing."""
-        if self.environment is None:
-            return sys.executable
-        return str(environment(self.environment, has_own_packages=self.environment != "origin"))
-
-
-def _origin(kind: str) -> Callable[[str, Path, int], list[str]]:
-    return lambda python, model, port: [python, str(PEERS / "origin.py"), str(model), str(port), kind]
-
-
-def _litserve(engine: str) -> Callable[[str, Path, int], list[str]]:
-    return lambda python, model, port: [python, str(PEERS / "litserve_server.py"), str(model), str(port), engine]
-
-
-def _mosec(python: str, _: Path, port: int) -> list[str]:
-    options = ["--address", "127.0.0.1", "--timeout", "120000", "--log-level", "warning"]
-    return [python, str(PEERS / "mosec_server.py"), "--port", str(port), *options]
-
-
-def _raw(address: Address, picture: bytes) -> bytes:
-    return raw_request(address, "POST", "/inference", picture, {"Content-Type": "image/jpeg"})
-
-
-SERVICES = {
-    "arcface-api": Peer("this service", None, lambda _, model, port: own_command(model, port), engine="own"),
-    "origin": Peer("FastAPI, async def, insightface: blocks the event loop", "origin", _origin("async")),
-    "origin-threads": Peer("the same with def, in FastAPI's thread pool", "origin", _origin("threads")),
-    "litserve": Peer("LitServe, batches of 8, ONNX Runtime as it comes", "litserve", _litserve("onnxruntime")),
-    "litserve-own": Peer("LitServe, batches of 8, our session", "litserve", _litserve("own"), engine="own"),
-    "mosec": Peer("mosec, batches of 8, ONNX Runtime as it comes", "mosec", _mosec, _raw),
-    "mosec-own": Peer("mosec, batches of 8, our session", "mosec", _mosec, _raw, engine="own"),
-}
-BARE = {"bare": "own", "bare-onnxruntime": "onnxruntime"}
-"""The model in a loop, without a service: name → engine."""
 
 
 def main() -> None:
@@ -221,16 +171,21 @@ def ratios(peers: dict[str, Any]) -> dict[str, Any]:
         for clients, mine in own["loads"].items():
             theirs = peer["loads"][clients]
             loads[f"{clients} clients"] = {
-                "throughput": round(mine["faces_per_second"] / theirs["faces_per_second"], 2),
-                "p50": round(theirs["p50_ms"] / mine["p50_ms"], 2),
-                "p99": round(theirs["p99_ms"] / mine["p99_ms"], 2),
+                "throughput": _ratio(mine.get("faces_per_second"), theirs.get("faces_per_second")),
+                "p50": _ratio(theirs.get("p50_ms"), mine.get("p50_ms")),
+                "p99": _ratio(theirs.get("p99_ms"), mine.get("p99_ms")),
             }
-        told[name] = {**loads, "rss": round(own["rss_mb"] / peer["rss_mb"], 2)}
+        told[name] = {**loads, "rss": _ratio(own["rss_mb"], peer["rss_mb"])}
     if "bare" in peers:
         for load, figures in peers["bare"]["loads"].items():
             many = own["loads"][str(max(CLIENTS))]["faces_per_second"]
-            told[f"bare, {load}"] = {"throughput": round(many / figures["faces_per_second"], 3)}
+            told[f"bare, {load}"] = {"throughput": _ratio(many, figures["faces_per_second"])}
     return told
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    """None where either is missing: a peer that served nothing must not cost the others their figures."""
+    return round(one / other, 3) if one is not None and other else None
 
 
 def draw(report: Path) -> None:

@@ -15,9 +15,9 @@ import matplotlib.pyplot as plt
 report, plot = Path(sys.argv[1]), Path(sys.argv[2])
 told = json.loads(report.read_text())
 figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-services = {name: peer for name, peer in told["peers"].items() if "1" in peer["loads"]}
+services = {name: peer for name, peer in told["peers"].items() if "p99_ms" in peer["loads"].get("1", {})}
 for number, (name, peer) in enumerate(services.items()):
-    loads = list(peer["loads"].values())
+    loads = [load for load in peer["loads"].values() if "p99_ms" in load]
     is_own = name == "arcface-api"
     colour = "black" if is_own else plt.get_cmap("tab10")(number)
     style = "-" if is_own else "--" if peer["engine"] == "own" else ":"

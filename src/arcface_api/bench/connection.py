@@ -1,7 +1,7 @@
 """HTTP/1.1 at the least cost: prebuilt requests over keep-alive connections, answers read no further than needed.
 
-On a small machine the client runs on the service's cores: what it costs is missing there. A general client costs as
-much a request as a whole service; here a request is one write, and an answer one search for its length.
+On a small machine the client runs on the service's cores: what it costs is missing there. So a request is one write,
+and an answer one search for its length.
 """
 
 import asyncio
