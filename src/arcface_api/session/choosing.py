@@ -184,9 +184,8 @@ def open_session(model: ModelContent, wish: Wish, cache: Cache) -> Chosen:
     planned = plan(wish.device, wish.precision)
     probes = probe_crops(model.spec.height, model.spec.width)
     drawn = hashlib.sha256(np.stack(probes).data).hexdigest()  # OpenCV and NumPy drew them
-    key = (
-        "verdict", VERDICT_VERSION, REWRITING_VERSION, model.sha256, repr(model.spec), drawn, wish, planned, *_versions()
-    )  # fmt: skip
+    about_code = (VERDICT_VERSION, REWRITING_VERSION, *_versions())
+    key = ("verdict", about_code, model.sha256, repr(model.spec), drawn, wish, planned)
     with nullcontext() if cache.has(*key) else cache.exclusive():
         verdict = _recall(cache, key)
         if verdict is not None:
