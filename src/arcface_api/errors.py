@@ -16,6 +16,7 @@
     │   ├── ImageFormatUnsupported    neither JPEG, PNG nor WebP
     │   ├── ImageTooManyPixels        its header announces more pixels than allowed
     │   ├── ImageDamaged              truncated or corrupt
+    │   ├── LandmarksInvalid          points by which no face can be aligned
     │   └── AttributesUnavailable     the pack lacks the models for age, gender and head pose
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
@@ -147,6 +148,12 @@ class ImageDamaged(RequestError):
     """The image is truncated or corrupt."""
 
     code = "image_damaged"
+
+
+class LandmarksInvalid(RequestError):
+    """The landmarks are not five points of one face inside the picture."""
+
+    code = "landmarks_invalid"
 
 
 class AttributesUnavailable(RequestError):
