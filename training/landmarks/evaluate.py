@@ -1,0 +1,232 @@
+"""Measure the landmark regressor on people it never saw, and write the figures and their tables.
+
+    PYTHONPATH=src python training/landmarks/evaluate.py LFW_FOLDER --models MODELS_FOLDER
+
+Errors are in per cent of the eye distance. Verification compares crops aligned by the regressor (or left as they are
+where it is unsure) with crops aligned by the labels, from the same pixels.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from arcface_api.alignment import Landmarks, align, regressor
+from arcface_api.arrays import Image, InputSpec, Points, to_tensor
+from check_set import check_set
+from conditions import AUGMENTED, CONDITIONS, Condition
+from faces import PARTS, Face, read_faces
+from two_passes import Run, load, two_passes
+from verification import balanced_accuracy, make_pairs, tar_at_far
+
+HERE = Path(__file__).parent
+RECOGNISERS = {"w600k_mbf": "w600k_mbf_from_int8.onnx", "edgeface_xs": "edgeface_xs.onnx"}
+RECOGNISER_INPUT = InputSpec(None, 112, 112, 127.5, 127.5)
+SEED = 7
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="images.tar, labels.csv, pairs.csv")
+    parser.add_argument("--models", type=Path, help="folder of recognisers; without it, no verification")
+    parser.add_argument("--regressor", type=Path, help="another ONNX file than the package's")
+    parser.add_argument("--part", choices=(*PARTS, "pairs"), default="test", help="pairs: LFW's own, all people")
+    parser.add_argument("--recognisers", nargs="*", default=list(RECOGNISERS), choices=list(RECOGNISERS))
+    parser.add_argument("--conditions", nargs="*", default=list(CONDITIONS), choices=list(CONDITIONS))
+    parser.add_argument("--output", type=Path, help="JSON; the table goes beside it as .md")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    run = load(options.regressor or regressor())
+    parts = tuple(PARTS) if options.part == "pairs" else (options.part,)
+    faces = read_faces(options.folder, parts)
+    figures: dict[str, object] = {"part": options.part, "faces": len(faces)}
+    if options.part != "pairs":
+        figures["errors"] = errors_by_condition(run, faces, options.conditions)
+        figures["non_faces"] = non_faces(run)
+        print(json.dumps(figures, indent=1))
+    if options.models:
+        if options.part == "pairs":
+            pairs = official_pairs(options.folder, faces)
+            faces, pairs = only_paired(faces, pairs)
+        else:
+            faces, pairs = only_paired(faces, make_pairs([face.name for face in faces], SEED))
+        figures["pairs"] = len(pairs)
+        figures["verification"] = {
+            name: verification(load(options.models / RECOGNISERS[name]), run, faces, pairs, options.conditions)
+            for name in options.recognisers
+        }
+    if options.output:
+        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+        options.output.with_suffix(".md").write_text(table(figures))
+    print(table(figures))
+
+
+# ── landmarks ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Errors, what was foretold of them, and how many were refused, for each condition."""
+    figures = {}
+    for name, condition in ({n: CONDITIONS[n] for n in names} | AUGMENTED).items():
+        crops, labels = _crops(condition, faces)
+        passes = two_passes(run, crops)
+        first, second = (np.array([_error(p[i], label) for p, label in zip(passes, labels, strict=True)]) for i in (0, 1))
+        uncertainty = np.array([landmarks.uncertainty for _, landmarks in passes])
+        mirrored = two_passes(run, [np.ascontiguousarray(crop[:, ::-1]) for crop in crops])
+        apart = [_mirror_error(a[1], b[1], crop.shape[1]) for a, b, crop in zip(passes, mirrored, crops, strict=True)]
+        figures[name] = {
+            "first_pass_percent": _percent(first.mean()),
+            "error_percent": _percent(second.mean()),
+            "error_percent_p50": _percent(np.median(second)),
+            "error_percent_p95": _percent(np.quantile(second, 0.95)),
+            "spearman": round(_spearman(uncertainty, second), 3),
+            "foretold_percent": _percent(uncertainty.mean()),
+            "unsure_percent": _percent(np.mean([not landmarks.are_sure for _, landmarks in passes])),
+            "mirror_percent": _percent(np.mean(apart)),
+        }
+        print(name, figures[name], file=sys.stderr, flush=True)
+    return figures
+
+
+def non_faces(run: Run) -> dict[str, object]:
+    """How many pictures of each kind that show no face are refused."""
+    figures = {}
+    refused: list[bool] = []
+    for kind, pictures in check_set(SEED).items():
+        unsure = [not second.are_sure for _, second in two_passes(run, pictures)]
+        figures[kind] = {"pictures": len(pictures), "unsure_percent": _percent(np.mean(unsure))}
+        refused += unsure
+    return {"unsure_percent": _percent(np.mean(refused)), "kinds": figures}
+
+
+def _crops(condition: Condition, faces: Sequence[Face]) -> tuple[list[Image], list[Points]]:
+    made = [condition.crop(face, SEED) for face in faces]
+    return [crop for crop, _ in made], [points for _, points in made]
+
+
+def _error(found: Landmarks, label: Points) -> float:
+    """Mean distance in eye distances."""
+    return float(np.linalg.norm(found.points - label, axis=1).mean() / np.linalg.norm(label[1] - label[0]))
+
+
+def _mirror_error(found: Landmarks, in_mirror: Landmarks, width: int) -> float:
+    """How far the landmarks of the mirrored crop are from the mirrored landmarks, in eye distances."""
+    back = in_mirror.points[[1, 0, 2, 4, 3]] * [-1, 1] + [width - 1, 0]
+    eyes = np.linalg.norm(found.points[1] - found.points[0])
+    return float(np.linalg.norm(back - found.points, axis=1).mean() / eyes)
+
+
+def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Correlation of ranks; there are no ties among floats."""
+    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _percent(value: float) -> float:
+    return round(100 * float(value), 2)
+
+
+# ── verification ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+Pairs = list[tuple[int, int, bool]]
+
+
+def official_pairs(folder: Path, faces: Sequence[Face]) -> Pairs:
+    """LFW's own pairs as indices of faces."""
+    index = {face.name: number for number, face in enumerate(faces)}
+    with (folder / "pairs.csv").open(encoding="utf-8") as file:
+        return [(index[r["image_a"]], index[r["image_b"]], r["same"] == "1") for r in csv.DictReader(file)]
+
+
+def only_paired(faces: Sequence[Face], pairs: Pairs) -> tuple[list[Face], Pairs]:
+    """Without the faces that are in no pair."""
+    used = sorted({index for a, b, _ in pairs for index in (a, b)})
+    place = {index: number for number, index in enumerate(used)}
+    return [faces[index] for index in used], [(place[a], place[b], same) for a, b, same in pairs]
+
+
+def verification(
+    recogniser: Run, run: Run, faces: Sequence[Face], pairs: Pairs, names: Sequence[str]
+) -> dict[str, dict[str, list[float]]]:
+    """Balanced accuracy and TAR at FAR 1e-2, both in per cent, for three kinds of crops under each condition."""
+    figures = {}
+    for name in names:
+        crops, labels = _crops(CONDITIONS[name], faces)
+        found = [second for _, second in two_passes(run, crops)]
+        stretched = [cv2.resize(crop, (112, 112)) for crop in crops]
+        kinds = {
+            "stretched": stretched,
+            "labels": [align(crop, points, 112) for crop, points in zip(crops, labels, strict=True)],
+            "regressor": [
+                align(crop, landmarks.points, 112) if landmarks.are_sure else plain
+                for crop, landmarks, plain in zip(crops, found, stretched, strict=True)
+            ],
+        }
+        figures[name] = {kind: _figures(recogniser, inputs, pairs) for kind, inputs in kinds.items()}
+        print(name, figures[name], file=sys.stderr, flush=True)
+    aligned = [align(face.image, face.points, 112) for face in faces]
+    again = [
+        align(crop, second.points, 112) if second.are_sure else crop
+        for crop, (_, second) in zip(aligned, two_passes(run, aligned), strict=True)
+    ]
+    figures["aligned already"] = {"labels": _figures(recogniser, aligned, pairs)}
+    figures["aligned already"]["regressor"] = _figures(recogniser, again, pairs)
+    print("aligned already", figures["aligned already"], file=sys.stderr, flush=True)
+    return figures
+
+
+def _figures(recogniser: Run, crops: Sequence[Image], pairs: Pairs) -> list[float]:
+    rows = [recogniser(to_tensor(crops[i : i + 16], RECOGNISER_INPUT)) for i in range(0, len(crops), 16)]
+    embeddings = np.concatenate(rows)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    one, other, same = (np.array(column) for column in zip(*pairs, strict=True))
+    scores = (embeddings[one] * embeddings[other]).sum(1).astype(np.float64)
+    return [_percent(balanced_accuracy(scores, same)), _percent(tar_at_far(scores, same))]
+
+
+# ── tables ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def table(figures: dict) -> str:
+    """The figures as Markdown."""
+    lines = []
+    if errors := figures.get("errors"):
+        lines += [
+            "| crop | first pass | second pass | median | 95 of 100 below | foretold | Spearman | mirrored differs by | unsure |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        keys = ("first_pass_percent", "error_percent", "error_percent_p50", "error_percent_p95", "foretold_percent")
+        for name, row in errors.items():
+            cells = [f"{row[key]:.1f} %" for key in keys]
+            cells += [f"{row['spearman']:.2f}", f"{row['mirror_percent']:.1f} %", f"{row['unsure_percent']:.1f} %"]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append("")
+    if absent := figures.get("non_faces"):
+        lines += ["| no face | pictures | unsure |", "| --- | --- | --- |"]
+        lines += [f"| {k} | {r['pictures']} | {r['unsure_percent']:.1f} % |" for k, r in absent["kinds"].items()]
+        lines += [f"| all | | {absent['unsure_percent']:.1f} % |", ""]
+    if measured := figures.get("verification"):
+        names = list(measured)
+        lines.append("| crop | " + " | ".join(f"{n}: stretched | labels | regressor" for n in names) + " |")
+        lines.append("| --- |" + " --- | --- | --- |" * len(names))
+        for condition in measured[names[0]]:
+            cells = []
+            for name in names:
+                row = measured[name][condition]
+                cells += ["{:.2f} / {:.2f}".format(*row[kind]) if kind in row else "" for kind in ("stretched", "labels")]
+                near = row["labels"][0] - row["regressor"][0]
+                cells.append("{:.2f} / {:.2f}".format(*row["regressor"]) + (" (!)" if near > 0.3 else ""))
+            lines.append(f"| {condition} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
