@@ -34,7 +34,9 @@ class Cut:
     angle: float = 0.0
     """The picture is turned clockwise by so many degrees about the crop's centre first."""
     stretch: float = 1.0
-    """The crop's width grows by this, its height shrinks."""
+    """The crop's width grows by this, its height shrinks: more or less is cut, the face keeps its shape."""
+    squeeze: float = 1.0
+    """The crop is resized so that its pixels are this much wider than high: the face changes its shape."""
     squareness: float = 0.0
     """0: the upright box's shape; 1: the shape of the box around the turned face."""
     side: float | None = None
@@ -59,6 +61,7 @@ def random_cut(rng: Generator) -> Cut:
         angle=angle,
         stretch=float(np.exp(rng.uniform(-0.1, 0.1))),
         squareness=rng.choice([0.0, 1.0, rng.random()]),
+        squeeze=float(np.exp(rng.uniform(-0.25, 0.25))) if rng.random() < 0.3 else 1.0,
         side=float(np.exp(rng.uniform(np.log(24), np.log(220)))),  # larger ones end as the same views
         is_mirrored=rng.random() < 0.5,
         interpolation=int(rng.choice([cv2.INTER_AREA, cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC])),
@@ -90,7 +93,8 @@ def cut(face: Face, how: Cut) -> tuple[Image, Points]:
     points = moved(face.points, transform)
     if how.is_mirrored:
         points = points[SWAPPED]
-    final = max(4, round(size[0] * side / longer / scale)), max(4, round(size[1] * side / longer / scale))
+    grow, squeeze = side / longer / scale, np.sqrt(how.squeeze)
+    final = max(4, round(size[0] * grow * squeeze)), max(4, round(size[1] * grow / squeeze))
     if final != size:
         crop = cv2.resize(crop, final, interpolation=how.interpolation)
         points = (points + 0.5) * (np.array(final) / size).astype(np.float32) - 0.5
