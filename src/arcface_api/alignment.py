@@ -1,7 +1,7 @@
 """From a crop that is not aligned to one that is: what the landmark regressor sees, what it says, and the warp.
 
-    Image ──whole_view──▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks      first pass
-    Image ──face_view───▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks      second pass, upright and close
+    Image ──whole_view──▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   first pass
+    Image ──face_view───▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   second pass, upright
     Image ──align───────▶ Crop
 
 Pure functions on arrays: the regressor itself (`landmarks.onnx`, trained in `training/landmarks`) is run by a session.
@@ -56,8 +56,11 @@ MAX_UNCERTAINTY = 0.15
 MIN_FACE_PROBABILITY = 0.5
 """What is less probably a face is not to be aligned. Chosen in training."""
 
-MAX_ASPECT_RATIO = 16
-"""The views of a picture that is longer than this show a strip of it only; the regressor says unsure by itself."""
+MIN_SPREAD = 2.0
+"""Landmarks closer together than this (root of the summed squares about their mean, pixels) are one place."""
+
+MIN_THICKNESS = 0.1
+"""Narrower in one direction than this part of the other, landmarks are on a line; a full profile still has 0.3."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def moved(points: Points, transform: Transform) -> Points:
 
 def back(points: Points, transform: Transform) -> Points:
     """Points before a transform: (n, 2) float32."""
-    return moved(points, cv2.invertAffineTransform(transform))
+    return moved(points, cv2.invertAffineTransform(transform).astype(np.float64, copy=False))
 
 
 def face_size(points: Points) -> float:
@@ -248,13 +251,6 @@ def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
     return array.astype(np.float32)
 
 
-MIN_SPREAD = 2.0
-"""Landmarks closer together than this (root of the summed squares about their mean, pixels) are one place."""
-
-MIN_THICKNESS = 0.1
-"""Narrower in one direction than this part of the other, landmarks are on a line; a full profile still has 0.3."""
-
-
 def align(image: Image, points: Points, size: int) -> Crop:
     """The crop in which the landmarks lie where the template has them, as nearly as a similarity can bring them.
 
@@ -286,18 +282,19 @@ def _sample(image: Image, transform: Transform, size: int, border: float) -> Cro
 
 
 def _reduced(image: Image, transform: Transform, size: int, block: int) -> tuple[Image, Transform]:
-    """The part of the picture that the warp will read, each `block` x `block` pixels as their mean, and its transform."""
+    """What the warp will read of the picture, each `block` x `block` pixels as their mean, and its transform."""
     height, width = image.shape[:2]
     corners = back(np.array([[-1, -1], [size, -1], [size, size], [-1, size]], np.float32), transform)
     left, top = (max(0, floor(edge) // block * block) for edge in corners.min(0))
-    right, bottom = (min(limit, ceil(edge) + block) for edge, limit in zip(corners.max(0), (width, height), strict=True))
+    right, bottom = (
+        min(limit, ceil(edge) + block) for edge, limit in zip(corners.max(0), (width, height), strict=True)
+    )
     part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
     if part.size == 0:  # the face lies beyond the picture altogether
         return image[:1, :1], transform
     missing_rows, missing_columns = -part.shape[0] % block, -part.shape[1] % block
-    if missing_rows or missing_columns:
-        part = cv2.copyMakeBorder(part, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
-    reduced = cv2.resize(part, (part.shape[1] // block, part.shape[0] // block), interpolation=cv2.INTER_AREA)
+    whole = cv2.copyMakeBorder(part, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
+    reduced = cv2.resize(whole, (whole.shape[1] // block, whole.shape[0] // block), interpolation=cv2.INTER_AREA)
     # a reduced pixel's centre lies in the middle of its block
     middle = (block - 1) / 2
     to_image = np.array([[block, 0, left + middle], [0, block, top + middle], [0, 0, 1]])

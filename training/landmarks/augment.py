@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from arcface_api.alignment import View, back, face_size, face_view, moved, whole_view
 from arcface_api.arrays import Image, Points
@@ -82,8 +81,8 @@ def cut(face: Face, how: Cut) -> tuple[Image, Points]:
     side = longer if how.side is None else how.side
     scale = min(1.0, 2 * side / longer)  # warp at no more than twice the final size, then resize
     flip = -1 if how.is_mirrored else 1
-    linear = scale * np.array([[flip, 0], [0, 1]]) @ np.array(
-        [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    linear = (
+        scale * np.array([[flip, 0], [0, 1]]) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     )
     size = max(4, round(width * scale)), max(4, round(height * scale))
     transform = np.column_stack([linear, (np.array(size) - 1) / 2 - linear @ centre])

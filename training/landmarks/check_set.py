@@ -88,7 +88,16 @@ def _back_of_head(rng: Generator) -> Image:
     hair = np.array([90, 65, 45]) * rng.uniform(0.1, 2.2) * rng.uniform(0.9, 1.1, 3)
     x, y = width // 2, int(height * rng.uniform(0.4, 0.5))
     a, b = int(width * rng.uniform(0.28, 0.4)), int(height * rng.uniform(0.3, 0.4))
-    cv2.ellipse(picture, (x, int(height * 1.1)), (int(a * 1.7), int(height * 0.3)), 0, 0, 360, rng.integers(0, 256, 3).tolist(), -1)
+    cv2.ellipse(
+        picture,
+        (x, int(height * 1.1)),
+        (int(a * 1.7), int(height * 0.3)),
+        0,
+        0,
+        360,
+        rng.integers(0, 256, 3).tolist(),
+        -1,
+    )
     cv2.rectangle(picture, (x - a // 2, y), (x + a // 2, int(height * 0.95)), skin.tolist(), -1)
     for side in (-1, 1):
         cv2.ellipse(picture, (x + side * a, y + b // 6), (max(2, a // 6), max(2, b // 4)), 0, 0, 360, skin.tolist(), -1)
@@ -126,7 +135,9 @@ def _chart(rng: Generator) -> Image:
     count = int(rng.integers(3, 15))
     for i in range(count):
         left, right = int(width * (i + 0.2) / count), int(width * (i + 0.8) / count)
-        cv2.rectangle(picture, (left, int(height * rng.random())), (right, height), rng.integers(0, 256, 3).tolist(), -1)
+        cv2.rectangle(
+            picture, (left, int(height * rng.random())), (right, height), rng.integers(0, 256, 3).tolist(), -1
+        )
     curve = np.column_stack([np.linspace(0, width, 40), height / 2 + np.cumsum(rng.normal(0, height / 15, 40))])
     cv2.polylines(picture, [curve.astype(np.int32)], False, rng.integers(0, 256, 3).tolist(), 2, cv2.LINE_AA)
     cv2.line(picture, (2, 0), (2, height), (0, 0, 0), 1)
@@ -185,7 +196,9 @@ def _scribble(rng: Generator) -> Image:
     for _ in range(int(rng.integers(1, 5))):
         path = np.cumsum(np.cumsum(rng.normal(0, 1, (150, 2)), 0), 0)
         path = (path - path.min(0)) / (np.ptp(path, 0) + 1e-9) * (width, height)
-        cv2.polylines(picture, [path.astype(np.int32)], False, rng.integers(0, 120, 3).tolist(), int(rng.integers(1, 4)))
+        cv2.polylines(
+            picture, [path.astype(np.int32)], False, rng.integers(0, 120, 3).tolist(), int(rng.integers(1, 4))
+        )
     return picture
 
 

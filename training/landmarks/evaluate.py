@@ -77,7 +77,9 @@ def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -
     for name, condition in ({n: CONDITIONS[n] for n in names} | AUGMENTED).items():
         crops, labels = _crops(condition, faces)
         passes = two_passes(run, crops)
-        first, second = (np.array([_error(p[i], label) for p, label in zip(passes, labels, strict=True)]) for i in (0, 1))
+        first, second = (
+            np.array([_error(p[i], label) for p, label in zip(passes, labels, strict=True)]) for i in (0, 1)
+        )
         uncertainty = np.array([landmarks.uncertainty for _, landmarks in passes])
         mirrored = two_passes(run, [np.ascontiguousarray(crop[:, ::-1]) for crop in crops])
         apart = [_mirror_error(a[1], b[1], crop.shape[1]) for a, b, crop in zip(passes, mirrored, crops, strict=True)]
@@ -199,7 +201,7 @@ def table(figures: dict) -> str:
     lines = []
     if errors := figures.get("errors"):
         lines += [
-            "| crop | first pass | second pass | median | 95 of 100 below | foretold | Spearman | mirrored differs by | unsure |",
+            "| crop | first pass | second pass | median | 95 of 100 below | foretold | Spearman | mirrored by | unsure |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         keys = ("first_pass_percent", "error_percent", "error_percent_p50", "error_percent_p95", "foretold_percent")
@@ -220,7 +222,9 @@ def table(figures: dict) -> str:
             cells = []
             for name in names:
                 row = measured[name][condition]
-                cells += ["{:.2f} / {:.2f}".format(*row[kind]) if kind in row else "" for kind in ("stretched", "labels")]
+                cells += [
+                    "{:.2f} / {:.2f}".format(*row[kind]) if kind in row else "" for kind in ("stretched", "labels")
+                ]
                 near = row["labels"][0] - row["regressor"][0]
                 cells.append("{:.2f} / {:.2f}".format(*row["regressor"]) + (" (!)" if near > 0.3 else ""))
             lines.append(f"| {condition} | " + " | ".join(cells) + " |")

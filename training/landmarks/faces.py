@@ -43,7 +43,7 @@ class Face:
 
 def bucket_of(image_name: str) -> int:
     """0 to 99, the same for every picture of a person and on every machine: the name's SHA-256 modulo 100."""
-    person = image_name.split("/")[0]
+    person = image_name.split("/", 1)[0]
     return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8]) % 100
 
 

@@ -14,7 +14,22 @@ from numpy.random import Generator
 from arcface_api.arrays import Image
 from faces import Face
 
-_WORDS = "THE QUICK BROWN FOX jumps over 0123456789 lazy dogs, Invoice No. TOTAL due: 2026-11 street MENU Exit".split()
+_WORDS = (
+    "THE",
+    "QUICK",
+    "BROWN",
+    "fox",
+    "jumps",
+    "over",
+    "0123456789",
+    "lazy",
+    "dogs,",
+    "Invoice",
+    "No.",
+    "TOTAL",
+    "due:",
+    "2026",
+)
 
 
 def non_face(rng: Generator, faces: Sequence[Face]) -> Image:
@@ -72,7 +87,7 @@ def clouds(rng: Generator) -> Image:
 def gradient(rng: Generator) -> Image:
     """One colour passing into another, along a line or around a point."""
     height, width = _blank(rng).shape[:2]
-    y, x = np.mgrid[0:1 : height * 1j, 0:1 : width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     if rng.random() < 0.5:
         angle = rng.uniform(0, 2 * np.pi)
         ramp = x * np.cos(angle) + y * np.sin(angle)
@@ -212,7 +227,9 @@ def _resized(part: Image, rng: Generator) -> Image:
     scale = side / max(part.shape[:2])
     turned = np.rot90(part, rng.integers(4)) if rng.random() < 0.3 else part
     size = max(8, round(turned.shape[1] * scale)), max(8, round(turned.shape[0] * scale))
-    return cv2.resize(np.ascontiguousarray(turned), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return cv2.resize(
+        np.ascontiguousarray(turned), size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    )
 
 
 DRAWN = (flat, noise, noise, clouds, clouds, gradient, text, shapes, pattern)
