@@ -47,7 +47,7 @@ def placed(scale: float, degrees: float, x: float, y: float) -> Points:
     turn = np.radians(degrees)
     rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     around = (TEMPLATE - TEMPLATE.mean(0)) @ rotation.T
-    return np.asarray(around + (x, y), np.float32)
+    return np.asarray(around + np.array([x, y]), np.float32)
 
 
 def smooth(height: int, width: int, seed: int = 0) -> Image:

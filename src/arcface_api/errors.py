@@ -16,8 +16,8 @@
     │   ├── ImageFormatUnsupported    neither JPEG, PNG nor WebP
     │   ├── ImageTooManyPixels        its header announces more pixels than allowed
     │   ├── ImageDamaged              truncated or corrupt
-    │   ├── LandmarksInvalid          points by which no face can be aligned
     │   └── AttributesUnavailable     the pack lacks the models for age, gender and head pose
+    ├── LandmarksInvalid              points by which no face can be aligned
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
     ├── QueueFull                     as many pictures wait as may
@@ -150,16 +150,16 @@ class ImageDamaged(RequestError):
     code = "image_damaged"
 
 
-class LandmarksInvalid(RequestError):
-    """The landmarks are not five points of one face inside the picture."""
-
-    code = "landmarks_invalid"
-
-
 class AttributesUnavailable(RequestError):
     """The loaded pack lacks the models for age, gender and head pose."""
 
     code = "attributes_unavailable"
+
+
+class LandmarksInvalid(ArcFaceError):
+    """The landmarks are not five points of one face inside the picture."""
+
+    code = "landmarks_invalid"
 
 
 class EmbeddingInvalid(ArcFaceError):

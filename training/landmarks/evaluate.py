@@ -201,7 +201,7 @@ def table(figures: dict) -> str:
     lines = []
     if errors := figures.get("errors"):
         lines += [
-            "| crop | first pass | second pass | median | 95 of 100 below | foretold | Spearman | mirrored by | unsure |",
+            "| crop | first pass | second pass | median | 95 of 100 below | foretold | Spearman | mirror | unsure |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
         keys = ("first_pass_percent", "error_percent", "error_percent_p50", "error_percent_p95", "foretold_percent")
