@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 RECOGNISERS = {"w600k_mbf": "w600k_mbf_from_int8.onnx", "edgeface_xs": "edgeface_xs.onnx"}
 RECOGNISER_INPUT = InputSpec(None, 112, 112, 127.5, 127.5)
 SEED = 7
+CARD_BEGIN, CARD_END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def main() -> None:
@@ -40,7 +41,8 @@ def main() -> None:
     parser.add_argument("--part", choices=(*PARTS, "pairs"), default="test", help="pairs: LFW's own, all people")
     parser.add_argument("--recognisers", nargs="*", default=list(RECOGNISERS), choices=list(RECOGNISERS))
     parser.add_argument("--conditions", nargs="*", default=list(CONDITIONS), choices=list(CONDITIONS))
-    parser.add_argument("--output", type=Path, help="JSON; the table goes beside it as .md")
+    parser.add_argument("--output", type=Path, help="JSON")
+    parser.add_argument("--card", action="store_true", help="put the tables into MODEL_CARD.md")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     run = load(options.regressor or regressor())
@@ -50,7 +52,6 @@ def main() -> None:
     if options.part != "pairs":
         figures["errors"] = errors_by_condition(run, faces, options.conditions)
         figures["non_faces"] = non_faces(run)
-        print(json.dumps(figures, indent=1))
     if options.models:
         if options.part == "pairs":
             pairs = official_pairs(options.folder, faces)
@@ -64,7 +65,8 @@ def main() -> None:
         }
     if options.output:
         options.output.write_text(json.dumps(figures, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(table(figures))
+    if options.card:
+        put_into_card(table(figures))
     print(table(figures))
 
 
@@ -194,6 +196,14 @@ def _figures(recogniser: Run, crops: Sequence[Image], pairs: Pairs) -> list[floa
 
 
 # ── tables ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def put_into_card(text: str) -> None:
+    """Replace the figures in the model card."""
+    card = HERE / "MODEL_CARD.md"
+    before, rest = card.read_text(encoding="utf-8").split(CARD_BEGIN)
+    after = rest.split(CARD_END)[1]
+    card.write_text(f"{before}{CARD_BEGIN}\n{text}{CARD_END}{after}", encoding="utf-8")
 
 
 def table(figures: dict) -> str:
