@@ -68,8 +68,8 @@ def random_cut(rng: Generator) -> Cut:
     )
 
 
-def cut(face: Face, how: Cut) -> tuple[Image, Points]:
-    """A crop and its landmarks, in the crop's pixels."""
+def cut(face: Face, how: Cut, *, as_labelled: bool = False) -> tuple[Image, Points]:
+    """A crop and its landmarks, in the crop's pixels; the labels as they are in the file where `as_labelled`."""
     x, y, w, h = face.box
     centre = x + w / 2 + how.shift[0] * w, y + h / 2 + how.shift[1] * h
     turn = np.radians(how.angle)
@@ -89,7 +89,7 @@ def cut(face: Face, how: Cut) -> tuple[Image, Points]:
     if how.angle == 0 and scale == 1 and not how.is_mirrored:
         transform[:, 2] = np.round(transform[:, 2])  # pixels as they are
     crop = cv2.warpAffine(face.image, transform, size, borderMode=how.border)
-    points = moved(face.points, transform)
+    points = moved(face.labels if as_labelled else face.points, transform)
     if how.is_mirrored:
         points = points[SWAPPED]
     grow, squeeze = side / longer / scale, np.sqrt(how.squeeze)
@@ -145,8 +145,8 @@ def jittered(points: Points, amount: float, rng: Generator) -> Points:
 def _exposed(image: Image, rng: Generator) -> Image:
     """Brightness, contrast, gamma and colour cast, as one table a channel."""
     levels = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    gamma = np.exp(rng.normal(0, 0.35)) * np.exp(rng.normal(0, 0.06, 3))
-    contrast, brightness = np.exp(rng.normal(0, 0.3)), rng.normal(0, 0.15)
+    gamma = np.exp(rng.uniform(-0.7, 0.7)) * np.exp(rng.normal(0, 0.06, 3))
+    contrast, brightness = np.exp(rng.uniform(-0.7, 0.4)), rng.uniform(-0.25, 0.25)
     table = (levels**gamma - 0.5) * contrast + 0.5 + brightness
     return cv2.LUT(image, np.clip(table * 255, 0, 255).astype(np.uint8)[None])
 
@@ -181,7 +181,7 @@ def _blurred(image: Image, rng: Generator) -> Image:
 
 
 def _noisy(image: Image, rng: Generator) -> Image:
-    strength = np.exp(rng.uniform(np.log(2), np.log(28)))
+    strength = np.exp(rng.uniform(np.log(2), np.log(22)))
     planes = 3 if rng.random() < 0.6 else 1
     count = image.shape[0] * image.shape[1] * planes
     start = rng.integers(len(_NOISE) - count)
@@ -200,7 +200,7 @@ def _occluded(image: Image, rng: Generator) -> Image:
     image = image.copy()
     height, width = image.shape[:2]
     centre = rng.uniform(0.1, 0.9, 2) * (width, height)
-    axes = rng.uniform(0.05, 0.25, 2) * (width, height)
+    axes = rng.uniform(0.05, 0.2, 2) * (width, height)
     kind = rng.random()
     if kind < 0.4:
         colour = rng.integers(0, 256, 3).tolist()
