@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
-from numpy.random import Generator
 
 from arcface_api.arrays import Image, Points
 from augment import Cut, cut, degrade, random_cut
@@ -26,6 +25,17 @@ def _grey(image: Image) -> Image:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A crop, and where its landmarks are, in its pixels."""
+
+    image: Image
+    points: Points
+    """(5, 2), without the labels' shift."""
+    labels: Points
+    """(5, 2), as in the file."""
+
+
+@dataclass(frozen=True)
 class Condition:
     """A way to cut and to spoil a crop, the same for the same face every time."""
 
@@ -38,24 +48,20 @@ class Condition:
     max_angle: float | None = None
     """Everything that training does, turned by up to this angle."""
 
-    def crop(self, face: Face, seed: int) -> tuple[Image, Points]:
+    def crop(self, face: Face, seed: int) -> Sample:
         """The crop of one face, and its landmarks in the crop's pixels."""
         rng = np.random.default_rng((seed, *face.name.encode()))
-        if self.max_angle is not None:
-            return _augmented(face, self.max_angle, rng)
         how = self.cut
+        if self.max_angle is not None:
+            how = replace(random_cut(rng), angle=rng.uniform(-self.max_angle, self.max_angle))
         if self.either_sign and rng.random() < 0.5:
             how = replace(how, angle=-how.angle)
         if self.max_shift:
             how = replace(how, shift=tuple(rng.uniform(-self.max_shift, self.max_shift, 2)))
-        crop, points = cut(face, how)
-        return self.spoil(crop), points
-
-
-def _augmented(face: Face, max_angle: float, rng: Generator) -> tuple[Image, Points]:
-    how = replace(random_cut(rng), angle=rng.uniform(-max_angle, max_angle))
-    crop, points = cut(face, how)
-    return degrade(crop, rng), points
+        image, points = cut(face, how)
+        _, labels = cut(face, how, as_labelled=True)
+        spoilt = self.spoil(image) if self.max_angle is None else degrade(image, rng)
+        return Sample(spoilt, points, labels)
 
 
 CONDITIONS = {

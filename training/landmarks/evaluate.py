@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from arcface_api.alignment import Landmarks, align, regressor
 from arcface_api.arrays import Image, InputSpec, Points, to_tensor
 from check_set import check_set
-from conditions import AUGMENTED, CONDITIONS, Condition
+from conditions import AUGMENTED, CONDITIONS
 from faces import PARTS, Face, read_faces
 from two_passes import Run, load, two_passes
 from verification import balanced_accuracy, make_pairs, tar_at_far
@@ -74,28 +74,40 @@ def main() -> None:
 
 
 def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Errors, what was foretold of them, and how many were refused, for each condition."""
+    """Errors, what was foretold of them, and how many were refused, for each condition and for all together."""
     figures = {}
+    everything: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for name, condition in ({n: CONDITIONS[n] for n in names} | AUGMENTED).items():
-        crops, labels = _crops(condition, faces)
-        passes = two_passes(run, crops)
-        first, second = (
-            np.array([_error(p[i], label) for p, label in zip(passes, labels, strict=True)]) for i in (0, 1)
-        )
-        uncertainty = np.array([landmarks.uncertainty for _, landmarks in passes])
-        mirrored = two_passes(run, [np.ascontiguousarray(crop[:, ::-1]) for crop in crops])
-        apart = [_mirror_error(a[1], b[1], crop.shape[1]) for a, b, crop in zip(passes, mirrored, crops, strict=True)]
+        samples = [condition.crop(face, SEED) for face in faces]
+        passes = two_passes(run, [sample.image for sample in samples])
+        both = list(zip(passes, samples, strict=True))
+        first = np.array([_error(one, sample.labels) for (one, _), sample in both])
+        second = np.array([_error(two, sample.labels) for (_, two), sample in both])
+        unshifted = np.array([_error(two, sample.points) for (_, two), sample in both])
+        uncertainty = np.array([two.uncertainty for _, two in passes])
+        is_sure = np.array([two.are_sure for _, two in passes])
+        mirrored = two_passes(run, [np.ascontiguousarray(sample.image[:, ::-1]) for sample in samples])
+        apart = [
+            _mirror_error(straight, mirror, sample.image.shape[1])
+            for ((_, straight), sample), (_, mirror) in zip(both, mirrored, strict=True)
+        ]
         figures[name] = {
             "first_pass_percent": _percent(first.mean()),
             "error_percent": _percent(second.mean()),
-            "error_percent_p50": _percent(np.median(second)),
-            "error_percent_p95": _percent(np.quantile(second, 0.95)),
-            "spearman": round(_spearman(uncertainty, second), 3),
+            "unshifted_percent": _percent(unshifted.mean()),
+            "unshifted_percent_p50": _percent(np.median(unshifted)),
+            "unshifted_percent_p95": _percent(np.quantile(unshifted, 0.95)),
+            "error_percent_where_sure": _percent(second[is_sure].mean()),
             "foretold_percent": _percent(uncertainty.mean()),
-            "unsure_percent": _percent(np.mean([not landmarks.are_sure for _, landmarks in passes])),
+            "spearman": round(_spearman(uncertainty, second), 3),
+            "spearman_unshifted": round(_spearman(uncertainty, unshifted), 3),
             "mirror_percent": _percent(np.mean(apart)),
+            "unsure_percent": _percent(1 - is_sure.mean()),
         }
+        everything.append((uncertainty, unshifted))
         print(name, figures[name], file=sys.stderr, flush=True)
+    uncertainty, unshifted = (np.concatenate(column) for column in zip(*everything, strict=True))
+    figures["all of these"] = {"spearman_unshifted": round(_spearman(uncertainty, unshifted), 3)}
     return figures
 
 
@@ -108,11 +120,6 @@ def non_faces(run: Run) -> dict[str, object]:
         figures[kind] = {"pictures": len(pictures), "unsure_percent": _percent(np.mean(unsure))}
         refused += unsure
     return {"unsure_percent": _percent(np.mean(refused)), "kinds": figures}
-
-
-def _crops(condition: Condition, faces: Sequence[Face]) -> tuple[list[Image], list[Points]]:
-    made = [condition.crop(face, SEED) for face in faces]
-    return [crop for crop, _ in made], [points for _, points in made]
 
 
 def _error(found: Landmarks, label: Points) -> float:
@@ -162,7 +169,8 @@ def verification(
     """Balanced accuracy and TAR at FAR 1e-2, both in per cent, for three kinds of crops under each condition."""
     figures = {}
     for name in names:
-        crops, labels = _crops(CONDITIONS[name], faces)
+        samples = [CONDITIONS[name].crop(face, SEED) for face in faces]
+        crops, labels = [sample.image for sample in samples], [sample.labels for sample in samples]
         found = [second for _, second in two_passes(run, crops)]
         stretched = [cv2.resize(crop, (112, 112)) for crop in crops]
         kinds = {
@@ -210,14 +218,20 @@ def table(figures: dict) -> str:
     """The figures as Markdown."""
     lines = []
     if errors := figures.get("errors"):
-        lines += [
-            "| crop | first pass | second pass | median | 95 of 100 below | foretold | Spearman | mirror | unsure |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        keys = ("first_pass_percent", "error_percent", "error_percent_p50", "error_percent_p95", "foretold_percent")
+        columns = {
+            "first pass": "first_pass_percent",
+            "second pass": "error_percent",
+            "unshifted": "unshifted_percent",
+            "median": "unshifted_percent_p50",
+            "95 of 100 below": "unshifted_percent_p95",
+            "foretold": "foretold_percent",
+            "mirror": "mirror_percent",
+            "unsure": "unsure_percent",
+            "Spearman": "spearman_unshifted",
+        }
+        lines += ["| crop | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
         for name, row in errors.items():
-            cells = [f"{row[key]:.1f} %" for key in keys]
-            cells += [f"{row['spearman']:.2f}", f"{row['mirror_percent']:.1f} %", f"{row['unsure_percent']:.1f} %"]
+            cells = [_cell(key, row) for key in columns.values()]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
         lines.append("")
     if absent := figures.get("non_faces"):
@@ -240,6 +254,12 @@ def table(figures: dict) -> str:
             lines.append(f"| {condition} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _cell(key: str, row: dict[str, float]) -> str:
+    if key not in row:
+        return ""
+    return f"{row[key]:.1f} %" if "percent" in key else f"{row[key]:.2f}"
 
 
 if __name__ == "__main__":
