@@ -170,8 +170,9 @@ def test_view_template_is_centred_like_the_aligned_crop() -> None:
     np.testing.assert_allclose(centre, [[31.5, 31.5]], atol=1e-4)
 
 
-def test_face_view_of_a_face_beyond_the_picture_is_grey() -> None:
-    view = face_view(smooth(2000, 2000), placed(40, 0, -30_000, 500))
+@pytest.mark.parametrize(("x", "y"), [(-30_000, 500), (30_000, 500), (500, -30_000), (500, 30_000)])
+def test_face_view_of_a_face_beyond_the_picture_is_grey(x: float, y: float) -> None:
+    view = face_view(smooth(2000, 2000), placed(40, 0, x, y))
     assert (view.crop == 127).all()
 
 
@@ -256,6 +257,12 @@ def test_align_leaves_an_aligned_crop_as_it_is() -> None:
     assert np.array_equal(align(crop, TEMPLATE, 112), crop)
 
 
+def test_no_edge_darkens_where_blocks_do_not_fit() -> None:
+    view = whole_view(np.full((64 * 7 + 5, 64 * 7 + 5, 3), 255, np.uint8))
+    assert (view.crop[1:-1, 1:-1] == 255).all()
+    assert view.crop.min() >= 190  # the outermost pixels lie half beyond the picture
+
+
 def test_align_is_black_beyond_the_picture() -> None:
     crop = align(np.full((50, 50, 3), 255, np.uint8), placed(1, 0, 25, 25), 112)
     assert (crop[0] == 0).all()
@@ -283,8 +290,14 @@ def test_landmarks_of_a_face_at_any_angle_and_size_are_taken(scale: float, degre
 
 
 def test_landmarks_of_a_profile_are_taken() -> None:
-    profile = [[50, 40], [56, 41], [70, 60], [50, 85], [57, 84]]
+    profile = [[50, 40], [53, 41], [60, 60], [51, 85], [54, 84]]
     check_landmarks(profile, 112, 112)
+
+
+def test_landmarks_may_lie_anywhere_in_a_picture_that_is_not_square() -> None:
+    check_landmarks(placed(1, 0, 300, 60), 120, 400)
+    with pytest.raises(LandmarksInvalid, match="outside the picture of 400 x 120 pixels"):
+        check_landmarks(placed(1, 0, 60, 300), 120, 400)
 
 
 @pytest.mark.parametrize(
