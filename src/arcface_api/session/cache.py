@@ -40,7 +40,7 @@ class Cache:
         if path is None:
             return None
         try:
-            stored = np.memmap(path, np.uint8, "r")
+            stored = np.memmap(path, np.uint8, "c")  # OpenVINO takes only what it may write; never the file
         except (OSError, ValueError):  # ValueError: the file is empty
             return None
         content = stored[_HEADER_BYTES:]
