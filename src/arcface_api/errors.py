@@ -17,6 +17,7 @@
     │   ├── ImageTooManyPixels        its header announces more pixels than allowed
     │   ├── ImageDamaged              truncated or corrupt
     │   └── AttributesUnavailable     the pack lacks the models for age, gender and head pose
+    ├── LandmarksInvalid              points by which no face can be aligned
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
     ├── QueueFull                     as many pictures wait as may
@@ -154,6 +155,12 @@ class AttributesUnavailable(RequestError):
     """The loaded pack lacks the models for age, gender and head pose."""
 
     code = "attributes_unavailable"
+
+
+class LandmarksInvalid(ArcFaceError):
+    """The landmarks are not five points of one face inside the picture."""
+
+    code = "landmarks_invalid"
 
 
 class EmbeddingInvalid(ArcFaceError):

@@ -1,6 +1,7 @@
 """Promises of `session/choosing.py`: what was asked for or a refusal, proof before use, reasons for second best."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from arcface_api.arrays import Features
 from arcface_api.errors import ModelFailed, RuntimeUnfit
-from arcface_api.session import Cache, ModelContent, Wish, choosing, open_session, proving
+from arcface_api.session import Cache, ModelContent, Wish, choosing, onnx_gpu, open_session, openvino_cpu, proving
 from arcface_api.session.choosing import REFERENCE, Candidate, batch_sizes, check_installation, plan
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER, TENSORRT_PROVIDER
@@ -210,6 +211,77 @@ def test_what_is_remembered_is_proved_again_and_looked_at_anew_where_it_fails(
         chosen = open_session(recogniser, CPU_WISH, cache)
     assert chosen.self_test_cosine == pytest.approx(1)
     assert "is not simply used again" in caplog.text
+
+
+def test_what_could_not_be_opened_today_is_tried_again_tomorrow(
+    recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU whose driver was missing at one start must not be forgotten for good."""
+    tried: list[str] = []
+
+    def unloadable(provider: str) -> None:
+        tried.append(provider)
+        raise RuntimeUnfit(f"{provider} could not be loaded")
+
+    available(monkeypatch, CUDA_PROVIDER, CPU_PROVIDER)
+    monkeypatch.setattr(onnx_gpu, "check_provider", unloadable)
+    for _ in range(2):
+        assert open_session(recogniser, Wish("auto", "float32", 2, None), cache).session.provider == CPU_PROVIDER
+    assert tried == [CUDA_PROVIDER, CUDA_PROVIDER]
+
+
+@pytest.mark.usefixtures("with_openvino")
+def test_broken_openvino_is_stepped_over(
+    recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise ImportError("libopenvino.so: cannot open shared object file")
+
+    monkeypatch.setattr(openvino_cpu, "_openvino", missing)
+    chosen = open_session(recogniser, CPU_WISH, cache)
+    assert chosen.session.provider == CPU_PROVIDER
+    assert "cannot open shared object file" in (chosen.reason or "")
+    with pytest.raises(ModelFailed, match="cannot open shared object file"):
+        open_session(recogniser, Wish("cpu", "bfloat16", 2, None), cache)
+
+
+@pytest.mark.usefixtures("with_openvino")
+def test_compiled_model_that_was_lost_is_kept_again(
+    recogniser: ModelContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags(monkeypatch, "amx_bf16")
+    open_session(recogniser, CPU_WISH, Cache(tmp_path))
+    entries = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"}
+    largest = max(entries, key=lambda path: len(entries[path]))
+    largest.write_bytes(entries[largest][:-1])
+    assert open_session(recogniser, CPU_WISH, Cache(tmp_path)).session.precision == "bfloat16"
+    assert len(largest.read_bytes()) == len(entries[largest])
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_every_probe_is_proved_in_every_batch_size(
+    recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    ran: list[int] = []
+    real = OnnxCpuSession.run
+
+    def counted(self: OnnxCpuSession, crops: Any) -> Features:
+        ran.append(len(crops))
+        return real(self, crops)
+
+    monkeypatch.setattr(OnnxCpuSession, "run", counted)
+    session = open_session(recogniser, Wish("cpu", "float32", 1, most), cache).session
+    for size in session.batch_sizes:
+        assert ran.count(size) * size >= 8
+
+
+def test_bfloat16_beside_a_gpu_says_why_the_gpu_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    available(monkeypatch, CUDA_PROVIDER, CPU_PROVIDER)
+    monkeypatch.setattr(openvino_cpu, "is_openvino_installed", lambda: True)
+    flags(monkeypatch, "amx_bf16")
+    assert plan("auto", "bfloat16") == choosing.Plan(
+        (BFLOAT16,), reasons=("the GPU is not used: precision=bfloat16 is for CPUs",)
+    )
 
 
 def test_denormals_count_as_zero_only_where_no_feature_changes(

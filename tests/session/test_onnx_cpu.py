@@ -101,6 +101,13 @@ def test_every_batch_size_of_a_reference_is_warmed(recogniser: ModelContent, mon
     assert ran == [1, 2, 4]
 
 
+def test_the_file_s_bytes_are_not_held_for_life() -> None:
+    content = linear_model(112, 512).SerializeToString()
+    session = OnnxCpuSession(model_content(content), threads=1)
+    assert sys.getrefcount(content) == 2, "this test's own name, and getrefcount's argument"
+    assert session.run(random_crops(1)).shape == (1, 512)
+
+
 def test_failing_inference_says_so(recogniser: ModelContent) -> None:
     session = OnnxCpuSession(recogniser, threads=1)
     with pytest.raises(ModelFailed, match="failed on a batch of 1"):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,16 @@ def test_damaged_cache_is_made_anew(recogniser: ModelContent, tmp_path: Path, da
     else:
         cache.write(b"not what OpenVINO exported", *session._key)
     np.testing.assert_array_equal(OpenVinoSession(recogniser, "float32", 1, SIZES, cache).run(crops), expected)
+
+
+def test_without_a_folder_for_a_moment_bfloat16_runs_all_the_same(
+    recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**_: object) -> None:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refused)
+    assert OpenVinoSession(recogniser, "bfloat16", 1, (1,), cache).run(random_crops(1)).shape == (1, 512)
 
 
 def test_files_that_are_no_models_are_refused(recogniser: ModelContent, cache: Cache) -> None:

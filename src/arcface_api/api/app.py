@@ -26,6 +26,7 @@ from arcface_api.image import ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.session import (
     GPU_PROVIDERS,
+    TENSORRT_PROVIDER,
     Cache,
     ModelContent,
     Wish,
@@ -33,7 +34,7 @@ from arcface_api.session import (
     open_reference,
     open_session,
 )
-from arcface_api.settings import Settings
+from arcface_api.settings import Device, Settings
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -100,7 +101,8 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
         # Small beside the recogniser, and read as numbers: float32, on the GPU where the recogniser is.
         model = content(role)
         if chosen.session.provider in GPU_PROVIDERS:
-            wish = Wish(settings.device, "float32", threads, settings.max_batch)
+            device: Device = "tensorrt" if chosen.session.provider == TENSORRT_PROVIDER else "cuda"
+            wish = Wish(device, "float32", threads, settings.max_batch)
             return Model(open_session(model, wish, cache).session, model.spec)
         return Model(open_reference(model, threads, chosen.session.batch_sizes), model.spec)
 

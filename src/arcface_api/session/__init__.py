@@ -10,10 +10,11 @@ bfloat16 in silence. All of that is settled here, and told.
 from arcface_api.session.cache import Cache
 from arcface_api.session.choosing import Chosen, Wish, check_installation, open_reference, open_session
 from arcface_api.session.model import ModelContent, Session
-from arcface_api.session.onnx_gpu import GPU_PROVIDERS
+from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 
 __all__ = [
     "GPU_PROVIDERS",
+    "TENSORRT_PROVIDER",
     "Cache",
     "Chosen",
     "ModelContent",

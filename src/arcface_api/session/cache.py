@@ -21,6 +21,9 @@ from arcface_api.cpus import cpu_flags, cpu_name
 _HEADER_BYTES = 4096
 """Checksum and filling; a page, so that what follows is aligned when mapped."""
 
+LOCK_SECONDS = 300
+"""Longest wait for another start that works out the same."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +40,7 @@ class Cache:
         if path is None:
             return None
         try:
-            stored = np.memmap(path, np.uint8, "r")
+            stored = np.memmap(path, np.uint8, "c")  # OpenVINO takes only what it may write; never the file
         except (OSError, ValueError):  # ValueError: the file is empty
             return None
         content = stored[_HEADER_BYTES:]
@@ -60,13 +63,14 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as part:
-                try:
-                    part.write(header)
-                    part.write(content)
-                    Path(part.name).replace(path)
-                except BaseException:
-                    Path(part.name).unlink()
-                    raise
+                unfinished = Path(part.name)
+            try:
+                with unfinished.open("wb") as file:
+                    file.write(header)
+                    file.write(content)
+                unfinished.replace(path)  # closed before: a full disk is noticed while the older entry is still there
+            finally:
+                unfinished.unlink(missing_ok=True)
         except OSError as error:
             _log.warning("Nothing is kept for the next start, which will take longer: %s.", error)
 
@@ -78,17 +82,25 @@ class Cache:
                 path.unlink(missing_ok=True)
 
     def subfolder(self, name: str) -> Path | None:
-        """A folder for a runtime that keeps files of its own; None where nothing is kept."""
-        return None if self._folder is None else self._folder / name
+        """A folder, made here, for a runtime that keeps files of its own; None where nothing can be kept."""
+        if self._folder is None:
+            return None
+        folder = self._folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return None
+        return folder
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the folder alone: of several services that start together one works out what the others then read."""
         with ExitStack() as held:
             if self._folder is not None:
-                with suppress(OSError):  # a folder that cannot be written: each for itself
+                # A folder that cannot be written, or a holder that hangs: each for itself.
+                with suppress(OSError):
                     self._folder.mkdir(parents=True, exist_ok=True)
-                    held.enter_context(FileLock(self._folder / ".lock"))
+                    held.enter_context(FileLock(self._folder / ".lock", timeout=LOCK_SECONDS))
             yield
 
     def _path(self, key: tuple[object, ...]) -> Path | None:

@@ -6,6 +6,7 @@ No silent second best: what was asked for by name is used or refused; `auto` may
 sentence in `Chosen.reason`. An accelerated session that strays from float32 on ONNX Runtime's CPU provider is not used.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from arcface_api.cpus import cpu_flags
 from arcface_api.errors import ArcFaceError, ModelFailed, RuntimeUnfit
 from arcface_api.session import openvino_cpu
 from arcface_api.session.cache import Cache
+from arcface_api.session.graphs import REWRITING_VERSION
 from arcface_api.session.model import ModelContent, Session
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER, TENSORRT_PROVIDER, OnnxGpuSession
@@ -54,7 +56,9 @@ class Candidate:
     """One way to run a model."""
 
     provider: str
+    """`CPU_PROVIDER`, `OPENVINO`, `CUDA_PROVIDER` or `TENSORRT_PROVIDER`."""
     precision: str
+    """float32, bfloat16 (OpenVINO) or float16 (GPUs)."""
     flushes_denormals: bool = False
 
     def __str__(self) -> str:
@@ -136,6 +140,8 @@ def plan(device: Device, precision: Precision) -> Plan:
         )
     gpu = _on_gpu(CUDA_PROVIDER, precision) if has_cuda and precision != "bfloat16" else ()
     cpu = _on_cpu(precision) if precision != "float16" else Plan(())
+    if has_cuda and precision == "bfloat16":
+        return Plan(cpu.in_order, cpu.racing, ("the GPU is not used: precision=bfloat16 is for CPUs", *cpu.reasons))
     no_cuda = ("this build of ONNX Runtime has no CUDA",) if device == "auto" and not has_cuda else ()
     return Plan((*gpu, *cpu.in_order), cpu.racing, (*no_cuda, *cpu.reasons))
 
@@ -177,19 +183,25 @@ def open_session(model: ModelContent, wish: Wish, cache: Cache) -> Chosen:
     """
     planned = plan(wish.device, wish.precision)
     probes = probe_crops(model.spec.height, model.spec.width)
-    key = ("verdict", VERDICT_VERSION, model.sha256, repr(model.spec), wish, planned, *_versions())
+    drawn = hashlib.sha256(np.stack(probes).data).hexdigest()  # OpenCV and NumPy drew them
+    about_code = (VERDICT_VERSION, REWRITING_VERSION, *_versions())
+    key = ("verdict", about_code, model.sha256, repr(model.spec), drawn, wish, planned)
     with nullcontext() if cache.has(*key) else cache.exclusive():
         verdict = _recall(cache, key)
         if verdict is not None:
             try:
-                return _Trial(model, wish, cache, probes, verdict.expected).proved(verdict.candidate, verdict.reason)
+                trial = _Trial(model, wish, cache, probes, verdict.expected)
+                chosen = trial.proved(verdict.candidate, verdict.reason)
             except ArcFaceError as error:  # the machine is not what it was: look at everything again
                 _log.warning("%s is not simply used again: %s", verdict.candidate, error)
+            else:
+                _keep(chosen.session)
+                return chosen
         trial = _Trial(model, wish, cache, probes)
-        candidate, chosen = _choose(trial, planned)
-        if isinstance(chosen.session, OpenVinoSession):
-            chosen.session.keep()
-        _remember(cache, key, _Verdict(candidate, chosen.reason, trial.expected))
+        candidate, chosen, is_lasting = _choose(trial, planned)
+        _keep(chosen.session)
+        if is_lasting:
+            _remember(cache, key, _Verdict(candidate, chosen.reason, trial.expected))
         return chosen
 
 
@@ -236,7 +248,7 @@ class _Trial:
         session = self._reference if candidate == REFERENCE and self._reference is not None else self._open(candidate)
         cosine = lowest_cosine(session, self.probes, self.expected)
         if cosine < MIN_COSINE:
-            raise RuntimeUnfit(
+            raise _Strays(
                 f"{candidate} strays from float32: its lowest cosine on the built-in probe faces is {cosine:.5f}, and"
                 f" {MIN_COSINE} is needed. Set precision to auto or float32."
             )
@@ -254,7 +266,8 @@ class _Trial:
             return OnnxCpuSession(model, threads, self._sizes(CPU_MAX_BATCH), flushes_denormals=flushes)
         if candidate.provider == OPENVINO:
             return OpenVinoSession(model, candidate.precision, threads, self._sizes(CPU_MAX_BATCH), self._cache)
-        engines = self._cache.subfolder("tensorrt")
+        # A folder for each model: ONNX Runtime names engines after a graph's nodes, and not after its weights.
+        engines = self._cache.subfolder(f"tensorrt-{REWRITING_VERSION}-{model.sha256[:32]}")
         return OnnxGpuSession(
             model, candidate.provider, candidate.precision, threads, self._sizes(GPU_MAX_BATCH), engines
         )
@@ -263,19 +276,31 @@ class _Trial:
         return batch_sizes(self._wish.max_batch or most)
 
 
-def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen]:
-    """The plan carried out.
+class _Strays(RuntimeUnfit):
+    """It computes something else than the reference, and will do so tomorrow."""
+
+
+def _keep(session: Session) -> None:
+    if isinstance(session, OpenVinoSession):
+        session.keep()
+
+
+def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen, bool]:
+    """The plan carried out; and whether the next start may take the result for granted.
+
+    It may not where a way could not be opened: a driver, memory or a folder that is missing today may be there then.
 
     Raises:
         RuntimeUnfit, ModelFailed: Why the last way was not to be had, where none was.
     """
     reasons = list(planned.reasons)
     failure: ArcFaceError | None = None
+    is_lasting = True
     for candidate in planned.in_order:
         try:
-            return candidate, trial.proved(candidate, "; ".join(reasons) or None)
+            return candidate, trial.proved(candidate, "; ".join(reasons) or None), is_lasting
         except (ModelFailed, RuntimeUnfit) as error:
-            failure = error
+            failure, is_lasting = error, is_lasting and isinstance(error, _Strays)
             reasons.append(f"{candidate} is not used: {error}")
             _log.warning("%s", reasons[-1])
     proved: dict[Candidate, Chosen] = {}
@@ -283,7 +308,7 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen]:
         try:
             proved[candidate] = trial.proved(candidate, None)
         except (ModelFailed, RuntimeUnfit) as error:
-            failure = error
+            failure, is_lasting = error, is_lasting and isinstance(error, _Strays)
             reasons.append(f"{candidate} is not used: {error}")
             _log.warning("%s", reasons[-1])
     if not proved:
@@ -298,8 +323,8 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen]:
         taken = candidate
     chosen = Chosen(proved[taken].session, proved[taken].self_test_cosine, "; ".join(reasons) or None)
     if taken == REFERENCE and trial.may_flush_denormals():
-        return FLUSHING_REFERENCE, trial.proved(FLUSHING_REFERENCE, chosen.reason)
-    return taken, chosen
+        return FLUSHING_REFERENCE, trial.proved(FLUSHING_REFERENCE, chosen.reason), is_lasting
+    return taken, chosen, is_lasting
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,11 @@ def open_onnx(content: bytes, options: ort.SessionOptions, providers: Sequence[A
         ModelFailed: It cannot load the model.
     """
     try:
-        return ort.InferenceSession(content, options, providers=providers)
+        session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise ModelFailed(f"ONNX Runtime cannot load the model: {error}") from error
+    session._model_bytes = None  # noqa: SLF001  # kept for falling back to other providers: 260 MB for nothing
+    return session
 
 
 def check_signature(session: ort.InferenceSession, model: ModelContent) -> tuple[str, str]:

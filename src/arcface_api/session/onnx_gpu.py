@@ -8,6 +8,7 @@ one takes longer than running them.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from arcface_api.arrays import Crop, Features
-from arcface_api.errors import ModelFailed, RuntimeUnfit
+from arcface_api.arrays import Crop, Features, InputSpec
+from arcface_api.errors import ArcFaceError, ModelFailed, RuntimeUnfit
 from arcface_api.session.graphs import PIXELS, parse, take_pixels, to_float16
 from arcface_api.session.model import ModelContent, check_features
 from arcface_api.session.onnx_cpu import open_onnx, session_options
@@ -74,20 +75,15 @@ class OnnxGpuSession:
         self.batch_sizes = tuple(batch_sizes)
         self._dim = model.output_dim
         check_provider(provider)
-        graph = parse(model.content)
-        if precision == "float16" and provider == CUDA_PROVIDER:
-            graph = to_float16(graph)  # TensorRT converts by itself
-        content = take_pixels(graph, model.spec).SerializeToString()
-        del graph
-        shape = (model.spec.height, model.spec.width, 3)
-        if provider == TENSORRT_PROVIDER:
-            options = tensorrt_options(shape, self.batch_sizes, precision, engine_folder)
-            self._ort = _open_on_gpu(content, [(TENSORRT_PROVIDER, options), CUDA_PROVIDER], threads)
-            self._has_graphs = True
-        else:
-            self._ort, self._has_graphs = _open_on_cuda(content, threads)
-        self._output = self._ort.get_outputs()[0].name
-        self._bound = {size: self._bind(size, shape) for size in self.batch_sizes}
+        try:
+            graph = parse(model.content)
+            if precision == "float16" and provider == CUDA_PROVIDER:
+                graph = to_float16(graph)  # TensorRT converts by itself
+            self._open(take_pixels(graph, model.spec).SerializeToString(), model.spec, engine_folder)
+        except ArcFaceError:
+            raise
+        except Exception as error:  # the device's memory is full, a kernel is missing: whatever the runtime met
+            raise ModelFailed(f"{provider} cannot run the model: {error}") from error
 
     def run(self, crops: Sequence[Crop]) -> Features:
         """One inference; see `Session.run`."""
@@ -100,7 +96,32 @@ class OnnxGpuSession:
             raise ModelFailed(f"ONNX Runtime failed on a batch of {len(crops)}: {error}") from error
         return check_features(features, len(crops), self._dim)
 
-    def _bind(self, size: int, shape: tuple[int, ...]) -> _Bound:
+    def _open(self, content: bytes, spec: InputSpec, engine_folder: Path | None) -> None:
+        shape = (spec.height, spec.width, 3)
+        if self.provider == TENSORRT_PROVIDER:
+            options = tensorrt_options(shape, self.batch_sizes, self.precision, engine_folder)
+            self._bind_all(content, options, shape, has_graphs=True)
+            return
+        try:
+            self._bind_all(content, {"use_tf32": False, "enable_cuda_graph": True}, shape, has_graphs=True)
+            # Recorded at the first run: not every model's operators allow it.
+            self.run([np.zeros(shape, np.uint8)] * self.batch_sizes[0])
+        except ModelFailed as error:
+            _log.warning("The model runs without CUDA graphs, which is slower in small batches: %s", error)
+            self._bind_all(content, {"use_tf32": False}, shape, has_graphs=False)
+
+    def _bind_all(
+        self, content: bytes, provider_options: Mapping[str, object], shape: tuple[int, ...], *, has_graphs: bool
+    ) -> None:
+        options = session_options(self.threads)
+        # A node that falls to the CPU would be a GPU silently half used. And the provider stands alone in the list:
+        # what TensorRT does not take must not run on CUDA in silence either.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        self._ort = open_onnx(content, options, [(self.provider, provider_options)])
+        self._output = self._ort.get_outputs()[0].name
+        self._bound = {size: self._bind(size, shape, has_graphs=has_graphs) for size in self.batch_sizes}
+
+    def _bind(self, size: int, shape: tuple[int, ...], *, has_graphs: bool) -> _Bound:
         device = "cuda"
         pixels = ort.OrtValue.ortvalue_from_numpy(np.zeros((size, *shape), np.uint8), device, 0)
         features = ort.OrtValue.ortvalue_from_numpy(np.zeros((size, self._dim), np.float32), device, 0)
@@ -108,7 +129,7 @@ class OnnxGpuSession:
         binding.bind_ortvalue_input(PIXELS, pixels)
         binding.bind_ortvalue_output(self._output, features)
         options = ort.RunOptions()
-        if self._has_graphs:
+        if has_graphs:
             options.add_run_config_entry("gpu_graph_id", str(size))  # one recording for each batch size
         return _Bound(pixels, features, binding, options)
 
@@ -143,28 +164,14 @@ def tensorrt_options(
     return options
 
 
-def _open_on_cuda(content: bytes, threads: int) -> tuple[ort.InferenceSession, bool]:
-    """A session on CUDA, and whether it records CUDA graphs: not every model's operators allow it."""
-    try:
-        return _open_on_gpu(content, [(CUDA_PROVIDER, {"enable_cuda_graph": True})], threads), True
-    except ModelFailed as error:
-        _log.info("Without CUDA graphs: %s", error)
-        return _open_on_gpu(content, [CUDA_PROVIDER], threads), False
-
-
-def _open_on_gpu(content: bytes, providers: Sequence[Any], threads: int) -> ort.InferenceSession:
-    options = session_options(threads)
-    # A node that falls to the CPU would be a GPU silently half used.
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    return open_onnx(content, options, providers)
-
-
 def check_provider(provider: str) -> None:
     """Refuse a provider that cannot be loaded: asked for one, ONNX Runtime then takes the CPU and says nothing.
 
     Raises:
         RuntimeUnfit: A driver or library is missing.
     """
+    # float32 means float32: left alone, TensorRT and cuBLAS round its inputs to 10 bits (TF32).
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     ort.preload_dlls()  # finds CUDA and cuDNN where pip's wheels put them
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "smallest", [value], [])

@@ -7,6 +7,7 @@ Native OpenVINO and not ONNX Runtime's OpenVINO plugin, because the plugin offer
 Intel, where OpenVINO itself runs well (ADR 9).
 """
 
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arcface_api.arrays import Crop, Features
 from arcface_api.errors import ModelFailed
@@ -28,11 +30,17 @@ if TYPE_CHECKING:
 
 OPENVINO = "OpenVINO"
 
+_log = logging.getLogger(__name__)
+
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
 
 
 def is_openvino_installed() -> bool:
     """Whether the package `openvino` is there; it is part of the extra `cpu` on x86-64."""
+    try:
+        openvino_version()
+    except metadata.PackageNotFoundError:
+        return False
     return util.find_spec("openvino") is not None
 
 
@@ -70,7 +78,6 @@ class OpenVinoSession:
         self.threads = threads
         self.batch_sizes = tuple(batch_sizes)
         self._dim = model.output_dim
-        core = _openvino().Core()
         config = {
             # Never left to OpenVINO, which would choose bfloat16 in silence.
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -80,14 +87,17 @@ class OpenVinoSession:
             "ENABLE_CPU_PINNING": False,
         }
         self._cache = cache
+        self._stored: NDArray[np.uint8] | None = None
+        """The cache's entry, mapped into memory, of which the compiled model is made."""
         self._key = (
             OPENVINO, openvino_version(), REWRITING_VERSION, model.sha256, repr(model.spec), sorted(config.items())
         )  # fmt: skip
         try:
+            core = _openvino().Core()
             self._compiled = self._from_cache(core, config) or _compile(core, model, config)
             used = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             self._request = self._compiled.create_infer_request()
-        except Exception as error:  # OpenVINO raises RuntimeError for whatever it met
+        except Exception as error:  # RuntimeError for whatever OpenVINO met, ImportError where a library is missing
             raise ModelFailed(f"OpenVINO cannot compile the model: {error}") from error
         if used != _HINTS[precision]:
             raise ModelFailed(f"OpenVINO computes in {used} where {precision} was asked for.")
@@ -102,20 +112,28 @@ class OpenVinoSession:
         return check_features(features, len(pixels), self._dim)
 
     def keep(self) -> None:
-        """Write the compiled model to the cache, for the next start."""
+        """Write the compiled model to the cache, for the next start, if it did not come from there."""
+        if self._stored is not None:
+            return
         exported = BytesIO()
-        self._compiled.export_model(exported)
-        self._cache.write(exported.getbuffer(), *self._key)
+        try:
+            self._compiled.export_model(exported)
+        except (RuntimeError, MemoryError) as error:  # it runs all the same
+            _log.warning("The compiled model is not kept, and the next start will take longer: %s", error)
+        else:
+            self._cache.write(exported.getbuffer(), *self._key)
 
     def _from_cache(self, core: "openvino.Core", config: dict[str, Any]) -> "openvino.CompiledModel | None":
         stored = self._cache.read(*self._key)
         if stored is None:
             return None
         try:
-            return core.import_model(_openvino().Tensor(stored), "CPU", config)
+            compiled = core.import_model(_openvino().Tensor(stored, shared_memory=True), "CPU", config)
         except RuntimeError:  # whole, but not what this OpenVINO wants
             self._cache.drop(*self._key)
             return None
+        self._stored = stored
+        return compiled
 
 
 def _openvino() -> Any:
@@ -145,10 +163,10 @@ def _with_small_weights(core: "openvino.Core", graph: "openvino.Model") -> "open
     OpenVINO keeps float32 weights beside the bfloat16 ones that it computes with. Only its file format can say that
     they are to be stored smaller, hence a folder for a moment.
     """
-    with tempfile.TemporaryDirectory(prefix="arcface-api-") as folder:
-        path = Path(folder) / "model.xml"
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="arcface-api-") as folder:
+            path = Path(folder) / "model.xml"
             _openvino().save_model(graph, path, compress_to_fp16=True)
             return core.read_model(path)  # its weights are mapped, and outlive the file's name
-        except RuntimeError:  # no room for it: it runs as it is
-            return graph
+    except (OSError, RuntimeError):  # no folder, or no room in it: it runs as it is
+        return graph

@@ -32,7 +32,7 @@ def reference_features(reference: Session, probes: Sequence[Crop]) -> Features:
 
 
 def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) -> float:
-    """Run every batch size on probes and compare each row.
+    """Run every probe in every batch size and compare each row.
 
     Args:
         session: In whose `batch_sizes` the probes run.
@@ -45,15 +45,15 @@ def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) 
     Raises:
         ModelFailed: The session failed, or returned what is not finite or is zero.
     """
-    lowest, number = 1.0, 0
+    lowest = 1.0
     for size in session.batch_sizes:
-        chosen = [(number + offset) % len(probes) for offset in range(size)]
-        number += size
-        rows = session.run([probes[index] for index in chosen])
-        cosines = _cosines(rows, expected[chosen])
-        if not np.isfinite(cosines).all():
-            raise ModelFailed(f"It returned features that are not finite, or zero, for a batch of {size}.")
-        lowest = min(lowest, float(cosines.min()))
+        for start in range(0, len(probes), size):
+            chosen = [(start + offset) % len(probes) for offset in range(size)]
+            rows = session.run([probes[index] for index in chosen])
+            cosines = _cosines(rows, expected[chosen])
+            if not np.isfinite(cosines).all():
+                raise ModelFailed(f"It returned features that are not finite, or zero, for a batch of {size}.")
+            lowest = min(lowest, float(cosines.min()))
     return lowest
 
 

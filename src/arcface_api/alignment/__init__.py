@@ -1,0 +1,47 @@
+"""From a crop that is not aligned to one that is: pure functions on arrays, which a session's output passes through.
+
+    Image ──view──▶ regressor, twice ──▶ Landmarks ─┐
+    a caller's points ──check_landmarks──▶ Points ──┴──align──▶ Crop
+
+Everything is sampled from the picture's own pixels, never from a shrunken copy of them, and the second pass sees the
+face as if it had been upright from the start.
+"""
+
+from arcface_api.alignment.geometry import TEMPLATE, back, face_size, moved, scale_of, similarity
+from arcface_api.alignment.given import check_landmarks
+from arcface_api.alignment.regressor import (
+    MAX_UNCERTAINTY,
+    MIN_FACE_PROBABILITY,
+    REGRESSOR_DIM,
+    REGRESSOR_INPUT,
+    Landmarks,
+    View,
+    face_view,
+    read_landmarks,
+    regressor,
+    view_template,
+    whole_view,
+)
+from arcface_api.alignment.warp import align
+
+__all__ = [
+    "MAX_UNCERTAINTY",
+    "MIN_FACE_PROBABILITY",
+    "REGRESSOR_DIM",
+    "REGRESSOR_INPUT",
+    "TEMPLATE",
+    "Landmarks",
+    "View",
+    "align",
+    "back",
+    "check_landmarks",
+    "face_size",
+    "face_view",
+    "moved",
+    "read_landmarks",
+    "regressor",
+    "scale_of",
+    "similarity",
+    "view_template",
+    "whole_view",
+]

@@ -1,0 +1,120 @@
+"""What the landmark regressor sees of a picture, and what its output means.
+
+    Image ──whole_view──▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   first pass
+    Image ──face_view───▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   second pass, upright
+
+The regressor (`landmarks.onnx`, made in `training/landmarks`, which has its model card) is run by a session. Training
+makes its samples with the functions here.
+"""
+
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from arcface_api.alignment.geometry import LANDMARKS, TEMPLATE, TEMPLATE_SIDE, back, similarity
+from arcface_api.alignment.warp import sample
+from arcface_api.arrays import Crop, Features, Image, InputSpec, Points, Transform
+from arcface_api.errors import ModelFailed
+
+REGRESSOR_INPUT = InputSpec("input", 64, 64, 127.5, 127.5)
+"""What the landmark regressor takes: RGB, -1 to 1."""
+
+REGRESSOR_DIM = 12
+"""Length of its output row: x, y of five points in sides of the input; uncertainty; probability that it is a face."""
+
+VIEW_MARGIN = 1.15
+"""The second pass sees this many template sides: little more than the aligned crop."""
+
+VIEW_BORDER = 127.0
+"""Grey beyond the picture in the regressor's input: nothing, once normalised. Training used the same."""
+
+MAX_UNCERTAINTY = 0.15
+"""Landmarks that are expected to be further off, in eye distances, are not to be aligned by. Chosen in training."""
+
+MIN_FACE_PROBABILITY = 0.5
+"""What is less probably a face is not to be aligned. Chosen in training."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of the picture as the regressor sees it."""
+
+    crop: Crop
+    """(64, 64, 3) uint8, RGB."""
+    transform: Transform
+    """(2, 3), from the picture's pixels to the view's."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What the regressor says about one view."""
+
+    points: Points
+    """(5, 2) float32, the picture's pixels."""
+    uncertainty: float
+    """Expected mean distance of the points from the true ones, in eye distances of the aligned face."""
+    face_probability: float
+    """That the view shows a face; 0 to 1."""
+
+    @property
+    def are_sure(self) -> bool:
+        """True: align by them. False: the picture better stays as it is."""
+        return self.uncertainty <= MAX_UNCERTAINTY and self.face_probability >= MIN_FACE_PROBABILITY
+
+
+def regressor() -> bytes:
+    """The landmark regressor that this package carries, an ONNX file."""
+    return resources.files("arcface_api").joinpath("landmarks.onnx").read_bytes()
+
+
+def whole_view(image: Image) -> View:
+    """The whole picture, centred in the regressor's input with its shape kept.
+
+    Args:
+        image: (h, w, 3) uint8, RGB, of any shape.
+    """
+    height, width = image.shape[:2]
+    side = REGRESSOR_INPUT.width
+    scale = side / max(height, width)
+    offset_x, offset_y = (side - 1 - scale * (width - 1)) / 2, (side - 1 - scale * (height - 1)) / 2
+    transform = np.array([[scale, 0, offset_x], [0, scale, offset_y]])
+    return View(sample(image, transform, side, VIEW_BORDER), transform)
+
+
+def face_view(image: Image, points: Points) -> View:
+    """The face that these landmarks imply, upright and filling the regressor's input.
+
+    Args:
+        image: (h, w, 3) uint8, RGB.
+        points: (5, 2), the picture's pixels, as the first pass found them.
+
+    Raises:
+        LandmarksInvalid: As `similarity` does.
+    """
+    side = REGRESSOR_INPUT.width
+    transform = similarity(points, view_template())
+    return View(sample(image, transform, side, VIEW_BORDER), transform)
+
+
+def view_template() -> Points:
+    """Where the template's landmarks lie in a `face_view`: (5, 2) float32, pixels."""
+    side = REGRESSOR_INPUT.width
+    centre = (TEMPLATE_SIDE - 1) / 2
+    return ((TEMPLATE - centre) * (side / (TEMPLATE_SIDE * VIEW_MARGIN)) + (side - 1) / 2).astype(np.float32)
+
+
+def read_landmarks(row: Features, view: View) -> Landmarks:
+    """Read the regressor's output for one view.
+
+    Args:
+        row: (12,) float32, as `REGRESSOR_DIM` says.
+        view: What it was shown.
+
+    Raises:
+        ModelFailed: A number is NaN or infinite.
+    """
+    if not np.isfinite(row).all():
+        raise ModelFailed("The landmark regressor returned NaN or infinity.")
+    points = back(row[: 2 * LANDMARKS].reshape(LANDMARKS, 2) * np.float32(REGRESSOR_INPUT.width), view.transform)
+    return Landmarks(points, float(row[-2]), float(row[-1]))

@@ -1,0 +1,401 @@
+"""Promises of `arcface_api.alignment`: the reference's aligned crop, landmarks in the right place, and no nonsense."""
+
+import warnings
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from insightface.utils.face_align import arcface_dst, norm_crop
+from numpy.typing import NDArray
+from skimage.transform import SimilarityTransform
+
+from arcface_api.alignment import (
+    MAX_UNCERTAINTY,
+    MIN_FACE_PROBABILITY,
+    REGRESSOR_DIM,
+    REGRESSOR_INPUT,
+    TEMPLATE,
+    Landmarks,
+    View,
+    align,
+    back,
+    check_landmarks,
+    face_size,
+    face_view,
+    moved,
+    read_landmarks,
+    regressor,
+    scale_of,
+    similarity,
+    view_template,
+    whole_view,
+)
+from arcface_api.arrays import Image, Points, to_tensor
+from arcface_api.errors import LandmarksInvalid, ModelFailed
+from conftest import FaceCrop
+from pictures import decoded_by_opencv
+
+SWAPPED = [1, 0, 2, 4, 3]
+"""Order of the landmarks in a mirrored picture."""
+
+
+def placed(scale: float, degrees: float, x: float, y: float) -> Points:
+    """The template somewhere in a picture."""
+    turn = np.radians(degrees)
+    rotation = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    around = (TEMPLATE - TEMPLATE.mean(0)) @ rotation.T
+    return np.asarray(around + np.array([x, y]), np.float32)
+
+
+def smooth(height: int, width: int, seed: int = 0) -> Image:
+    """A picture without detail finer than some pixels, as cameras make them."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+
+
+def by_reference(image: Image, points: Points, size: int) -> Image:
+    """InsightFace's aligned crop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it calls what scikit-image has renamed
+        return norm_crop(image, points, size)  # type: ignore[no-any-return]  # insightface carries no types
+
+
+def centroid_of_light(image: NDArray[np.uint8]) -> tuple[float, float]:
+    weight = image[..., 0].astype(np.float64)
+    y, x = np.mgrid[0 : weight.shape[0], 0 : weight.shape[1]]
+    return float((x * weight).sum() / weight.sum()), float((y * weight).sum() / weight.sum())
+
+
+# ── geometry ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_template_is_the_reference_s() -> None:
+    assert np.array_equal(TEMPLATE, arcface_dst)
+
+
+def test_template_cannot_be_changed_by_a_caller() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        TEMPLATE[0] = 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0, 15.0])
+@pytest.mark.parametrize("degrees", [0, 33, -90, 179])
+@pytest.mark.parametrize("scale", [0.2, 1, 31])
+def test_similarity_equals_scikit_image(scale: float, degrees: float, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    points = placed(scale, degrees, 500, -80) + rng.normal(0, noise * scale, (5, 2)).astype(np.float32)
+    expected = SimilarityTransform.from_estimate(points.astype(np.float64), TEMPLATE.astype(np.float64))
+    np.testing.assert_allclose(similarity(points, TEMPLATE), expected.params[:2], rtol=1e-9, atol=1e-9)
+
+
+def test_similarity_never_mirrors_and_equals_scikit_image_where_mirroring_would_fit_better() -> None:
+    points = TEMPLATE * np.array([-1, 1], np.float32)
+    found = similarity(points, TEMPLATE)
+    expected = SimilarityTransform.from_estimate(points.astype(np.float64), TEMPLATE.astype(np.float64))
+    np.testing.assert_allclose(found, expected.params[:2], rtol=1e-9, atol=1e-9)
+    assert np.linalg.det(found[:, :2]) > 0
+
+
+@pytest.mark.parametrize(
+    "points", [np.zeros((5, 2)), np.full((5, 2), np.nan), np.full((5, 2), np.inf), np.full((5, 2), 3e38) * [[1, -1]]]
+)
+def test_similarity_refuses_what_has_none(points: NDArray[np.float64]) -> None:
+    with pytest.raises(LandmarksInvalid, match="not finite, all in one place"):
+        similarity(points.astype(np.float32), TEMPLATE)
+
+
+@given(st.floats(0.05, 50), st.floats(-180, 180), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
+def test_points_come_back_from_where_they_were_moved(scale: float, degrees: float, x: float, y: float) -> None:
+    points = placed(scale, degrees, x, y)
+    transform = similarity(points, TEMPLATE)
+    np.testing.assert_allclose(moved(points, transform), TEMPLATE, atol=0.02)
+    np.testing.assert_allclose(back(moved(points, transform), transform), points, atol=0.02 * scale + 0.01)
+    assert scale_of(transform) == pytest.approx(1 / scale, rel=1e-3)
+
+
+def test_face_size_is_the_eye_distance_of_a_face_that_looks_straight() -> None:
+    assert face_size(placed(3, 70, 0, 0)) == pytest.approx(3 * np.hypot(*(TEMPLATE[1] - TEMPLATE[0])), rel=1e-5)
+
+
+# ── what the regressor sees ────────────────────────────────────────────────────────────────────────────────────────
+
+SHAPES = [(64, 64), (126, 94), (94, 126), (24, 18), (400, 300), (1000, 130), (3000, 2000), (1, 1), (1, 700), (65, 64)]
+
+
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_whole_view_shows_the_whole_picture_in_its_shape(height: int, width: int) -> None:
+    view = whole_view(np.full((height, width, 3), 255, np.uint8))
+    assert view.crop.shape == (64, 64, 3)
+    assert view.crop.dtype == np.uint8
+    corners = np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]], np.float32)
+    low, high = moved(corners, view.transform)
+    assert low + high == pytest.approx((63, 63), abs=0.01)  # centred
+    assert (high - low).max() == pytest.approx(64, abs=0.01)  # filling
+    assert (high - low)[0] / (high - low)[1] == pytest.approx(width / height, rel=1e-3)
+
+
+def test_whole_view_is_grey_beyond_the_picture() -> None:
+    view = whole_view(np.full((64, 32, 3), 255, np.uint8))
+    assert (view.crop[:, 17:47] == 255).all()
+    assert (view.crop[:, :15] == 127).all()
+    assert (view.crop[:, 49:] == 127).all()
+
+
+@pytest.mark.parametrize("size", [64, 100, 127, 128, 129, 200, 333, 1024, 2500])
+@pytest.mark.parametrize("place", [(0.5, 0.5), (0.2, 0.7), (0.9, 0.1)])
+def test_a_spot_of_light_is_seen_where_the_transform_says(size: int, place: tuple[float, float]) -> None:
+    """To a fifth of a pixel, however much the picture shrinks: no half pixel is lost on the way."""
+    image = np.zeros((size, size, 3), np.uint8)
+    centre = (round(place[0] * (size - 1)), round(place[1] * (size - 1)))
+    cv2.circle(image, centre, max(2, size // 30), (255, 255, 255), -1)
+    view = whole_view(image)
+    expected = moved(np.array([centre], np.float32), view.transform)[0]
+    image_of_spot = np.where(view.crop > 0, view.crop, 0).astype(np.uint8)
+    assert centroid_of_light(image_of_spot) == pytest.approx(tuple(expected), abs=0.2)
+
+
+@pytest.mark.parametrize("degrees", [0, 45, 180])
+@pytest.mark.parametrize("scale", [0.4, 1, 7])
+def test_face_view_brings_the_landmarks_upright(scale: float, degrees: float) -> None:
+    image, points = smooth(900, 900), placed(scale, degrees, 450, 400)
+    view = face_view(image, points)
+    np.testing.assert_allclose(moved(points, view.transform), view_template(), atol=0.01)
+
+
+def test_view_template_is_centred_like_the_aligned_crop() -> None:
+    centre = moved(np.array([[55.5, 55.5]], np.float32), similarity(TEMPLATE, view_template()))
+    np.testing.assert_allclose(centre, [[31.5, 31.5]], atol=1e-4)
+
+
+@pytest.mark.parametrize(("x", "y"), [(-30_000, 500), (30_000, 500), (500, -30_000), (500, 30_000)])
+def test_face_view_of_a_face_beyond_the_picture_is_grey(x: float, y: float) -> None:
+    view = face_view(smooth(2000, 2000), placed(40, 0, x, y))
+    assert (view.crop == 127).all()
+
+
+# ── what the regressor says ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_row_is_read_in_the_picture_s_pixels() -> None:
+    view = whole_view(smooth(300, 200))
+    points = placed(1.3, 20, 90, 160)
+    row = np.concatenate([moved(points, view.transform).ravel() / 64, [0.05, 0.9]]).astype(np.float32)
+    landmarks = read_landmarks(row, view)
+    np.testing.assert_allclose(landmarks.points, points, atol=1e-3)
+    assert landmarks.uncertainty == pytest.approx(0.05)
+    assert landmarks.face_probability == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 9, 10, 11])
+def test_row_that_is_not_finite_is_refused(place: int, bad: float) -> None:
+    row = np.full(REGRESSOR_DIM, 0.5, np.float32)
+    row[place] = bad
+    with pytest.raises(ModelFailed, match="NaN or infinity"):
+        read_landmarks(row, whole_view(smooth(10, 10)))
+
+
+def test_landmarks_are_sure_only_of_a_face_and_of_their_place() -> None:
+    def sure(uncertainty: float, face_probability: float) -> bool:
+        return Landmarks(TEMPLATE, uncertainty, face_probability).are_sure
+
+    assert sure(MAX_UNCERTAINTY, MIN_FACE_PROBABILITY)
+    assert not sure(MAX_UNCERTAINTY + 0.001, 1)
+    assert not sure(0, MIN_FACE_PROBABILITY - 0.001)
+
+
+# ── the aligned crop ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("size", [112, 224])
+@pytest.mark.parametrize("degrees", [0, 17, -80, 180])
+@pytest.mark.parametrize("scale", [0.3, 0.9, 1.0, 1.4, 1.8])
+def test_align_equals_the_reference_when_not_shrinking_to_half(scale: float, degrees: float, size: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)  # nothing hides in noise
+    points = placed(scale, degrees, 190, 210) + np.random.default_rng(1).normal(0, 3 * scale, (5, 2)).astype(np.float32)
+    expected = by_reference(image, points, size)
+    crop = align(image, points, size)
+    assert crop.shape == (size, size, 3)
+    assert crop.dtype == np.uint8
+    assert np.abs(crop.astype(int) - expected).mean() < 0.1
+
+
+@pytest.mark.parametrize("scale", [2.1, 3.7, 8, 25])
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_align_keeps_the_reference_s_place_when_shrinking(scale: float, degrees: float) -> None:
+    """A picture without detail gives what the reference gives, to a pixel value or so."""
+    side = int(140 * scale)
+    image = cv2.resize(smooth(160, 160), (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    points = placed(scale, degrees, side / 2, side / 2)
+    difference = align(image, points, 112).astype(int) - by_reference(image, points, 112)
+    assert np.abs(difference[8:-8, 8:-8]).mean() < 1.5
+
+
+@pytest.mark.parametrize("scale", [2.1, 3.7, 8])
+def test_align_averages_detail_that_is_too_fine_for_the_crop(scale: float) -> None:
+    """One-pixel chequers are grey from afar; the reference makes moiré of them."""
+    side = int(180 * scale)
+    y, x = np.mgrid[0:side, 0:side]
+    image = np.repeat(((x + y) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
+    points = placed(scale, 10, side / 2, side / 2)
+    ours, reference = (np.abs(make(image, points, 112).astype(int) - 127).mean() for make in (align, by_reference))
+    assert ours < reference / 2
+
+
+def test_align_averages_detail_away_altogether_where_blocks_are_even() -> None:
+    y, x = np.mgrid[0:800, 0:800]
+    image = np.repeat(((x + y) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
+    crop = align(image, placed(4, 0, 400, 400), 112)
+    assert np.abs(crop.astype(int) - 127).max() <= 1
+
+
+def test_align_leaves_an_aligned_crop_as_it_is() -> None:
+    crop = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    assert np.array_equal(align(crop, TEMPLATE, 112), crop)
+
+
+def test_no_edge_darkens_where_blocks_do_not_fit() -> None:
+    view = whole_view(np.full((64 * 7 + 5, 64 * 7 + 5, 3), 255, np.uint8))
+    assert (view.crop[1:-1, 1:-1] == 255).all()
+    assert view.crop.min() >= 190  # the outermost pixels lie half beyond the picture
+
+
+def test_align_is_black_beyond_the_picture() -> None:
+    crop = align(np.full((50, 50, 3), 255, np.uint8), placed(1, 0, 25, 25), 112)
+    assert (crop[0] == 0).all()
+    assert (crop[60, 56] == 255).all()
+
+
+def test_align_leaves_the_picture_as_it_was() -> None:
+    image = smooth(600, 500)
+    before = image.copy()
+    align(image, placed(5, 10, 250, 300), 112)
+    assert np.array_equal(image, before)
+
+
+# ── a caller's landmarks ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 180, -135])
+@pytest.mark.parametrize("scale", [0.1, 1, 20])
+def test_landmarks_of_a_face_at_any_angle_and_size_are_taken(scale: float, degrees: float) -> None:
+    side = int(200 * scale) + 20
+    points = placed(scale, degrees, side / 2, side / 2)
+    taken = check_landmarks(points.tolist(), side, side)
+    assert taken.dtype == np.float32
+    np.testing.assert_array_equal(taken, points)
+
+
+def test_landmarks_of_a_profile_are_taken() -> None:
+    profile = [[50, 40], [53, 41], [60, 60], [51, 85], [54, 84]]
+    check_landmarks(profile, 112, 112)
+
+
+def test_landmarks_may_lie_anywhere_in_a_picture_that_is_not_square() -> None:
+    check_landmarks(placed(1, 0, 300, 60), 120, 400)
+    with pytest.raises(LandmarksInvalid, match="outside the picture of 400 x 120 pixels"):
+        check_landmarks(placed(1, 0, 60, 300), 120, 400)
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [
+        ([[1, 2]] * 4, r"5 pairs x, y.*shape \(4, 2\)"),
+        ([[1, 2, 3]] * 5, r"shape \(5, 3\)"),
+        ([1] * 10, r"shape \(10,\)"),
+        ([[1, 2], [3]], "5 pairs of numbers"),
+        ("nose", "5 pairs of numbers"),
+        ([["a", "b"]] * 5, "5 pairs of numbers"),
+        (None, "shape"),
+        ({"left_eye": [1, 2]}, "5 pairs of numbers"),
+        ([[38, 51], [73, 51], [56, float("nan")], [41, 92], [70, 92]], "NaN or infinite"),
+        ([[38, 51], [73, 51], [56, float("inf")], [41, 92], [70, 92]], "NaN or infinite"),
+        ([[38, 51], [73, 51], [56, 71], [41, 92], [170, 92]], r"5 of 5 is at \(170, 92\), outside"),
+        ([[38, -4], [73, 51], [56, 71], [41, 92], [70, 92]], r"1 of 5 is at \(38, -4\), outside"),
+        ([[0.3, 0.4], [0.6, 0.4], [0.5, 0.6], [0.35, 0.8], [0.6, 0.8]], "in one place"),
+        ([[50, 50]] * 5, "in one place"),
+        ([[10, 10], [20, 20], [30, 30], [40, 40], [50, 50]], "on one line"),
+        ([[10, 10], [20, 20.5], [30, 30], [40, 39.6], [50, 50]], "on one line"),
+        (TEMPLATE[SWAPPED].tolist(), "mirrored"),
+    ],
+)
+def test_other_landmarks_are_refused_with_a_sentence(points: object, sentence: str) -> None:
+    with pytest.raises(LandmarksInvalid, match=sentence):
+        check_landmarks(points, 112, 112)  # type: ignore[arg-type]  # what a caller may send
+
+
+@given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2), min_size=5, max_size=5))
+def test_what_is_taken_can_be_aligned_by(points: list[list[float]]) -> None:
+    try:
+        taken = check_landmarks(points, 480, 640)
+    except LandmarksInvalid:
+        return
+    assert np.isfinite(similarity(taken, TEMPLATE)).all()
+
+
+# ── the regressor in the package ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def session() -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(regressor(), options, providers=["CPUExecutionProvider"])
+
+
+def found(session: ort.InferenceSession, image: Image) -> Landmarks:
+    """Both passes."""
+
+    def seen(view: View) -> Landmarks:
+        (rows,) = session.run(None, {REGRESSOR_INPUT.name: to_tensor([view.crop], REGRESSOR_INPUT)})
+        return read_landmarks(rows[0], view)
+
+    return seen(face_view(image, seen(whole_view(image)).points))
+
+
+def test_regressor_is_small_and_takes_and_gives_what_is_stated(session: ort.InferenceSession) -> None:
+    assert len(regressor()) <= 1_000_000
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape[1:]) == (REGRESSOR_INPUT.name, "tensor(float)", [3, 64, 64])
+    assert (made.type, made.shape[1]) == ("tensor(float)", REGRESSOR_DIM)
+
+
+def test_regressor_gives_each_picture_its_own_row_in_every_batch(session: ort.InferenceSession) -> None:
+    crops = [whole_view(smooth(90 + i, 80, i)).crop for i in range(8)]
+    (together,) = session.run(None, {"input": to_tensor(crops, REGRESSOR_INPUT)})
+    for crop, row in zip(crops, together, strict=True):
+        (alone,) = session.run(None, {"input": to_tensor([crop], REGRESSOR_INPUT)})
+        np.testing.assert_allclose(alone[0], row, atol=1e-4)
+
+
+def test_regressor_is_unsure_of_pictures_without_a_face(session: ort.InferenceSession) -> None:
+    rng = np.random.default_rng(0)
+    pictures: list[Image] = [np.full((90, 70, 3), level, np.uint8) for level in (0, 127, 200, 255)]
+    pictures += [rng.integers(0, 256, (100, 80, 3), dtype=np.uint8) for _ in range(4)]
+    pictures += [smooth(120, 100, seed) for seed in range(8)]
+    assert not any(found(session, picture).are_sure for picture in pictures)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (2, 3), (4000, 16)])
+def test_pictures_of_any_shape_can_be_looked_at(session: ort.InferenceSession, shape: tuple[int, int]) -> None:
+    assert np.isfinite(found(session, np.full((*shape, 3), 90, np.uint8)).points).all()
+
+
+def test_regressor_is_sure_of_real_faces(session: ort.InferenceSession, face_crops: list[FaceCrop]) -> None:
+    sure = [found(session, decoded_by_opencv(face.content)[..., ::-1]).are_sure for face in face_crops]
+    assert np.mean(sure) >= 0.96
+
+
+def test_mirrored_face_has_mirrored_landmarks(session: ort.InferenceSession, face_crops: list[FaceCrop]) -> None:
+    """To 5 % of the eye distance on the mean, 15 % at the worst."""
+    apart = []
+    for face in face_crops:
+        image = np.ascontiguousarray(decoded_by_opencv(face.content)[..., ::-1])
+        straight, mirrored = found(session, image), found(session, np.ascontiguousarray(image[:, ::-1]))
+        expected = straight.points[SWAPPED] * np.array([-1, 1]) + np.array([image.shape[1] - 1, 0])
+        apart.append(np.linalg.norm(mirrored.points - expected, axis=1).mean() / face_size(straight.points))
+    assert np.mean(apart) <= 0.05
+    assert np.max(apart) <= 0.15

@@ -1,0 +1,123 @@
+"""Promises of `training/landmarks` that a trained regressor's figures rest on; training itself is not run."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from augment import Cut, cut, random_cut, views
+from faces import PARTS, Face, bucket_of, part_of
+from verification import balanced_accuracy, make_pairs, tar_at_far
+
+POINTS = np.array([[105, 110], [147, 112], [128, 135], [109, 158], [145, 160]], np.float32)
+
+
+def face_with_light_at(point: int) -> Face:
+    """A black picture with a soft spot at one landmark."""
+    image = np.zeros((250, 250, 3), np.uint8)
+    cv2.circle(image, (int(POINTS[point, 0]), int(POINTS[point, 1])), 5, (255, 255, 255), -1)
+    return Face("A/A_0001.jpg", image, np.array([80.0, 62.0, 92.0, 124.0]), POINTS + 1, POINTS, 0.005)
+
+
+def place_of_light(crop: np.ndarray) -> tuple[float, float]:
+    weight = crop[..., 0].astype(np.float64)
+    y, x = np.mgrid[0 : weight.shape[0], 0 : weight.shape[1]]
+    return float((x * weight).sum() / weight.sum()), float((y * weight).sum() / weight.sum())
+
+
+# ── the split ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_bucket_belongs_to_one_part() -> None:
+    assert sorted(bucket for buckets in PARTS.values() for bucket in buckets) == list(range(100))
+
+
+def test_pictures_of_one_person_are_in_one_part() -> None:
+    assert len({bucket_of(f"George_W_Bush/George_W_Bush_{n:04}.jpg") for n in range(1, 500)}) == 1
+
+
+def test_split_stays_as_it_was_trained_with() -> None:
+    names = ("Aaron_Eckhart", "Abel_Pacheco", "AJ_Cook", "Zhang_Ziyi")
+    assert [bucket_of(f"{name}/{name}_0001.jpg") for name in names] == [38, 22, 42, 23]
+    assert {part_of(f"Person_{n}/1.jpg") for n in range(100)} == set(PARTS)
+
+
+# ── augmentation ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("point", range(5))
+@pytest.mark.parametrize(
+    "how",
+    [
+        Cut(),
+        Cut(grow=1.5, angle=30),
+        Cut(grow=1.9, angle=-170, squareness=1),
+        Cut(grow=1.3, side=48),
+        Cut(grow=1.3, side=200, interpolation=cv2.INTER_CUBIC),
+        Cut(grow=1.4, shift=(0.1, -0.08), stretch=1.2),
+        Cut(grow=1.4, squeeze=1.3),
+        Cut(grow=1.4, angle=20, is_mirrored=True),
+    ],
+)
+def test_landmarks_stay_on_their_pixels(how: Cut, point: int) -> None:
+    crop, points = cut(face_with_light_at(point), how)
+    seen = [1, 0, 2, 4, 3].index(point) if how.is_mirrored else point
+    assert place_of_light(crop) == pytest.approx(tuple(points[seen]), abs=0.5)
+
+
+def test_mirrored_face_has_its_left_eye_on_the_left() -> None:
+    _, points = cut(face_with_light_at(0), Cut(is_mirrored=True))
+    assert points[0, 0] < points[1, 0]
+    assert points[3, 0] < points[4, 0]
+
+
+def test_tight_cut_is_the_box_as_it_is() -> None:
+    face = face_with_light_at(2)
+    noise = np.random.default_rng(0).integers(0, 256, face.image.shape, dtype=np.uint8)
+    crop, points = cut(replace(face, image=noise), Cut())
+    assert np.array_equal(crop, noise[62:186, 80:172])
+    np.testing.assert_allclose(points, POINTS - (80, 62), atol=1e-4)
+
+
+def test_views_show_the_landmarks_where_they_say() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        crop, points = cut(face_with_light_at(2), replace(random_cut(rng), border=cv2.BORDER_CONSTANT, side=None))
+        (whole, in_whole), (close, in_close) = views(crop, points, rng)
+        for view, target in ((whole, in_whole), (close, in_close)):
+            if target[2].min() > 0.15 and target[2].max() < 0.85:
+                light = np.where(view.crop > 140, view.crop - 127, 0).astype(np.uint8)
+                assert place_of_light(light) == pytest.approx(tuple(64 * target[2]), abs=1.0)
+
+
+# ── verification ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_pairs_are_balanced_and_true() -> None:
+    names = [f"P{n // 4}/P{n // 4}_{n}.jpg" for n in range(80)]
+    pairs = make_pairs(names, seed=1)
+    assert sum(same for _, _, same in pairs) * 2 == len(pairs) == 2 * 20 * 6
+    assert all((names[a].split("/")[0] == names[b].split("/")[0]) == same for a, b, same in pairs)
+
+
+def test_balanced_accuracy_of_scores_that_separate_is_one_and_of_noise_a_half() -> None:
+    is_same = np.arange(4000) % 4 == 0
+    noise = np.random.default_rng(0).normal(0, 1, 4000)
+    assert balanced_accuracy(is_same + 0.05 * noise, is_same) == 1
+    assert balanced_accuracy(noise, is_same) == pytest.approx(0.5, abs=0.05)
+
+
+def test_balanced_accuracy_weighs_both_kinds_alike() -> None:
+    """Three errors in ten same pairs and none in 990 different ones: 85 %, not 99.7 %."""
+    is_same = np.arange(1000) < 10
+    scores = is_same.astype(np.float64)
+    scores[:3] = -1
+    assert balanced_accuracy(scores + np.linspace(0, 0.1, 1000), is_same) == pytest.approx(0.85, abs=0.01)
+
+
+def test_tar_counts_what_is_above_all_but_one_in_a_hundred() -> None:
+    different, same = np.linspace(0, 0.999, 1000), np.array([0.5, 0.98, 0.9895, 0.995])
+    scores = np.concatenate([different, same])
+    is_same = np.arange(1004) >= 1000
+    assert tar_at_far(scores, is_same) == 0.25 + 0.25
