@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from arcface_api import bench
-from arcface_api.bench.service import ask, free_port
+from arcface_api.bench.service import START_SECONDS, ask, free_port
 from arcface_api.errors import MeasurementFailed
 
 __all__ = ["ROOT", "RunningService", "ask", "free_port", "own_command", "write_report"]
@@ -32,12 +32,12 @@ class RunningService(bench.RunningService):
         *,
         log: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        start_seconds: float = START_SECONDS,
     ) -> None:
         """Nothing starts yet; the arguments are those of `bench.RunningService`."""
         paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "benchmarks")])
-        super().__init__(
-            command, port, first_request, log=log, environment={"PYTHONPATH": paths, **(environment or {})}
-        )
+        found = {"PYTHONPATH": paths, **(environment or {})}
+        super().__init__(command, port, first_request, log=log, environment=found, start_seconds=start_seconds)
 
     def __enter__(self) -> Self:
         try:

@@ -90,11 +90,12 @@ class Measurement:
         Raises:
             MeasurementFailed: Requests failed.
         """
+        where = "The service's log" if self.url else "The log of `arcface-api serve` with the same options"
         for step in self.steps:
             if step.report.failed:
                 raise MeasurementFailed(
-                    f"With {step.who} requests failed ({_reasons(step.report)}), so the figures mean little."
-                    " The service's log may say why."
+                    f"With {step.who} requests failed ({_reasons(step.report)}), so the figures mean little. {where}"
+                    " may say why."
                 )
 
 
