@@ -7,7 +7,7 @@ RUN := .venv-$(DEVICE)/bin/python
 DEV := .venv-dev/bin/python
 ENVIRONMENT := @requirements/make-environment
 
-.PHONY: help serve packs test test-all check fix bench lock image clean run-environment dev-environment
+.PHONY: help serve packs bench test test-all check fix livez lock image clean run-environment dev-environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ serve: run-environment ## run the service on port 5555; ARCFACE_… variables ar
 
 packs: run-environment ## manage model packs: make packs ARGS='pull antelopev2 --accept-license'
 	@exec $(RUN) -m arcface_api packs $(ARGS)
+
+bench: run-environment ## measure the service on this machine, in about a minute: make bench ARGS='--output bench.json'
+	@exec env ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api bench $(ARGS)
 
 test: dev-environment ## run the tests
 	$(DEV) -m pytest $(ARGS)
@@ -36,8 +39,8 @@ fix: dev-environment ## mend what can be mended by itself
 	$(DEV) -m ruff format .
 	$(DEV) docs/generate.py
 
-bench: dev-environment ## measure /livez under load on an IResNet100 with random weights (PICTURE=face.jpg)
-	@test -n "$(PICTURE)" || { echo "Name a picture to embed: make bench PICTURE=face.jpg"; exit 1; }
+livez: dev-environment ## measure /livez under load on an IResNet100 with random weights (PICTURE=face.jpg)
+	@test -n "$(PICTURE)" || { echo "Name a picture to embed: make livez PICTURE=face.jpg"; exit 1; }
 	@mkdir -p build
 	@test -f build/iresnet100.onnx || $(DEV) benchmarks/iresnet.py build/iresnet100.onnx
 	$(DEV) benchmarks/livez.py build/iresnet100.onnx $(PICTURE) $(ARGS)

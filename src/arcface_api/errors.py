@@ -25,6 +25,7 @@
     ├── ServiceClosing                the service is shutting down
     ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
     ├── WorkerEnded                   one of several processes ended before it could serve
+    ├── MeasurementFailed             the service to be measured cannot be started or reached, or fails under load
     ├── SettingInvalid                a command line option or ARCFACE_… variable is wrong
     └── PackError                     the person who runs the service can mend it
         ├── PackNotFound              no such pack in any of the places looked in
@@ -219,6 +220,12 @@ class WorkerEnded(ArcFaceError):
     """A worker process ended before it could serve, and could not say why."""
 
     code = "worker_ended"
+
+
+class MeasurementFailed(ArcFaceError):
+    """The service to be measured cannot be started or reached, or fails under load."""
+
+    code = "measurement_failed"
 
 
 class SettingInvalid(ArcFaceError):

@@ -40,6 +40,32 @@ class BarProgress:
             self._bar = None
 
 
+class ShareBar:
+    """One bar on a terminal for the whole of something, with its present part in words."""
+
+    def __init__(self, label: str) -> None:
+        """Shown when the block begins."""
+        self._bar: Any = click.progressbar(
+            length=1000,
+            label=label,
+            file=sys.stderr,
+            show_pos=False,
+            item_show_func=lambda what: what,
+            update_min_steps=1,
+        )
+
+    def __call__(self, what: str, share: float) -> None:
+        """Show that `share` (0 to 1) of the whole is done, and what is going on now."""
+        self._bar.update(round(share * 1000) - self._bar.pos, what)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__(None, None, None)
+
+
 class LoggedProgress:
     """Progress as log lines, one at each tenth, for a service without a terminal."""
 

@@ -9,16 +9,21 @@ It knows nothing of the server but its address: no floor below HTTP is imported.
 from arcface_api.bench.load import closed_loop, open_loop, poisson_arrivals
 from arcface_api.bench.process import Usage, UsageWatch, usage_of
 from arcface_api.bench.report import LoadReport, Summary
-from arcface_api.bench.requests import Address, embed_request, raw_request
+from arcface_api.bench.requests import Address, batch_request, embed_request, raw_request
+from arcface_api.bench.service import RunningService, ask, free_port
 
 __all__ = [
     "Address",
     "LoadReport",
+    "RunningService",
     "Summary",
     "Usage",
     "UsageWatch",
+    "ask",
+    "batch_request",
     "closed_loop",
     "embed_request",
+    "free_port",
     "open_loop",
     "poisson_arrivals",
     "raw_request",

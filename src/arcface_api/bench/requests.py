@@ -1,6 +1,6 @@
 """Requests as bytes, made before the run: during it a request costs the client one write."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -44,11 +44,22 @@ def embed_request(address: Address, picture: bytes, *, path: str = "/embed", par
         path: Of the operation, with its query.
         part: Name of the form's part.
     """
+    return _form_request(address, path, part, [picture])
+
+
+def batch_request(
+    address: Address, pictures: Sequence[bytes], *, path: str = "/embed/batch", part: str = "files"
+) -> bytes:
+    """A form with many pictures, as `curl -F files=@a.jpg -F files=@b.jpg` sends it; arguments as `embed_request`."""
+    return _form_request(address, path, part, pictures)
+
+
+def _form_request(address: Address, path: str, part: str, pictures: Sequence[bytes]) -> bytes:
     head = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{part}"; filename="face.jpg"\r\n'
         "Content-Type: image/jpeg\r\n\r\n"
-    )
-    body = head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+    ).encode()
+    body = b"".join(head + picture + b"\r\n" for picture in pictures) + f"--{BOUNDARY}--\r\n".encode()
     return raw_request(address, "POST", path, body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
 
 
