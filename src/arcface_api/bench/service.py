@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -90,17 +91,20 @@ class RunningService:
         """
         started = time.monotonic()
         output = self._log.open("ab") if self._log else None
-        self._process = subprocess.Popen(  # noqa: S603  # the command is the caller's, and no shell reads it
-            self._command,
-            env=self._environment,
-            stdout=output or sys.stderr,
-            stderr=subprocess.STDOUT if output else None,
-            start_new_session=True,  # a group of its own: its children are stopped with it
-        )
-        if output:
-            output.close()
-        self.pid = self._process.pid
+        with _signals_held() as came:  # one that came before the process has its name would leave it behind
+            self._process = subprocess.Popen(  # noqa: S603  # the command is the caller's, and no shell reads it
+                self._command,
+                env=self._environment,
+                stdout=output or sys.stderr,
+                stderr=subprocess.STDOUT if output else None,
+                start_new_session=True,  # a group of its own: its children are stopped with it
+            )
+            self.pid = self._process.pid
         try:
+            for number in came:
+                signal.raise_signal(number)
+            if output:
+                output.close()
             self.first_answer = self._wait_until_ready(started + self._start_seconds)
         except BaseException:
             self.__exit__(None, None, None)
@@ -152,3 +156,21 @@ class RunningService:
         return (
             said.removeprefix("Error: ") or f"{' '.join(self._command)} ended with status {self._process.returncode}."
         )
+
+
+@contextmanager
+def _signals_held() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are only noted. Not blocked: what is started here would never hear them either."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where no signal is handled anyway
+        yield came
+        return
+    before = {
+        number: signal.signal(number, lambda caught, _: came.append(caught))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
