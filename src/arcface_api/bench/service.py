@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -50,7 +51,6 @@ class RunningService:
 
     Attributes:
         address: Where it listens.
-        pid: Of its first process.
         ready_seconds: From the start of the process to the first answer of status 200.
         first_answer: That answer's body.
     """
@@ -89,20 +89,13 @@ class RunningService:
             MeasurementFailed: It ended, or did not answer in time.
         """
         started = time.monotonic()
-        output = self._log.open("ab") if self._log else None
-        self._process = subprocess.Popen(  # noqa: S603  # the command is the caller's, and no shell reads it
-            self._command,
-            env=self._environment,
-            stdout=output or sys.stderr,
-            stderr=subprocess.STDOUT if output else None,
-            start_new_session=True,  # a group of its own: its children are stopped with it
-        )
-        if output:
-            output.close()
-        self.pid = self._process.pid
+        # On a thread, where no signal raises: after Ctrl-C between its start and our knowing of it, it would stay.
+        start = ThreadPoolExecutor(1).submit(self._start)
         try:
+            self._process = start.result()
             self.first_answer = self._wait_until_ready(started + self._start_seconds)
         except BaseException:
+            self._process = start.result()
             self.__exit__(None, None, None)
             raise
         self.ready_seconds = time.monotonic() - started
@@ -112,10 +105,17 @@ class RunningService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_SECONDS)
-        self._signal(signal.SIGKILL)  # whatever of its group is left
-        self._process.wait()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_SECONDS)
+        finally:  # also after a second Ctrl-C
+            self._signal(signal.SIGKILL)  # whatever of its group is left
+            self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Of its first process, which leads its group."""
+        return self._process.pid
 
     def usage(self) -> Usage:
         """What its processes use now."""
@@ -124,6 +124,16 @@ class RunningService:
     def pss_bytes(self) -> int | None:
         """Its processes' memory, shared pages counted once; None where the system hides it."""
         return pss_bytes(self.pid)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") if self._log else nullcontext(sys.stderr) as output:
+            return subprocess.Popen(  # noqa: S603  # the command is the caller's, and no shell reads it
+                self._command,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT if self._log else None,
+                start_new_session=True,  # a group of its own: its children are stopped with it
+            )
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
