@@ -24,8 +24,6 @@ BATCH_SIZE_HEADER = "X-Batch-Size"
 """How many crops, of whichever callers, ran together with this one, itself among them."""
 EMBEDDING_VALID_HEADER = "X-Embedding-Valid"
 """Of a batch as npy or bytes: one digit for each picture, 1 where its row is an embedding, 0 where it is all NaN."""
-BATCH_SIZE_HEADER = "X-Batch-Size"
-"""How many pictures ran together in this one's inference."""
 REQUEST_TIMEOUT_HEADER = "X-Request-Timeout"
 """From the caller: seconds within which the answer is of use."""
 
