@@ -4,6 +4,8 @@
 
 No silent second best: what was asked for by name is used or refused; `auto` may fall back, and every step down leaves a
 sentence in `Chosen.reason`. An accelerated session that strays from float32 on ONNX Runtime's CPU provider is not used.
+
+Longer than most modules: what is planned, tried, chosen and remembered is one story, and its parts serve nobody else.
 """
 
 import hashlib
