@@ -186,7 +186,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="images.tar and labels.csv")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -203,12 +203,22 @@ def main() -> None:
         training.load(options.checkpoint)
     batches = Batches(faces, options.steps, options.seed)
     print(f"{len(faces)} faces, step {training.step} of {options.steps}", flush=True)
-    with options.log.open("a" if training.step else "w", encoding="utf-8") as log:
+    kept = lines_until(training.step, options.log)
+    with options.log.open("w", encoding="utf-8") as log:
+        log.writelines(kept)
         run(training, batches, options.checkpoint, log)
     network = training.averaged.module
     renormalise(network, Batches(faces, BATCHES_FOR_NORMALISATION, options.seed + 1))
     export(network, options.output)
     print(f"{options.output}: {options.output.stat().st_size} bytes")
+
+
+def lines_until(step: int, log: Path) -> list[str]:
+    """What the log of the run that goes on said up to its checkpoint."""
+    if step == 0:
+        return []
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if json.loads(line)["step"] <= step]
 
 
 def run(training: Training, batches: Batches, checkpoint: Path, log: TextIO) -> None:
