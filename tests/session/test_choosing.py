@@ -230,6 +230,16 @@ def test_what_could_not_be_opened_today_is_tried_again_tomorrow(
     assert tried == [CUDA_PROVIDER, CUDA_PROVIDER]
 
 
+def test_gpu_that_is_used_needs_no_excuse_for_the_cpu(
+    recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extra cuda brings no OpenVINO: /health must not complain of that while the GPU runs as it should."""
+    available(monkeypatch, CUDA_PROVIDER, CPU_PROVIDER)
+    on_gpu = OnnxCpuSession(recogniser, 1, (1,))  # what runs it does not matter here
+    monkeypatch.setattr(choosing, "OnnxGpuSession", lambda *_: on_gpu)
+    assert open_session(recogniser, Wish("auto", "auto", 1, None), cache).reason is None
+
+
 @pytest.mark.usefixtures("with_openvino")
 def test_broken_openvino_is_stepped_over(
     recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch

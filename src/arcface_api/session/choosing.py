@@ -28,7 +28,7 @@ from arcface_api.session.cache import Cache
 from arcface_api.session.graphs import REWRITING_VERSION
 from arcface_api.session.model import ModelContent, Session
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
-from arcface_api.session.onnx_gpu import CUDA_PROVIDER, TENSORRT_PROVIDER, OnnxGpuSession
+from arcface_api.session.onnx_gpu import CUDA_PROVIDER, GPU_PROVIDERS, TENSORRT_PROVIDER, OnnxGpuSession
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
 from arcface_api.session.probes import probe_crops
 from arcface_api.session.proving import MIN_COSINE, fastest, lowest_cosine, reference_features
@@ -295,34 +295,35 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen, bool]:
     Raises:
         RuntimeUnfit, ModelFailed: Why the last way was not to be had, where none was.
     """
-    reasons = list(planned.reasons)
+    failures: list[str] = []
     failure: ArcFaceError | None = None
     is_lasting = True
     for candidate in planned.in_order:
+        # What the plan has to explain is about the CPU: a GPU that is used needs no excuse for it.
+        about_plan = () if candidate.provider in GPU_PROVIDERS else planned.reasons
         try:
-            return candidate, trial.proved(candidate, "; ".join(reasons) or None), is_lasting
+            return candidate, trial.proved(candidate, "; ".join((*about_plan, *failures)) or None), is_lasting
         except (ModelFailed, RuntimeUnfit) as error:
             failure, is_lasting = error, is_lasting and isinstance(error, _Strays)
-            reasons.append(f"{candidate} is not used: {error}")
-            _log.warning("%s", reasons[-1])
+            failures.append(f"{candidate} is not used: {error}")
+            _log.warning("%s", failures[-1])
     proved: dict[Candidate, Chosen] = {}
     for candidate in planned.racing:
         try:
             proved[candidate] = trial.proved(candidate, None)
         except (ModelFailed, RuntimeUnfit) as error:
             failure, is_lasting = error, is_lasting and isinstance(error, _Strays)
-            reasons.append(f"{candidate} is not used: {error}")
-            _log.warning("%s", reasons[-1])
+            failures.append(f"{candidate} is not used: {error}")
+            _log.warning("%s", failures[-1])
     if not proved:
         assert failure is not None  # noqa: S101  # a plan is never empty
         raise failure
-    winner = fastest([chosen.session for chosen in proved.values()], trial.probes) if len(proved) > 1 else None
-    for candidate, chosen in proved.items():
-        if winner is not None and chosen.session is not winner:
-            if candidate.precision != winner.precision and candidate.precision == "bfloat16":
-                reasons.append("bfloat16 was timed at start and is no faster than float32 here")
-            continue
-        taken = candidate
+    sessions = [chosen.session for chosen in proved.values()]
+    winner = fastest(sessions, trial.probes) if len(sessions) > 1 else sessions[0]
+    taken = next(candidate for candidate, chosen in proved.items() if chosen.session is winner)
+    reasons = [*planned.reasons, *failures]
+    if taken.precision == "float32" and any(candidate.precision == "bfloat16" for candidate in proved):
+        reasons.append("bfloat16 was timed at start and is no faster than float32 here")
     chosen = Chosen(proved[taken].session, proved[taken].self_test_cosine, "; ".join(reasons) or None)
     if taken == REFERENCE and trial.may_flush_denormals():
         return FLUSHING_REFERENCE, trial.proved(FLUSHING_REFERENCE, chosen.reason), is_lasting
