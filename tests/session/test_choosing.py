@@ -268,6 +268,19 @@ def test_compiled_model_that_was_lost_is_kept_again(
     assert len(largest.read_bytes()) == len(entries[largest])
 
 
+@pytest.mark.usefixtures("with_openvino")
+def test_first_start_ends_as_the_next_one_would_from_the_cache(
+    recogniser: ModelContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags(monkeypatch, "amx_bf16")
+    kept = open_session(recogniser, CPU_WISH, Cache(tmp_path)).session
+    assert isinstance(kept, OpenVinoSession)
+    assert kept._stored is not None
+    unkept = open_session(recogniser, CPU_WISH, Cache(None)).session
+    assert isinstance(unkept, OpenVinoSession)
+    assert unkept._stored is None
+
+
 @pytest.mark.parametrize("most", [1, 3, 8])
 def test_every_probe_is_proved_in_every_batch_size(
     recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch, most: int

@@ -201,10 +201,15 @@ def open_session(model: ModelContent, wish: Wish, cache: Cache) -> Chosen:
                 return chosen
         trial = _Trial(model, wish, cache, probes)
         candidate, chosen, is_lasting = _choose(trial, planned)
-        _keep(chosen.session)
+        is_kept = _keep(chosen.session)
+        expected, reason = trial.expected, chosen.reason
         if is_lasting:
-            _remember(cache, key, _Verdict(candidate, chosen.reason, trial.expected))
-        return chosen
+            _remember(cache, key, _Verdict(candidate, reason, expected))
+    if is_kept:
+        # Compiled here, it holds what it was compiled from; taken from the cache, as by the next start, it does not.
+        del trial, chosen
+        return _Trial(model, wish, cache, probes, expected).proved(candidate, reason)
+    return chosen
 
 
 def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]) -> Session:
@@ -282,9 +287,9 @@ class _Strays(RuntimeUnfit):
     """It computes something else than the reference, and will do so tomorrow."""
 
 
-def _keep(session: Session) -> None:
-    if isinstance(session, OpenVinoSession):
-        session.keep()
+def _keep(session: Session) -> bool:
+    """Have a compiled model written for the next start; False where there is none, or it cannot be, or it is there."""
+    return isinstance(session, OpenVinoSession) and session.keep()
 
 
 def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen, bool]:

@@ -111,17 +111,22 @@ class OpenVinoSession:
             raise ModelFailed(f"OpenVINO failed on a batch of {len(pixels)}: {error}") from error
         return check_features(features, len(pixels), self._dim)
 
-    def keep(self) -> None:
-        """Write the compiled model to the cache, for the next start, if it did not come from there."""
+    def keep(self) -> bool:
+        """Write the compiled model to the cache, for the next start, if it did not come from there.
+
+        Returns:
+            Whether it was written now.
+        """
         if self._stored is not None:
-            return
+            return False
         exported = BytesIO()
         try:
             self._compiled.export_model(exported)
         except (RuntimeError, MemoryError) as error:  # it runs all the same
             _log.warning("The compiled model is not kept, and the next start will take longer: %s", error)
-        else:
-            self._cache.write(exported.getbuffer(), *self._key)
+            return False
+        self._cache.write(exported.getbuffer(), *self._key)
+        return self._cache.has(*self._key)
 
     def _from_cache(self, core: "openvino.Core", config: dict[str, Any]) -> "openvino.CompiledModel | None":
         stored = self._cache.read(*self._key)
