@@ -2,8 +2,8 @@
 
     Face ──cut like a detector's box──▶ crop ──spoil──▶ Spoilt
 
-Every degree is drawn anew for each picture, evenly over a range that runs from nothing to beyond use, so that limits can
-be read off anywhere in it.
+Every degree is drawn anew for each picture, evenly over a range that runs from nothing to beyond use, so that limits
+can be read off anywhere in it.
 """
 
 from collections.abc import Callable
