@@ -24,7 +24,10 @@ WINDOW = 100
 """Pictures over which "right at a limit" is the mean."""
 OUTERMOST_PERCENT = 0.5
 """Of heads, at either end, which the limits of the pose leave out."""
-BINS = 24
+BINS = np.linspace(0, 1, 25)
+"""Shares of the pictures at which one bin of a curve ends and the next begins."""
+HEAD_BINS = np.array([0, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 100]) / 100
+"""The same for the pose: its ends are what matters, and few heads are there."""
 CONFIDENCES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1.0)
 BLURRED = ("clean", "shrunk", "out of focus", "moved")
 
@@ -136,6 +139,8 @@ def choose(measured: Measured, heads: Measured) -> dict[str, float]:
 def limit_of(values: Values, rejected: Values, ordinary: Values, is_low: bool) -> float:
     """Where, coming from the worst value, comparisons first fail no oftener than they may at a limit.
 
+    But no further than to the outermost hundredth of clean pictures.
+
     Args:
         values: (n,) of pictures, spoilt and not.
         rejected: (n,) share of their same-person comparisons that fail.
@@ -149,7 +154,8 @@ def limit_of(values: Values, rejected: Values, ordinary: Values, is_low: bool) -
     order = np.argsort(values if is_low else -values)
     around = np.convolve(rejected[order], np.full(WINDOW, 1 / WINDOW), "valid")
     first = int(np.argmax(around <= max(REJECTED_AT_LIMIT, WORSE * usual)))
-    return float(values[order][first + WINDOW // 2])
+    limit = float(values[order][first + WINDOW // 2])
+    return min(limit, float(low)) if is_low else max(limit, float(high))
 
 
 # ── tables ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -247,11 +253,11 @@ def head_curves(heads: Measured) -> dict[str, Any]:
     """The same over the two measures of the pose, of pictures as they are."""
     everyone = np.ones(len(heads.way), bool)
     values = {"turn": np.abs(heads.values["turn"]), "nod": heads.values["nod"]}
-    return {name: curve(heads, value, everyone, everyone) for name, value in values.items()}
+    return {name: curve(heads, value, everyone, everyone, HEAD_BINS) for name, value in values.items()}
 
 
-def curve(measured: Measured, values: Values, rows: Mask, clean: Mask) -> dict[str, Any]:
-    """Bins of as many pictures each; and where clean pictures lie."""
+def curve(measured: Measured, values: Values, rows: Mask, clean: Mask, shares: Values = BINS) -> dict[str, Any]:
+    """Bins of pictures, in the order of their value; and where clean pictures lie."""
     rows = rows & ~np.isnan(measured.rejected)
     order = np.flatnonzero(rows)[np.argsort(values[rows])]
     bins = [
@@ -261,7 +267,7 @@ def curve(measured: Measured, values: Values, rows: Mask, clean: Mask) -> dict[s
             "rejected_percent": {n: percent(e.rejected[FAR_OF_CHOICE][part]) for n, e in measured.errors.items()},
             "similarity": {n: round(float(e.similarity[part].mean()), 4) for n, e in measured.errors.items()},
         }
-        for part in np.array_split(order, BINS)
+        for part in np.split(order, np.rint(shares[1:-1] * len(order)).astype(int))
     ]
     return {"clean_percentiles": np.percentile(values[clean], (0.5, 2, 50, 98, 99.5)).round(4).tolist(), "bins": bins}
 

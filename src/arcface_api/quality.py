@@ -9,8 +9,9 @@ picture's size. What only the landmarks can tell (how large the face is, which w
 told from sure landmarks alone.
 
 Each limit but those of the pose is where, with degraded pictures of people kept for choosing, one in twenty comparisons
-with another picture of the same person fails at a false accept rate of 1e-3 (or twice as many as with ordinary pictures,
-where that is more). `benchmarks/quality.py` measures it; docs/quality.md says how much error each warning flags.
+with another picture of the same person fails at a false accept rate of 1e-3 (or, where that is more, twice as many as
+with ordinary pictures), unless it would then warn of more than one ordinary picture in a hundred. The measurement is
+`benchmarks/quality.py`; docs/quality.md says how much verification error each warning flags.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ MIN_PICTURE_ASPECT, MAX_PICTURE_ASPECT = 0.5, 2.2
 """Width by height, beyond which a picture is of `extreme_aspect`. Source: benchmarks/quality.py, crops cut long and
 stretched."""
 
-MIN_FACE_ASPECT, MAX_FACE_ASPECT = 0.6, 1.25
+MIN_FACE_ASPECT, MAX_FACE_ASPECT = 0.7, 1.2
 """Eye distance by distance of eyes and mouth, beyond which a face was squeezed: also `extreme_aspect`. Source:
 benchmarks/quality.py, pictures squeezed, then aligned."""
 
@@ -54,7 +55,7 @@ MAX_TURN = 0.35
 """More, to either side, is `extreme_pose`. Source: benchmarks/quality.py, the most turned 0.5 % of LFW: beyond them
 nothing is proven."""
 
-MIN_NOD, MAX_NOD = 0.22, 0.8
+MIN_NOD, MAX_NOD = 0.22, 0.77
 """Less (head raised) or more (head lowered) is `extreme_pose`. Source: benchmarks/quality.py, LFW's outermost 0.5 % at
 either end."""
 
@@ -139,7 +140,7 @@ class FaceShape:
     towards the picture's right. 0 from the front; on the mean face of `head_pose`, 0.35 is 50 degrees."""
     nod: float
     """How far down that line the nose lies, 0 at the eyes and 1 at the mouth; the template has 0.49. Less with the head
-    raised, more with the head lowered: on the mean face of `head_pose`, 0.22 and 0.8 are 30 degrees from there."""
+    raised, more with the head lowered: on the mean face of `head_pose`, 0.22 and 0.77 are 30 degrees from there."""
 
 
 def picture_quality(image: Image, face: Crop, finding: Finding) -> Quality:
