@@ -22,11 +22,11 @@ REJECTED_AT_LIMIT = 0.05
 WORSE = 2
 WINDOW = 100
 """Pictures over which "right at a limit" is the mean."""
-OUTERMOST_PERCENT = 0.5
+OUTERMOST_PERCENT = 0.25
 """Of heads, at either end, which the limits of the pose leave out."""
 BINS = np.linspace(0, 1, 25)
 """Shares of the pictures at which one bin of a curve ends and the next begins."""
-HEAD_BINS = np.array([0, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 100]) / 100
+HEAD_BINS = np.array([0, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.75, 100]) / 100
 """The same for the pose: its ends are what matters, and few heads are there."""
 CONFIDENCES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1.0)
 BLURRED = ("clean", "shrunk", "out of focus", "moved")
