@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -133,12 +133,15 @@ def measure_way(faces: Sequence[Face], models: Models, way: str, turn: int) -> M
         crops.append(align(spoilt.image, landmarks.points, 112) if is_aligned else stretch(spoilt.image, 112, 112))
         error = np.linalg.norm(landmarks.points - spoilt.points, axis=1).mean() / face_size(spoilt.points)
         rows.append(_row(spoilt.image, crops[-1], landmarks) | {"is_aligned": is_aligned, "landmark_error": error})
+    features = {name: embed(run, crops) for name, run in models.recognisers.items()}
+    norms = {name: np.linalg.norm(found, axis=1) for name, found in features.items()}
     return Measured(
         way=np.full(len(faces), way),
         name=np.array([face.name for face in faces]),
         person=np.array([face.name.split("/")[0] for face in faces]),
         values={key: np.array([row[key] for row in rows]) for key in rows[0]},
-        embeddings={name: np.concatenate(list(embed(run, crops))) for name, run in models.recognisers.items()},
+        embeddings={name: found / norms[name][:, None] for name, found in features.items()},
+        norms=norms,
     )
 
 
@@ -166,11 +169,10 @@ def _finding(landmarks: Landmarks) -> Finding:
     return Finding(landmarks.points, landmarks.uncertainty, landmarks.face_probability, landmarks.are_sure)
 
 
-def embed(run: Run, crops: Sequence[Crop]) -> Iterator[NDArray[np.float32]]:
-    """Normalised embeddings, (n, dim) for each batch."""
-    for start in range(0, len(crops), BATCH):
-        features = run(to_tensor(crops[start : start + BATCH], RECOGNISER_INPUT))
-        yield features / np.linalg.norm(features, axis=1, keepdims=True)
+def embed(run: Run, crops: Sequence[Crop]) -> NDArray[np.float32]:
+    """Raw embeddings, (n, dim)."""
+    starts = range(0, len(crops), BATCH)
+    return np.concatenate([run(to_tensor(crops[start : start + BATCH], RECOGNISER_INPUT)) for start in starts])
 
 
 def of_non_faces(run: Run, images: Sequence[Image]) -> dict[str, Any]:

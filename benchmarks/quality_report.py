@@ -46,6 +46,8 @@ class Measured:
     """(n,) each: what `picture_quality` and `face_shape` tell, warnings by code, `is_aligned`, `landmark_error`."""
     embeddings: dict[str, NDArray[np.float32]]
     """(n, dim) normalised, by recogniser."""
+    norms: dict[str, NDArray[np.float32]]
+    """(n,) lengths of the raw ones."""
 
     def ways(self, *names: str) -> Mask:
         """Which rows were spoilt in one of these ways."""
@@ -210,6 +212,7 @@ def tables(measured: Measured, heads: Measured) -> dict[str, Any]:
         },
         "curves": curves(measured) | head_curves(heads),
         "confidence": confidence(measured),
+        "norm": norms(measured, pool),
     }
 
 
@@ -282,6 +285,23 @@ def confidence(measured: Measured) -> list[dict[str, Any]]:
         right = percent(error[rows] <= quality.TOLERABLE_ERROR) if rows.any() else None
         found.append({"from": low, "to": high, "pictures": int(rows.sum()), "mean": mean, "right_percent": right})
     return found
+
+
+def norms(measured: Measured, rows: Mask) -> dict[str, Any]:
+    """Whether a recogniser's norm tells what it will recognise: rank correlation with the similarity, by recogniser."""
+    clean = measured.ways("clean")
+    return {
+        name: {
+            "clean_percentiles": np.percentile(norm[clean], (1, 50, 99)).round(3).tolist(),
+            "spearman": spearman(norm[rows], measured.errors[name].similarity[rows]),
+        }
+        for name, norm in measured.norms.items()
+    }
+
+
+def spearman(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Correlation of ranks; ties among floats do not matter."""
+    return round(float(np.corrcoef([np.argsort(np.argsort(values)) for values in (one, other)])[0, 1]), 3)
 
 
 def percent(values: NDArray[Any]) -> float:
