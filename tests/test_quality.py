@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from arcface_api.alignment import (
     REGRESSOR_INPUT,
-    TEMPLATE,
     Landmarks,
     align,
     face_view,
@@ -26,7 +25,7 @@ from arcface_api.alignment import (
     similarity,
     whole_view,
 )
-from arcface_api.arrays import Image, Points, to_tensor
+from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
 from arcface_api.head_pose import mean_shape
 from arcface_api.image import stretch
 from arcface_api.quality import Finding, Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
