@@ -111,9 +111,9 @@ class Quality:
     """What can be told of a face's picture before it is compared. No number is ever NaN or infinite."""
 
     landmark_confidence: float
-    """0 to 1: the probability that this is a face and that its landmarks are off by no more than `TOLERABLE_ERROR`:
-    face_probability * (1 - exp(-TOLERABLE_ERROR / uncertainty)). The regressor learned its uncertainty as the mean of
-    an exponential distribution; this is that distribution's share below the tolerance."""
+    """0 to 1: the probability that this is a face and that its landmarks are off by no more than `TOLERABLE_ERROR` on
+    the mean: face_probability * (1 - exp(-TOLERABLE_ERROR / uncertainty)). The regressor learned its uncertainty as the
+    mean of an exponential distribution; this is that distribution's share below the tolerance."""
     face_size_px: float
     """Side, in the file's pixels, of the square that the aligned crop of 112x112 covers: below 112 the face is
     enlarged. Where the landmarks are unsure, the picture's shorter side: the whole picture is the crop then."""
