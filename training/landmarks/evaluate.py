@@ -181,9 +181,7 @@ def verification(
         figures[name] = {kind: _figures(recogniser, inputs, pairs) for kind, inputs in kinds.items()}
         print(name, figures[name], file=sys.stderr, flush=True)
     aligned = [align(face.image, face.points, 112) for face in faces]
-    again = [
-        _aligned(crop, second, crop) for crop, (_, second) in zip(aligned, two_passes(run, aligned), strict=True)
-    ]
+    again = [_aligned(crop, second, crop) for crop, (_, second) in zip(aligned, two_passes(run, aligned), strict=True)]
     figures["aligned already"] = {"labels": _figures(recogniser, aligned, pairs)}
     figures["aligned already"]["regressor"] = _figures(recogniser, again, pairs)
     print("aligned already", figures["aligned already"], file=sys.stderr, flush=True)
