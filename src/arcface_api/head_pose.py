@@ -34,9 +34,11 @@ RESOLUTION = 1e-6
 
 
 FIVE_POINTS: NDArray[np.float64] = np.column_stack([TEMPLATE, [0, 0, 18.8, 4.2, 4.2]])
-"""The face that looks straight ahead: left eye, right eye, nose tip, left and right mouth corner; (5, 3) float64; x right,
-y down, z towards the viewer, pixels of the template. Its x and y are the template's, which is the mean of faces that
-look into the camera; its depth is that of `mean_shape`, in eye distances."""
+"""The face that looks straight ahead: left eye, right eye, nose tip, left and right mouth corner.
+
+(5, 3) float64; x right, y down, z towards the viewer, pixels of the template. Its x and y are the template's, which is
+the mean of faces that look into the camera; its depth is that of `mean_shape`, in eye distances.
+"""
 
 
 @dataclass(frozen=True)
