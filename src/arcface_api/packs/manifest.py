@@ -22,6 +22,11 @@ class Role(StrEnum):
     """(n, 3, 192, 192) in; (n, 3309) out, whose last 68 x 3 numbers are the 3-D landmarks that give the
     head pose."""
 
+    AGE = "age"
+    """A face aligned as `InputSpec.template` says; (n, 1) out: the expected age in years."""
+    GENDER = "gender"
+    """A face aligned likewise; (n, 2) out: probabilities of female and male."""
+
     @property
     def described(self) -> str:
         """The role in a sentence, after "is" or "is taken for"."""
@@ -32,6 +37,8 @@ _DESCRIBED = {
     Role.RECOGNISER: "a recogniser",
     Role.AGE_GENDER: "a model for age and gender",
     Role.LANDMARKS_3D: "a model for 3-D landmarks",
+    Role.AGE: "a model for age",
+    Role.GENDER: "a model for gender",
 }
 
 
