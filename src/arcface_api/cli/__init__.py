@@ -2,7 +2,7 @@
 
 Commands read settings, call the floors below and print; they decide nothing themselves.
 
-serve · bench · packs     options   settings as options     pack   found, or downloaded where that is wanted
+serve · bench · evaluate · packs     options   settings as options     pack   found, or downloaded where that is wanted
 """
 
 import sys
@@ -10,7 +10,7 @@ import sys
 import click
 
 from arcface_api import __version__
-from arcface_api.cli import bench, packs, serve
+from arcface_api.cli import bench, evaluate, packs, serve
 from arcface_api.errors import ArcFaceError, SettingInvalid
 
 
@@ -29,5 +29,5 @@ def cli() -> None:
     """A picture of a face crop in, its ArcFace embedding out."""
 
 
-for command in (serve.serve, bench.bench, packs.packs_group):
+for command in (serve.serve, bench.bench, evaluate.evaluate, packs.packs_group):
     cli.add_command(command)
