@@ -113,6 +113,6 @@ def _source(url: str | None, settings: Settings) -> "OpenSource":
     from arcface_api.embedder import EmbedOptions  # noqa: PLC0415
 
     if url is not None:
-        return evaluation.over_http(url, {})
+        return evaluation.open_over_http(url, {})
     with BarProgress() as progress:
-        return evaluation.in_process(find_pack(settings, progress), settings, EmbedOptions())
+        return evaluation.open_in_process(find_pack(settings, progress), settings, EmbedOptions())

@@ -49,9 +49,9 @@ def accuracy(similarities: Similarities, same: Labels, given: FoldNumbers) -> Ac
     """
     fold, division = given, Division.AS_GIVEN
     if not _has_both_kinds(fold, same):
-        fold, division = _by_kind(same), Division.BY_KIND
-        if not _has_both_kinds(fold, same):
+        if min(np.count_nonzero(same), np.count_nonzero(~same)) < FOLDS:
             return None
+        fold, division = _by_kind(same), Division.BY_KIND
     judged: list[float] = []
     thresholds: list[float] = []
     for number in np.unique(fold):

@@ -40,9 +40,10 @@ def read_boxes(path: Path) -> dict[str, Box]:
     """
     try:
         reader = csv.DictReader(StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        present = reader.fieldnames or []
+        rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BoxesInvalid(f"{path} cannot be read as CSV in UTF-8: {error}. Name a file of face boxes.") from None
+    present = reader.fieldnames or []
     columns = next((names for names in COLUMNS if {"image", *names} <= {*present}), None)
     if columns is None:
         raise BoxesInvalid(
@@ -50,14 +51,14 @@ def read_boxes(path: Path) -> dict[str, Box]:
             f"{','.join(COLUMNS[1])}; it names {', '.join(present) or 'none'}."
         )
     boxes: dict[str, Box] = {}
-    for row in reader:
+    for line, row in rows:
         try:
             box = Box(*(float(row[column]) for column in columns))
         except (TypeError, ValueError):  # None where the line is too short
             box = Box(math.nan, math.nan, math.nan, math.nan)
         if not (math.isfinite(box.x + box.y + box.width + box.height) and box.width > 0 and box.height > 0):
             raise BoxesInvalid(
-                f"{path}, line {reader.line_num}: {', '.join(columns)} have to be numbers in pixels, width and height"
+                f"{path}, line {line}: {', '.join(columns)} have to be numbers in pixels, width and height"
                 " above 0. Mend the line, or remove it with the picture's pairs."
             )
         boxes[row["image"]] = box

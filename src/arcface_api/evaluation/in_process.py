@@ -13,7 +13,7 @@ from arcface_api.settings import Settings
 
 
 @asynccontextmanager
-async def in_process(pack: InstalledPack, settings: Settings, options: EmbedOptions) -> AsyncIterator["InProcess"]:
+async def open_in_process(pack: InstalledPack, settings: Settings, options: EmbedOptions) -> AsyncIterator["InProcess"]:
     """The pack's recogniser, loaded here.
 
     Raises:

@@ -28,7 +28,7 @@ REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @asynccontextmanager
-async def over_http(url: str, query: Mapping[str, str]) -> AsyncIterator["OverHttp"]:
+async def open_over_http(url: str, query: Mapping[str, str]) -> AsyncIterator["OverHttp"]:
     """The service at a URL.
 
     Args:

@@ -99,7 +99,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
                 )
             yield _not_with_itself(path, reader.line_num, (left, right, _LABELS[same]))
     except csv.Error as error:
-        raise PairsInvalid(f"{path}, line {reader.line_num}: it is no CSV ({error}). Write it anew.") from None
+        line = reader.reader.line_num  # DictReader's own counts whole rows
+        raise PairsInvalid(f"{path}, line {line}: it is no CSV ({error}). Write it anew.") from None
 
 
 def _lfw_rows(path: Path, text: str) -> Iterator[Row]:

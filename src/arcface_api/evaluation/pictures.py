@@ -95,8 +95,9 @@ class Archive:
             with tarfile.open(self._path) as archive:
                 yield archive
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            reason = str(error).partition("\n")[0].rstrip(":")
             raise PicturesMissing(
-                f"{self._path} cannot be read as a .tar: {error}. Name a folder of pictures, or a whole .tar archive."
+                f"{self._path} cannot be read as a .tar: {reason}. Name a folder of pictures, or a whole .tar archive."
             ) from None
 
 

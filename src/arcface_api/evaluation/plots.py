@@ -76,7 +76,7 @@ def roc(found: Figures, colours: Colours) -> bytes:
 
     def draw(axes: Axes) -> None:
         curve = found.curve.corners()
-        least = 1 / found.different
+        least = min(1 / found.different, 0.5)
         axes.step(np.maximum(curve.far, least / 2), curve.tar, where="post", color=colours.same, linewidth=1.8)
         axes.set_xscale("log")
         axes.set_xlim(least, 1)
@@ -108,8 +108,8 @@ def det(found: Figures, colours: Colours) -> bytes:
         axes.plot(*map(_deviates, rates), color=colours.same, linewidth=1.8)
         if not is_drawn.any():
             axes.text(0.5, 0.5, "no threshold errs on both sides", transform=axes.transAxes, ha="center")
-        # Half an error, to both sides of what can be told apart, up to two rejected of five.
-        left, low = (_deviate(0.5 / count) for count in (found.different, found.same))
+        # From less than one error, which is the least that can occur, to one in two.
+        left, low = (_deviate(0.4 / count) for count in (found.different, found.same))
         high = _deviate(0.5)
         axes.set_xlim(left, high)
         axes.set_ylim(low, high)
