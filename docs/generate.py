@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 import performance_tables
 import precision_tables
+import quality_tables
 from arcface_api.api.problems import STATUS_BY_ERROR
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
 
@@ -55,6 +56,16 @@ GENERATED = {
         "reference": precision_tables.reference_sentence,
         "accuracy": precision_tables.accuracy_table,
         "speed": precision_tables.speed_table,
+    },
+    "quality.md": {
+        "numbers": quality_tables.numbers_table,
+        "norm": quality_tables.norm_sentence,
+        "meanings": quality_tables.meanings_table,
+        "sentence": quality_tables.sentence,
+        "errors": quality_tables.errors_table,
+        "ways": quality_tables.ways_table,
+        "aspect": quality_tables.aspect_sentence,
+        "confidence": quality_tables.confidence_table,
     },
 }
 

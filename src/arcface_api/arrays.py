@@ -32,6 +32,16 @@ Points: TypeAlias = NDArray[np.float32]
 Transform: TypeAlias = NDArray[np.float64]
 """Similarity from one frame's pixels x, y to another's: (2, 3) float64."""
 
+TEMPLATE: Points = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
+)
+"""Where the landmarks of an aligned face lie in a crop of `TEMPLATE_SIDE` pixels: (5, 2).
+Source: InsightFace, `utils/face_align.py` (`arcface_dst`)."""
+TEMPLATE.flags.writeable = False
+
+TEMPLATE_SIDE = 112
+"""Side of the crop that the template is stated for, pixels."""
+
 
 class ChannelOrder(StrEnum):
     """Order of the three colour planes in a tensor."""

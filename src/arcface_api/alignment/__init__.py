@@ -7,7 +7,7 @@ Everything is sampled from the picture's own pixels, never from a shrunken copy 
 face as if it had been upright from the start.
 """
 
-from arcface_api.alignment.geometry import TEMPLATE, back, face_size, moved, scale_of, similarity
+from arcface_api.alignment.geometry import back, face_size, moved, scale_of, similarity
 from arcface_api.alignment.given import check_landmarks
 from arcface_api.alignment.regressor import (
     MAX_UNCERTAINTY,
@@ -23,6 +23,7 @@ from arcface_api.alignment.regressor import (
     whole_view,
 )
 from arcface_api.alignment.warp import align
+from arcface_api.arrays import TEMPLATE
 
 __all__ = [
     "MAX_UNCERTAINTY",

@@ -8,21 +8,11 @@ from math import hypot
 import cv2
 import numpy as np
 
-from arcface_api.arrays import Points, Transform
+from arcface_api.arrays import TEMPLATE, Points, Transform
 from arcface_api.errors import LandmarksInvalid
 
 LANDMARKS = 5
 """Left eye, right eye, nose tip, left mouth corner, right mouth corner."""
-
-TEMPLATE: Points = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
-)
-"""Where the landmarks of an aligned face lie in a crop of `TEMPLATE_SIDE` pixels: (5, 2).
-Source: InsightFace, `utils/face_align.py` (`arcface_dst`)."""
-TEMPLATE.flags.writeable = False
-
-TEMPLATE_SIDE = 112
-"""Side of the crop that the template is stated for, pixels."""
 
 TEMPLATE_EYE_DISTANCE = float(np.hypot(*(TEMPLATE[1] - TEMPLATE[0])))
 """Of an aligned face, pixels of `TEMPLATE_SIDE`: the unit of uncertainty."""

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from arcface_api.alignment.geometry import LANDMARKS, TEMPLATE
-from arcface_api.arrays import Points
+from arcface_api.alignment.geometry import LANDMARKS
+from arcface_api.arrays import TEMPLATE, Points
 from arcface_api.errors import LandmarksInvalid
 
 MIN_SPREAD = 2.0

@@ -12,9 +12,9 @@ from importlib import resources
 
 import numpy as np
 
-from arcface_api.alignment.geometry import LANDMARKS, TEMPLATE, TEMPLATE_SIDE, back, similarity
+from arcface_api.alignment.geometry import LANDMARKS, back, similarity
 from arcface_api.alignment.warp import sample
-from arcface_api.arrays import Crop, Features, Image, InputSpec, Points, Transform
+from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Features, Image, InputSpec, Points, Transform
 from arcface_api.errors import ModelFailed
 
 REGRESSOR_INPUT = InputSpec("input", 64, 64, 127.5, 127.5)

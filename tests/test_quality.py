@@ -1,0 +1,378 @@
+"""Promises of `arcface_api.quality`: each warning where it belongs and nowhere else, numbers that follow a picture."""
+
+import csv
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from math import cos, isfinite, radians, sin
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arcface_api.alignment import (
+    REGRESSOR_INPUT,
+    TEMPLATE,
+    Landmarks,
+    align,
+    face_view,
+    read_landmarks,
+    regressor,
+    scale_of,
+    similarity,
+    whole_view,
+)
+from arcface_api.arrays import Image, Points, to_tensor
+from arcface_api.head_pose import mean_shape
+from arcface_api.image import stretch
+from arcface_api.quality import Finding, Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
+from conftest import LFW
+from pictures import decoded_by_opencv
+
+SURE = Finding(TEMPLATE, 0.04, 0.99, are_sure=True)
+
+
+def turned_head(yaw: float = 0, pitch: float = 0, scale: float = 1) -> Points:
+    """Five landmarks of the mean face, turned by so many degrees to the picture's right, and up."""
+    shape = mean_shape().astype(np.float64)
+    five = np.stack([shape[36:42].mean(0), shape[42:48].mean(0), shape[30], shape[48], shape[54]])
+    yaw, pitch = radians(yaw), radians(-pitch)
+    about_y = np.array([[cos(yaw), 0, sin(yaw)], [0, 1, 0], [-sin(yaw), 0, cos(yaw)]])
+    about_x = np.array([[1, 0, 0], [0, cos(pitch), sin(pitch)], [0, -sin(pitch), cos(pitch)]])
+    return np.asarray((five @ (about_y @ about_x).T)[:, :2] * 66 * scale + 56, np.float32)
+
+
+def scaled(across: float, down: float | None = None) -> Points:
+    """The template, larger or smaller."""
+    return np.asarray(TEMPLATE * np.array([across, across if down is None else down]), np.float32)
+
+
+def textured(seed: int = 0) -> Image:
+    """An aligned crop as sharp and as bright as faces are: coarse shapes with fine ones over them."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        share * cv2.resize(rng.normal(0, 1, (side, side)).astype(np.float32), (112, 112), interpolation=cv2.INTER_CUBIC)
+        for side, share in ((6, 30.0), (12, 15.0), (40, 10.0))
+    ]
+    grey = np.clip(120 + np.sum(layers, axis=0), 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def blurred(image: Image, pixels: float) -> Image:
+    return cv2.GaussianBlur(image, (0, 0), pixels).astype(np.uint8)
+
+
+def moved(image: Image, pixels: int, degrees: float) -> Image:
+    line = np.zeros((pixels, pixels), np.float32)
+    line[pixels // 2] = 1
+    around = (pixels // 2, pixels // 2)
+    kernel = cv2.warpAffine(line, cv2.getRotationMatrix2D(around, degrees, 1), (pixels, pixels))
+    return cv2.filter2D(image, -1, kernel / kernel.sum()).astype(np.uint8)
+
+
+def exposed(image: Image, stops: float) -> Image:
+    """So many stops more light, clipped; with a gamma of 2.2."""
+    return np.clip(255 * ((image / 255) ** 2.2 * 2**stops) ** (1 / 2.2), 0, 255).round().astype(np.uint8)
+
+
+def told(face: Image, finding: Finding = SURE, picture: Image | None = None) -> Quality:
+    return picture_quality(face if picture is None else picture, face, finding)
+
+
+def numbers(quality: Quality) -> list[float]:
+    return [
+        quality.landmark_confidence,
+        quality.face_size_px,
+        quality.sharpness,
+        quality.brightness,
+        quality.contrast,
+    ]
+
+
+# ── warnings, one at a time ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_codes_never_change() -> None:
+    assert [str(warning) for warning in QualityWarning] == [
+        "upscaled",
+        "extreme_aspect",
+        "low_sharpness",
+        "underexposed",
+        "overexposed",
+        "landmarks_unsure",
+        "probably_no_face",
+        "extreme_pose",
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_good_crop_has_no_warning(seed: int) -> None:
+    assert told(textured(seed)).warnings == ()
+
+
+UNSURE = replace(SURE, uncertainty=0.3, are_sure=False)
+BLANK_WIDE, BLANK_TALL = np.zeros((100, 260, 3), np.uint8), np.zeros((260, 100, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("warning", "quality"),
+    [
+        (QualityWarning.UPSCALED, lambda: told(textured(), replace(SURE, points=scaled(1 / 6)))),
+        (QualityWarning.UPSCALED, lambda: told(textured(), UNSURE, np.zeros((30, 15, 3), np.uint8))),
+        (QualityWarning.EXTREME_ASPECT, lambda: told(textured(), picture=BLANK_WIDE)),
+        (QualityWarning.EXTREME_ASPECT, lambda: told(textured(), picture=BLANK_TALL)),
+        (QualityWarning.EXTREME_ASPECT, lambda: told(textured(), replace(SURE, points=scaled(2, 1)))),
+        (QualityWarning.EXTREME_ASPECT, lambda: told(textured(), replace(SURE, points=scaled(1, 2)))),
+        (QualityWarning.LOW_SHARPNESS, lambda: told(blurred(textured(), 5))),
+        (QualityWarning.LOW_SHARPNESS, lambda: told(moved(textured(), 25, 0))),
+        (QualityWarning.LOW_SHARPNESS, lambda: told(moved(textured(), 25, 60))),
+        (QualityWarning.UNDEREXPOSED, lambda: told(exposed(textured(), -9))),
+        (QualityWarning.OVEREXPOSED, lambda: told(exposed(textured(), 3))),
+        (QualityWarning.LANDMARKS_UNSURE, lambda: told(textured(), UNSURE)),
+        (QualityWarning.NO_FACE, lambda: told(textured(), replace(UNSURE, face_probability=0.2))),
+        (QualityWarning.EXTREME_POSE, lambda: told(textured(), replace(SURE, points=turned_head(yaw=65)))),
+        (QualityWarning.EXTREME_POSE, lambda: told(textured(), replace(SURE, points=turned_head(yaw=-65)))),
+        (QualityWarning.EXTREME_POSE, lambda: told(textured(), replace(SURE, points=turned_head(pitch=35)))),
+        (QualityWarning.EXTREME_POSE, lambda: told(textured(), replace(SURE, points=turned_head(pitch=-60)))),
+    ],
+)
+def test_each_warning_has_its_cause(warning: QualityWarning, quality: Callable[[], Quality]) -> None:
+    assert warning in quality().warnings
+
+
+@pytest.mark.parametrize("yaw", [-30, 0, 30])
+@pytest.mark.parametrize("degrees", [0, 45, 180])
+def test_head_that_looks_about_ahead_has_no_warning_at_any_angle_and_size(yaw: float, degrees: float) -> None:
+    turn = np.array([[cos(radians(degrees)), -sin(radians(degrees))], [sin(radians(degrees)), cos(radians(degrees))]])
+    points = np.asarray(turned_head(yaw, pitch=-10, scale=3) @ turn.T + 900, np.float32)
+    assert told(textured(), replace(SURE, points=points)).warnings == ()
+
+
+def test_profile_is_no_squeezed_face() -> None:
+    """It looks narrow, but nobody squeezed it."""
+    warnings = told(textured(), replace(SURE, points=turned_head(yaw=65))).warnings
+    assert warnings == (QualityWarning.EXTREME_POSE,)
+
+
+def test_unsure_landmarks_tell_nothing_of_size_and_pose() -> None:
+    finding = replace(UNSURE, points=turned_head(yaw=80, scale=0.05))
+    quality = told(textured(), finding, np.zeros((300, 200, 3), np.uint8))
+    assert quality.face_size_px == 200
+    assert quality.warnings == (QualityWarning.LANDMARKS_UNSURE,)
+
+
+def test_warnings_come_in_their_order() -> None:
+    finding = replace(SURE, points=scaled(0.1), uncertainty=0.9, face_probability=0.01, are_sure=False)
+    warnings = told(np.zeros((112, 112, 3), np.uint8), finding, np.zeros((5, 400, 3), np.uint8)).warnings
+    assert warnings == (
+        QualityWarning.UPSCALED,
+        QualityWarning.EXTREME_ASPECT,
+        QualityWarning.LOW_SHARPNESS,
+        QualityWarning.UNDEREXPOSED,
+        QualityWarning.LANDMARKS_UNSURE,
+        QualityWarning.NO_FACE,
+    )
+
+
+# ── numbers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def falls(values: list[float]) -> bool:
+    return all(later < earlier for earlier, later in pairwise(values))
+
+
+def test_sharpness_falls_with_blur() -> None:
+    assert falls([told(blurred(textured(), pixels)).sharpness for pixels in (0.3, 1, 1.5, 2, 3, 5, 8)])
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 60, 90, 135])
+def test_sharpness_falls_with_movement_in_any_direction(degrees: float) -> None:
+    assert falls([told(moved(textured(), pixels, degrees)).sharpness for pixels in (1, 7, 15, 31)])
+
+
+@pytest.mark.parametrize("stops", [-2, -1, 0.5])
+def test_sharpness_hardly_depends_on_light(stops: float) -> None:
+    assert told(exposed(textured(), stops)).sharpness == pytest.approx(told(textured()).sharpness, rel=0.15)
+
+
+def test_brightness_falls_with_light() -> None:
+    assert falls([told(exposed(textured(), stops)).brightness for stops in (4, 2, 1, 0, -1, -3, -6)])
+
+
+def test_brightness_and_contrast_are_shares_of_the_full_range() -> None:
+    halves = np.zeros((112, 112, 3), np.uint8)
+    halves[::2] = 255
+    assert told(halves).brightness == pytest.approx(0.5)
+    assert told(halves).contrast == 1
+    flat = told(np.full((112, 112, 3), 51, np.uint8))
+    assert flat.brightness == pytest.approx(0.2)
+    assert (flat.contrast, flat.sharpness) == (0, 0)
+
+
+def test_what_surrounds_the_face_does_not_count() -> None:
+    framed = textured()
+    framed[:20] = framed[:, :20] = framed[:, -20:] = 0
+    assert numbers(told(framed)) == numbers(told(textured()))
+
+
+@pytest.mark.parametrize("scale", [0.2, 1, 7.5])
+def test_face_size_is_what_the_aligned_crop_covers(scale: float) -> None:
+    points = np.asarray(turned_head(yaw=20) * scale + 30, np.float32)
+    expected = 112 / scale_of(similarity(points, TEMPLATE))
+    assert told(textured(), replace(SURE, points=points)).face_size_px == pytest.approx(expected, rel=1e-5)
+
+
+def test_turn_and_nod_say_which_way() -> None:
+    yaws = [face_shape(turned_head(yaw=yaw)) for yaw in (60, 40, 20, 0, -20, -40, -60)]
+    pitches = [face_shape(turned_head(pitch=pitch)) for pitch in (-40, -20, 0, 20, 40)]
+    assert falls([shape.turn for shape in yaws if shape])
+    assert falls([shape.nod for shape in pitches if shape])
+    ahead = face_shape(TEMPLATE)
+    assert ahead is not None
+    assert ahead.turn == pytest.approx(0, abs=1e-4)
+    assert ahead.size_px == pytest.approx(112)
+
+
+def test_confidence_falls_with_uncertainty_and_rises_with_the_face_s_probability() -> None:
+    assert falls([landmark_confidence(replace(SURE, uncertainty=value)) for value in (0.01, 0.05, 0.1, 0.3, 1)])
+    assert falls([landmark_confidence(replace(SURE, face_probability=value)) for value in (1, 0.9, 0.5, 0.1, 0)])
+    assert landmark_confidence(replace(SURE, uncertainty=0, face_probability=1)) == 1
+    assert landmark_confidence(replace(SURE, uncertainty=0.15, face_probability=1)) == pytest.approx(1 - 1 / np.e)
+
+
+# ── whatever comes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("are_sure", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (2, 3), (300, 200)])
+@pytest.mark.parametrize("filling", ["noise", 0, 127, 255])
+def test_no_picture_gives_nan(shape: tuple[int, int], filling: str | int, are_sure: bool) -> None:
+    rng = np.random.default_rng(0)
+    picture = (
+        rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        if filling == "noise"
+        else np.full((*shape, 3), filling, np.uint8)
+    )
+    quality = told(stretch(picture, 112, 112), replace(SURE, are_sure=are_sure), picture)
+    assert all(isfinite(number) for number in numbers(quality))
+
+
+@given(
+    st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=5, max_size=5),
+    st.floats(0, 1e30),
+    st.floats(-1, 2),
+)
+def test_no_landmarks_give_nan(points: list[list[float]], uncertainty: float, probability: float) -> None:
+    finding = Finding(np.array(points, np.float32), uncertainty, probability, are_sure=True)
+    quality = told(textured(), finding)
+    assert all(isfinite(number) for number in numbers(quality))
+    assert 0 <= quality.landmark_confidence <= 1
+
+
+@pytest.mark.parametrize(
+    "points", [np.zeros((5, 2)), np.full((5, 2), np.nan), [[0, 0], [2, 0], [1, 1], [0, 0], [2, 0]]]
+)
+def test_landmarks_that_are_no_face_tell_nothing(points: Points) -> None:
+    assert face_shape(np.asarray(points, np.float32)) is None
+
+
+# ── real faces, as the service sees them ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def faces() -> list[Image]:
+    """60 detector-like crops (box x1.2) of 60 people, at their full size."""
+    if not (LFW / "images.tar").is_file():
+        pytest.skip(f"needs {LFW}: real faces are not part of this project (set ARCFACE_TEST_LFW)")
+    with (LFW / "labels.csv").open() as labels:
+        people = {row["image"].split("/")[0]: row for row in csv.DictReader(labels)}
+    rows = sorted(people.values(), key=lambda row: row["image"])[:: len(people) // 60][:60]
+    crops = []
+    with tarfile.open(LFW / "images.tar") as images:
+        for row in rows:
+            file = images.extractfile(row["image"])
+            assert file is not None
+            x, y, w, h = (float(row[key]) for key in ("box_x", "box_y", "box_w", "box_h"))
+            picture = decoded_by_opencv(file.read())[..., ::-1]
+            top, left = max(0, round(y - 0.1 * h)), max(0, round(x - 0.1 * w))
+            crops.append(np.ascontiguousarray(picture[top : round(y + 1.1 * h), left : round(x + 1.1 * w)]))
+    return crops
+
+
+@pytest.fixture(scope="module")
+def look() -> Callable[[Image], Quality]:
+    """Both passes of the regressor, alignment where it is sure, and the quality of what would be embedded."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(regressor(), options, providers=["CPUExecutionProvider"])
+
+    def landmarks_of(image: Image) -> Landmarks:
+        landmarks = Landmarks(TEMPLATE, 0, 0)
+        for number in range(2):
+            view = face_view(image, landmarks.points) if number else whole_view(image)
+            (rows,) = session.run(None, {REGRESSOR_INPUT.name: to_tensor([view.crop], REGRESSOR_INPUT)})
+            landmarks = read_landmarks(rows[0], view)
+        return landmarks
+
+    def quality(image: Image) -> Quality:
+        found = landmarks_of(image)
+        face = align(image, found.points, 112) if found.are_sure else stretch(image, 112, 112)
+        return picture_quality(
+            image, face, Finding(found.points, found.uncertainty, found.face_probability, found.are_sure)
+        )
+
+    return quality
+
+
+def test_hardly_any_real_face_is_warned_of(look: Callable[[Image], Quality], faces: list[Image]) -> None:
+    assert np.mean([bool(look(face).warnings) for face in faces]) <= 0.05
+
+
+def resized(image: Image, across: float, down: float) -> Image:
+    size = max(4, round(across * image.shape[1])), max(4, round(down * image.shape[0]))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def covered(image: Image) -> Image:
+    image = image.copy()
+    height, width = image.shape[:2]
+    image[height // 6 :, width // 8 : -width // 8] = (90, 140, 60)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("warning", "spoil"),
+    [
+        (QualityWarning.UPSCALED, lambda face: resized(face, 0.12, 0.12)),
+        (QualityWarning.EXTREME_ASPECT, lambda face: resized(face, 1, 0.3)),
+        (QualityWarning.EXTREME_ASPECT, lambda face: resized(face, 0.3, 1)),
+        (QualityWarning.LOW_SHARPNESS, lambda face: blurred(face, 6)),
+        (QualityWarning.LOW_SHARPNESS, lambda face: moved(face, 31, 20)),
+        (QualityWarning.UNDEREXPOSED, lambda face: exposed(face, -11)),
+        (QualityWarning.OVEREXPOSED, lambda face: exposed(face, 4.5)),
+        (QualityWarning.LANDMARKS_UNSURE, covered),
+        (QualityWarning.NO_FACE, covered),
+    ],
+)
+def test_spoilt_real_faces_get_their_warning(
+    look: Callable[[Image], Quality], faces: list[Image], warning: QualityWarning, spoil: Callable[[Image], Image]
+) -> None:
+    """On nearly all of them, and not before they were spoilt."""
+    assert np.mean([warning in look(spoil(face)).warnings for face in faces]) >= 0.8
+    assert np.mean([warning in look(face).warnings for face in faces]) <= 0.04
+
+
+def test_numbers_follow_a_real_face_down(look: Callable[[Image], Quality], faces: list[Image]) -> None:
+    """On the mean of all faces."""
+
+    def means(spoil: Callable[[Image, float], Image], degrees: tuple[float, ...], number: str) -> list[float]:
+        return [float(np.mean([getattr(look(spoil(face, d)), number) for face in faces[:20]])) for d in degrees]
+
+    assert falls(means(blurred, (0.1, 1, 2, 4, 7), "sharpness"))
+    assert falls(means(lambda face, share: resized(face, share, share), (1, 0.5, 0.25, 0.15), "face_size_px"))
+    assert falls(means(exposed, (3, 1, 0, -2, -5), "brightness"))
+    assert falls(means(exposed, (0, -2, -4, -6), "contrast"))
