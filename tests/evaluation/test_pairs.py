@@ -52,7 +52,7 @@ def test_pairs_dev_txt_of_lfw_has_one_set(tmp_path: Path) -> None:
         ("a;b;same\n", r"its first line lacks image_a, image_b, same\. .* separated by commas"),
         (HEADER, r"holds no pairs\. Add a line for each"),
         (HEADER + "a,b,1\na,c,yes\n", r"line 3: image_a is 'a', image_b 'c', same 'yes'\. Give .* 1 for .* 0 for two"),
-        (HEADER + "a,b\n", r"line 2: image_a is 'a', image_b 'b', same None"),
+        (HEADER + "a,b\n", r"line 2: image_a is 'a', image_b 'b', same ''"),
         (HEADER + "a,,0\n", r"line 2: image_a is 'a', image_b '', same '0'"),
         (HEADER + "a,a,1\n", r"line 2: a is compared with itself.* or remove the line"),
         (HEADER + '"a\n",b,1\n"c",c,1\n', r"line 4: c is compared with itself"),
