@@ -36,7 +36,7 @@ from arcface_api.image import stretch
 from arcface_api.quality import Finding, QualityWarning, face_shape, picture_quality
 from check_set import check_set
 from faces import Face, read_faces
-from quality_report import Measured
+from quality_errors import Measured
 from spoilt import NEVER_ALIGNED, WAYS, spoil
 from two_passes import Run, load, two_passes
 

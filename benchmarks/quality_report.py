@@ -1,22 +1,16 @@
 """What `quality.py` makes of its measurements: limits by rule, and tables."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from arcface_api import quality
 from arcface_api.quality import QualityWarning
+from quality_errors import FAR, FAR_OF_CHOICE, Mask, Measured, Values, percent, spearman
 from spoilt import NEVER_ALIGNED
 
-FAR = 1e-2
-"""False accept rate of the tables."""
-FAR_OF_CHOICE = 1e-3
-"""Of the choice of limits and of the curves: stricter, as services are run."""
 REJECTED_AT_LIMIT = 0.05
 """Same-person comparisons that fail right at a limit; or `WORSE` times as many as with ordinary pictures, if more."""
 WORSE = 2
@@ -30,78 +24,6 @@ HEAD_BINS = np.array([0, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90,
 """The same for the pose: its ends are what matters, and few heads are there."""
 CONFIDENCES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1.0)
 BLURRED = ("clean", "shrunk", "out of focus", "moved")
-
-Mask = NDArray[np.bool_]
-Values = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Pictures of some people, spoilt and not: n rows."""
-
-    way: NDArray[np.str_]
-    name: NDArray[np.str_]
-    person: NDArray[np.str_]
-    values: dict[str, NDArray[Any]]
-    """(n,) each: what `picture_quality` and `face_shape` tell, warnings by code, `is_aligned`, `landmark_error`."""
-    embeddings: dict[str, NDArray[np.float32]]
-    """(n, dim) normalised, by recogniser."""
-    norms: dict[str, NDArray[np.float32]]
-    """(n,) lengths of the raw ones."""
-
-    def ways(self, *names: str) -> Mask:
-        """Which rows were spoilt in one of these ways."""
-        return np.isin(self.way, names)
-
-    @cached_property
-    def errors(self) -> "dict[str, Errors]":
-        """By recogniser."""
-        return {name: errors_of(self, embeddings) for name, embeddings in self.embeddings.items()}
-
-    @cached_property
-    def rejected(self) -> Values:
-        """Mean over the recognisers at `FAR_OF_CHOICE`, (n,); NaN without another picture of the same person."""
-        return np.mean([errors.rejected[FAR_OF_CHOICE] for errors in self.errors.values()], axis=0)
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Of each picture compared with all clean pictures but its own: (n,) each."""
-
-    rejected: dict[float, Values]
-    """Share of the same person's that fail, at the threshold that clean pictures have for a false accept rate."""
-    balanced: Values
-    """Mean of false rejects and false accepts, at the threshold that is best for clean pictures."""
-    similarity: Values
-    """Mean to the same person's."""
-
-
-def errors_of(measured: Measured, embeddings: NDArray[np.float32]) -> Errors:
-    """What one recogniser makes of the pictures."""
-    is_clean = measured.ways("clean")
-    similarity = embeddings @ embeddings[is_clean].T
-    is_same = measured.person[:, None] == measured.person[is_clean]
-    is_other = is_same & (measured.name[:, None] != measured.name[is_clean])
-    same, different = (
-        np.sort(similarity[is_clean][is_other[is_clean]]),
-        np.sort(similarity[is_clean][~is_same[is_clean]]),
-    )
-
-    def at(threshold: float) -> tuple[Values, Values]:
-        return mean_where(similarity <= threshold, is_other), mean_where(similarity > threshold, ~is_same)
-
-    rejected = {far: at(float(different[-1 - int(far * len(different))]))[0] for far in (FAR, FAR_OF_CHOICE)}
-    true_rejects = np.searchsorted(different, same, "right") / len(different)
-    best = int(np.argmax(true_rejects - np.arange(len(same)) / len(same)))
-    middle = (same[best] + max(different[different < same[best]])) / 2
-    return Errors(rejected, sum(at(float(middle))) / 2, mean_where(similarity, is_other))
-
-
-def mean_where(values: NDArray[Any], mask: Mask) -> Values:
-    """Mean of each row over the mask; NaN where a row has none."""
-    count = mask.sum(axis=1)
-    return np.where(count > 0, (values * mask).sum(axis=1) / np.maximum(count, 1), np.nan)
-
 
 # ── limits ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -271,6 +193,7 @@ def curve(measured: Measured, values: Values, rows: Mask, clean: Mask, shares: V
             "similarity": {n: round(float(e.similarity[part].mean()), 4) for n, e in measured.errors.items()},
         }
         for part in np.split(order, np.rint(shares[1:-1] * len(order)).astype(int))
+        if len(part)
     ]
     return {"clean_percentiles": np.percentile(values[clean], (0.5, 2, 50, 98, 99.5)).round(4).tolist(), "bins": bins}
 
@@ -297,16 +220,6 @@ def norms(measured: Measured, rows: Mask) -> dict[str, Any]:
         }
         for name, norm in measured.norms.items()
     }
-
-
-def spearman(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Correlation of ranks; ties among floats do not matter."""
-    return round(float(np.corrcoef([np.argsort(np.argsort(values)) for values in (one, other)])[0, 1]), 3)
-
-
-def percent(values: NDArray[Any]) -> float:
-    """Mean in per cent."""
-    return round(100 * float(np.mean(values)), 2)
 
 
 def print_tables(result: dict[str, Any]) -> None:

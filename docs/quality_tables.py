@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ LIMITS = {
         " {MIN_NOD:g} … {MAX_NOD:g} of it"
     ),
 }
+TOLERANCE = f"{quality.TOLERABLE_ERROR:g} eye distances"
 NUMBERS = {
     "landmark_confidence": "0 … 1",
     "face_size_px": "pixels of the picture",
@@ -52,7 +54,8 @@ def numbers_table() -> str:
     rows = ["| number | range, unit | untouched LFW: 1 %, median, 99 % | meaning |", "| --- | --- | --- | --- |"]
     for name, unit in NUMBERS.items():
         seen = ", ".join(f"{value:.3g}" for value in percentiles[name])
-        meaning = meanings[name].replace("TOLERABLE_ERROR", f"{quality.TOLERABLE_ERROR:g}")
+        meaning = re.sub("^0 to [^:]*: ", "", meanings[name]).replace("`TOLERABLE_ERROR`", TOLERANCE)
+        meaning = meaning[0].upper() + meaning[1:].replace("TOLERABLE_ERROR", f"{quality.TOLERABLE_ERROR:g}")
         rows.append(f"| `{name}` | {unit} | {seen} | {meaning} |")
     return "\n".join(rows)
 

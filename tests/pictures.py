@@ -1,12 +1,14 @@
 """Pictures for tests, made here."""
 
 import struct
+import warnings
 import zlib
 from io import BytesIO
 from typing import Any
 
 import cv2
 import numpy as np
+from insightface.utils.face_align import norm_crop
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
@@ -30,6 +32,13 @@ def decoded_by_opencv(content: bytes) -> NDArray[np.uint8]:
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     return picture.astype(np.uint8, copy=False)
+
+
+def aligned_by_reference(image: NDArray[np.uint8], points: NDArray[np.float32], size: int = 112) -> NDArray[np.uint8]:
+    """InsightFace's aligned crop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it calls what scikit-image has renamed
+        return norm_crop(image, points, size)  # type: ignore[no-any-return]  # insightface carries no types
 
 
 def png_announcing(width: int, height: int) -> bytes:

@@ -1,14 +1,12 @@
 """Promises of `arcface_api.alignment`: the reference's aligned crop, landmarks in the right place, and no nonsense."""
 
-import warnings
-
 import cv2
 import numpy as np
 import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from insightface.utils.face_align import arcface_dst, norm_crop
+from insightface.utils.face_align import arcface_dst
 from numpy.typing import NDArray
 from skimage.transform import SimilarityTransform
 
@@ -17,7 +15,6 @@ from arcface_api.alignment import (
     MIN_FACE_PROBABILITY,
     REGRESSOR_DIM,
     REGRESSOR_INPUT,
-    TEMPLATE,
     Landmarks,
     View,
     align,
@@ -33,10 +30,10 @@ from arcface_api.alignment import (
     view_template,
     whole_view,
 )
-from arcface_api.arrays import Image, Points, to_tensor
+from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
 from arcface_api.errors import LandmarksInvalid, ModelFailed
 from conftest import FaceCrop
-from pictures import decoded_by_opencv
+from pictures import aligned_by_reference, decoded_by_opencv
 
 SWAPPED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored picture."""
@@ -54,13 +51,6 @@ def smooth(height: int, width: int, seed: int = 0) -> Image:
     """A picture without detail finer than some pixels, as cameras make them."""
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
-
-
-def by_reference(image: Image, points: Points, size: int) -> Image:
-    """InsightFace's aligned crop."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it calls what scikit-image has renamed
-        return norm_crop(image, points, size)  # type: ignore[no-any-return]  # insightface carries no types
 
 
 def centroid_of_light(image: NDArray[np.uint8]) -> tuple[float, float]:
@@ -216,7 +206,7 @@ def test_landmarks_are_sure_only_of_a_face_and_of_their_place() -> None:
 def test_align_equals_the_reference_when_not_shrinking_to_half(scale: float, degrees: float, size: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)  # nothing hides in noise
     points = placed(scale, degrees, 190, 210) + np.random.default_rng(1).normal(0, 3 * scale, (5, 2)).astype(np.float32)
-    expected = by_reference(image, points, size)
+    expected = aligned_by_reference(image, points, size)
     crop = align(image, points, size)
     assert crop.shape == (size, size, 3)
     assert crop.dtype == np.uint8
@@ -230,7 +220,7 @@ def test_align_keeps_the_reference_s_place_when_shrinking(scale: float, degrees:
     side = int(140 * scale)
     image = cv2.resize(smooth(160, 160), (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     points = placed(scale, degrees, side / 2, side / 2)
-    difference = align(image, points, 112).astype(int) - by_reference(image, points, 112)
+    difference = align(image, points, 112).astype(int) - aligned_by_reference(image, points, 112)
     assert np.abs(difference[8:-8, 8:-8]).mean() < 1.5
 
 
@@ -241,7 +231,9 @@ def test_align_averages_detail_that_is_too_fine_for_the_crop(scale: float) -> No
     y, x = np.mgrid[0:side, 0:side]
     image = np.repeat(((x + y) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
     points = placed(scale, 10, side / 2, side / 2)
-    ours, reference = (np.abs(make(image, points, 112).astype(int) - 127).mean() for make in (align, by_reference))
+    ours, reference = (
+        np.abs(make(image, points, 112).astype(int) - 127).mean() for make in (align, aligned_by_reference)
+    )
     assert ours < reference / 2
 
 

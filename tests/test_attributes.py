@@ -13,8 +13,8 @@ from insightface.data import get_image
 from insightface.model_zoo.attribute import Attribute
 from insightface.utils import face_align
 
-from arcface_api.arrays import Image, InputSpec, to_tensor
-from arcface_api.attributes import age_gender, attribute_crop, whole_picture_transform
+from arcface_api.arrays import Box, Image, InputSpec, to_tensor
+from arcface_api.attributes import age_gender, attribute_crop, box_transform, whole_picture
 from arcface_api.errors import ModelFailed
 from pictures import decoded_by_opencv, smooth_picture
 from tiny_models import linear_model
@@ -53,7 +53,7 @@ def photographs() -> list[Image]:
 
 
 def ours(model_file: Path, image: Image) -> SimpleNamespace:
-    crop, _ = attribute_crop(image, 96)
+    crop, _ = attribute_crop(image, whole_picture(*image.shape[:2]), 96)
     (rows,) = ort.InferenceSession(model_file).run(None, {"input": to_tensor([crop], SPEC)})
     told = age_gender(rows[0])
     return SimpleNamespace(age=told.age, gender=told.gender)
@@ -99,7 +99,7 @@ def test_crop_equals_the_reference_s_bit_for_bit(side: int) -> None:
         centre, scale = (width / 2, height / 2), side / (max(width, height) * 1.5)
         bgr = np.ascontiguousarray(image[..., ::-1])
         expected, expected_transform = face_align.transform(bgr, centre, side, scale, 0)
-        crop, transform = attribute_crop(image, side)
+        crop, transform = attribute_crop(image, whole_picture(*image.shape[:2]), side)
         assert np.array_equal(crop, expected[..., ::-1])
         assert np.array_equal(transform, expected_transform)
 
@@ -111,14 +111,14 @@ def test_crop_for_a_float32_box_differs_by_one_level_at_most(size: tuple[int, in
     x, y, right, bottom = Face(image, np.float32).bbox
     scale = 96 / (max(right - x, bottom - y) * 1.5)
     rounded, _ = face_align.transform(image, ((x + right) / 2, (y + bottom) / 2), 96, scale, 0)
-    assert np.abs(attribute_crop(image, 96)[0].astype(int) - rounded).max() <= 1
+    assert np.abs(attribute_crop(image, whole_picture(*image.shape[:2]), 96)[0].astype(int) - rounded).max() <= 1
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_whole_picture_is_the_box(size: tuple[int, int]) -> None:
     """The picture's longer side takes two thirds of the model's input, its centre is the input's centre."""
     width, height = size
-    transform = whole_picture_transform(height, width, 96)
+    transform = box_transform(whole_picture(height, width), 96)
     corners = np.array([[0, 0, 1], [width, height, 1]]) @ transform.T
     assert np.allclose(corners.mean(axis=0), 48)
     assert np.isclose(np.ptp(corners, axis=0).max(), 64)
@@ -126,7 +126,7 @@ def test_whole_picture_is_the_box(size: tuple[int, int]) -> None:
 
 def test_margin_is_black_and_colours_keep_their_order() -> None:
     image = np.full((60, 40, 3), (200, 100, 50), np.uint8)
-    crop, _ = attribute_crop(image, 96)
+    crop, _ = attribute_crop(image, whole_picture(*image.shape[:2]), 96)
     assert crop[48, 48].tolist() == [200, 100, 50]
     assert not crop[:8].any()
     assert not crop[:, :20].any()
@@ -134,7 +134,7 @@ def test_margin_is_black_and_colours_keep_their_order() -> None:
 
 def test_transform_maps_the_picture_onto_the_crop() -> None:
     image = np.asarray(smooth_picture(80, 60))
-    crop, transform = attribute_crop(image, 192)
+    crop, transform = attribute_crop(image, whole_picture(*image.shape[:2]), 192)
     assert np.array_equal(crop, cv2.warpAffine(image, transform, (192, 192)))
 
 
@@ -173,3 +173,14 @@ def test_row_that_is_not_finite_is_refused(place: int, bad: float) -> None:
 def test_age_that_no_integer_column_holds_is_refused(third: float) -> None:
     with pytest.raises(ModelFailed, match="age out of all bounds"):
         age_gender(np.array([0, 1, third], np.float32))
+
+
+@pytest.mark.parametrize("angle", [-2.0, -0.3, 0.0, 0.7, 1.5708, 3.1])
+def test_turned_box_is_seen_upright(angle: float) -> None:
+    """The box's centre is the crop's; what lies above it, as the face sees it, lies above it in the crop."""
+    box = Box(70, 50, 40, angle)
+    up = np.array([70 + 10 * np.sin(angle), 50 - 10 * np.cos(angle)])
+    transform = box_transform(box, 96)
+    centre, above = (transform @ [*point, 1] for point in ((70, 50), up))
+    assert np.allclose(centre, 48)
+    assert np.allclose(above, (48, 48 - 10 * 96 / (40 * 1.5)))

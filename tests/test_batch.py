@@ -15,6 +15,7 @@ import pytest
 
 from arcface_api.api.answers import BatchAnswer
 from arcface_api.arrays import Crop, Features
+from arcface_api.batching import Batched, Batcher
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from pictures import picture_bytes
 from serving import Service
@@ -229,6 +230,16 @@ def test_bulk_gives_way_to_single_pictures(
     """A single picture that comes behind a full batch request is in the very next inference."""
     service = run_service(tiny_recogniser, max_batch=4)
     held = HeldSession(monkeypatch)
+    has_queued, submit = threading.Event(), Batcher.submit
+
+    async def noticed(self: Batcher[Any, Any], item: Any, *, is_bulk: bool = False, **options: Any) -> Batched[Any]:
+        answer = asyncio.create_task(submit(self, item, is_bulk=is_bulk, **options))
+        await asyncio.sleep(0)
+        if not is_bulk:
+            has_queued.set()
+        return await answer
+
+    monkeypatch.setattr(Batcher, "submit", noticed)
     order: list[str] = []
     with ThreadPoolExecutor() as pool:
         many = pool.submit(batch, service, PICTURES * 5)
@@ -236,7 +247,7 @@ def test_bulk_gives_way_to_single_pictures(
         assert held.entered.wait(30)
         one = pool.submit(single, service, PICTURES[0])
         one.add_done_callback(lambda _: order.append("one"))
-        threading.Event().wait(0.2)
+        assert has_queued.wait(30)
         held.go.set()
         many.result()
         one.result()

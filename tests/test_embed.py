@@ -180,7 +180,7 @@ def test_headers_of_every_embedding(service: Service) -> None:
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["vary"] == "Accept"
     stages = dict(stage.split(";dur=") for stage in answer.headers["server-timing"].split(", "))
-    assert list(stages) == ["receive", "decode", "queue", "inference", "total"]
+    assert list(stages) == ["receive", "decode", "crop", "queue", "inference", "total"]
     assert all(float(ms) >= 0 for ms in stages.values())
     assert float(stages["total"]) >= float(stages["inference"])
 

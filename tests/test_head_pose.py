@@ -13,7 +13,7 @@ from insightface.utils.transform import P2sRt, estimate_affine_matrix_3d23d, mat
 from numpy.typing import NDArray
 
 from arcface_api.arrays import Image, InputSpec, to_tensor
-from arcface_api.attributes import attribute_crop, whole_picture_transform
+from arcface_api.attributes import attribute_crop, box_transform, whole_picture
 from arcface_api.errors import ModelFailed
 from arcface_api.head_pose import HeadPose, head_pose, landmarks_in_picture, mean_shape
 from pictures import decoded_by_opencv
@@ -41,7 +41,7 @@ def angles(pose: HeadPose) -> tuple[float, float, float]:
 @pytest.mark.parametrize("roll", [-75, 0, 11])
 def test_known_rotation_comes_back_in_its_fields(size: tuple[int, int], yaw: float, pitch: float, roll: float) -> None:
     width, height = size
-    transform = whole_picture_transform(height, width, 192)
+    transform = box_transform(whole_picture(height, width), 192)
     landmarks = landmarks_in_picture(row_of(turned(yaw, pitch, roll)), 192, transform)
     assert angles(head_pose(landmarks)) == pytest.approx((yaw, pitch, roll), abs=0.01)
 
@@ -81,7 +81,7 @@ def test_points_that_differ_by_rounding_only_are_refused() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
 def test_row_that_is_not_finite_or_overflows_is_refused(bad: float) -> None:
-    landmarks = landmarks_in_picture(row_of(np.full((68, 3), bad)), 192, whole_picture_transform(90, 60, 192))
+    landmarks = landmarks_in_picture(row_of(np.full((68, 3), bad)), 192, box_transform(whole_picture(90, 60), 192))
     with pytest.raises(ModelFailed, match="no head pose can be told"):
         head_pose(landmarks)
 
@@ -95,7 +95,7 @@ def test_size_and_place_of_the_face_do_not_matter(scale: float, place: float) ->
 def test_row_is_left_as_it_was() -> None:
     row = row_of(turned(20, -10, 5))
     before = row.copy()
-    landmarks_in_picture(row, 192, whole_picture_transform(90, 60, 192))
+    landmarks_in_picture(row, 192, box_transform(whole_picture(90, 60), 192))
     assert np.array_equal(row, before)
 
 
@@ -135,7 +135,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_equal_to_reference(reference: Landmark, session: ort.InferenceSession, image: Image) -> None:
     face = Face(image)
     points = reference.get(image[..., ::-1], face)
-    crop, transform = attribute_crop(image, 192)
+    crop, transform = attribute_crop(image, whole_picture(*image.shape[:2]), 192)
     (rows,) = session.run(None, {"input": to_tensor([crop], SPEC)})
     landmarks = landmarks_in_picture(rows[0], 192, transform)
     np.testing.assert_allclose(landmarks, points, rtol=1e-6, atol=1e-6)  # a few roundings of float32
@@ -170,7 +170,7 @@ def test_stand_in_model_tells_pictures_apart(model_file: Path) -> None:
     session = ort.InferenceSession(model_file)
     told = []
     for image in photographs():
-        crop, transform = attribute_crop(image, 192)
+        crop, transform = attribute_crop(image, whole_picture(*image.shape[:2]), 192)
         (rows,) = session.run(None, {"input": to_tensor([crop], SPEC)})
         told.append(head_pose(landmarks_in_picture(rows[0], 192, transform)))
     assert np.ptp([angles(pose) for pose in told], axis=0).min() > 0.1

@@ -61,7 +61,7 @@ def test_the_service_serves_all_and_tells_its_stages(service: Service) -> None:
         assert report.failed == report.refused == {}
         assert report.latency_ms is not None
         assert report.latency_ms.n == report.served > 0
-        assert set(report.stages_ms) == {"receive", "decode", "queue", "inference", "total"}
+        assert set(report.stages_ms) == {"receive", "decode", "crop", "queue", "inference", "total"}
         assert all(stage.n == report.served for stage in report.stages_ms.values())
         assert report.stages_ms["total"].mean <= report.latency_ms.mean
         assert report.retries is None

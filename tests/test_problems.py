@@ -50,6 +50,11 @@ REQUESTS: dict[str, tuple[int, dict[str, Any], str]] = {
     "image_too_many_pixels": (413, {"files": {"file": png_announcing(50_000, 50_000)}}, "2,500,000,000 pixels"),
     "image_damaged": (422, {"files": {"file": JPEG[: len(JPEG) // 2]}}, "truncated or corrupt"),
     "attributes_unavailable": (422, {"files": {"file": JPEG}, "params": {"include_attributes": "true"}}, "antelopev2"),
+    "landmarks_invalid": (
+        422,
+        {"files": {"file": JPEG}, "params": {"align": "landmarks"}},
+        "needs a form with the part",
+    ),
     "body_too_large": (413, {"files": {"file": JPEG + b"\0" * 21_000_000}}, "larger than 20,971,520 bytes"),
 }
 
@@ -72,9 +77,9 @@ def test_refusal_has_its_status_code_and_sentence_and_hurts_nobody(service: Serv
 
 
 def test_every_request_error_is_met_above() -> None:
-    """Only a broken model or a closing service cannot be provoked by a request; they have tests of their own."""
+    """A broken model, a closing service and an unusual pack have tests of their own."""
     by_request = {error.code for error in EMBED_ERRORS if issubclass(error, errors.RequestError)}
-    assert by_request == {*REQUESTS, "upload_stalled"}
+    assert by_request == {*REQUESTS, "upload_stalled", "alignment_unavailable"}
 
 
 def test_table_holds_every_error_a_request_can_meet() -> None:
@@ -163,7 +168,11 @@ def test_pixel_limit_is_a_setting(run_service: Callable[..., Service], tiny_reco
         ({"encoding": "hex"}, "encoding=hex is not allowed. Allowed are float, base64."),
         ({"resize": "stretch"}, "resize=stretch is not allowed. Allowed are auto, exact."),
         ([("normalize", "true"), ("normalize", "false")], "more than once"),
-        ({"align": "auto"}, "Allowed are include_attributes, normalize, encoding, resize."),
+        (
+            {"alignment": "auto"},
+            "Allowed are include_attributes, include_quality, normalize, align, fit, encoding, resize.",
+        ),
+        ({"align": "yes"}, "align=yes is not allowed. Allowed are none, auto, landmarks."),
     ],
 )
 def test_wrong_parameters_are_explained(service: Service, params: Any, sentence: str) -> None:

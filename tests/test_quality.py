@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from arcface_api.alignment import (
     REGRESSOR_INPUT,
-    TEMPLATE,
     Landmarks,
     align,
     face_view,
@@ -26,7 +25,7 @@ from arcface_api.alignment import (
     similarity,
     whole_view,
 )
-from arcface_api.arrays import Image, Points, to_tensor
+from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
 from arcface_api.head_pose import mean_shape
 from arcface_api.image import stretch
 from arcface_api.quality import Finding, Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
@@ -152,6 +151,11 @@ def test_head_that_looks_about_ahead_has_no_warning_at_any_angle_and_size(yaw: f
     assert told(textured(), replace(SURE, points=points)).warnings == ()
 
 
+@pytest.mark.parametrize("shape", [(100, 210), (190, 100), (100, 100)])
+def test_picture_may_be_nearly_twice_as_long_as_wide_or_high(shape: tuple[int, int]) -> None:
+    assert told(textured(), picture=np.zeros((*shape, 3), np.uint8)).warnings == ()
+
+
 def test_profile_is_no_squeezed_face() -> None:
     """It looks narrow, but nobody squeezed it."""
     warnings = told(textured(), replace(SURE, points=turned_head(yaw=65))).warnings
@@ -194,6 +198,12 @@ def test_sharpness_falls_with_movement_in_any_direction(degrees: float) -> None:
     assert falls([told(moved(textured(), pixels, degrees)).sharpness for pixels in (1, 7, 15, 31)])
 
 
+def test_no_direction_of_movement_hides_the_blur() -> None:
+    sharp = told(textured()).sharpness
+    for degrees in range(0, 180, 15):
+        assert told(moved(textured(), 21, degrees)).sharpness < 0.45 * sharp
+
+
 @pytest.mark.parametrize("stops", [-2, -1, 0.5])
 def test_sharpness_hardly_depends_on_light(stops: float) -> None:
     assert told(exposed(textured(), stops)).sharpness == pytest.approx(told(textured()).sharpness, rel=0.15)
@@ -208,6 +218,10 @@ def test_brightness_and_contrast_are_shares_of_the_full_range() -> None:
     halves[::2] = 255
     assert told(halves).brightness == pytest.approx(0.5)
     assert told(halves).contrast == 1
+    ramp = np.repeat(np.linspace(0, 255, 80).astype(np.uint8), 64).reshape(80, 64, 1)
+    middle = np.zeros((112, 112, 3), np.uint8)
+    middle[28:108, 24:88] = ramp
+    assert told(middle).contrast == pytest.approx(0.9, abs=0.02)
     flat = told(np.full((112, 112, 3), 51, np.uint8))
     assert flat.brightness == pytest.approx(0.2)
     assert (flat.contrast, flat.sharpness) == (0, 0)

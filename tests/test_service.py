@@ -20,7 +20,7 @@ from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.arrays import Crop, Features
 from arcface_api.cpus import available_cpus
-from arcface_api.embedder import Embedder
+from arcface_api.embedder import Embedder, Picture
 from arcface_api.errors import ServiceClosing
 from arcface_api.packs import PackLocations, Role, locate
 from arcface_api.session.onnx_cpu import OnnxCpuSession
@@ -119,7 +119,7 @@ def test_closed_embedder_refuses_new_work(embedder: Embedder) -> None:
     async def check() -> None:
         await embedder.close()
         with pytest.raises(ServiceClosing, match="shutting down"):
-            await embedder.embed(JPEG)
+            await embedder.embed(Picture(JPEG))
 
     asyncio.run(check())
 
@@ -209,4 +209,13 @@ def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_
             assert route.summary
             assert route.description
     parameters = {parameter["name"] for parameter in paths["/embed"]["post"]["parameters"]}
-    assert parameters == {"include_attributes", "normalize", "encoding", "resize", "X-Request-Timeout"}
+    assert parameters == {
+        "include_attributes",
+        "include_quality",
+        "normalize",
+        "align",
+        "fit",
+        "encoding",
+        "resize",
+        "X-Request-Timeout",
+    }

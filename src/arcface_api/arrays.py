@@ -43,6 +43,20 @@ TEMPLATE_SIDE = 112
 """Side of the crop that the template is stated for, pixels."""
 
 
+@dataclass(frozen=True)
+class Box:
+    """The square that holds a face, turned as the face is."""
+
+    x: float
+    """Of its centre, pixels."""
+    y: float
+    """Of its centre, pixels."""
+    side: float
+    """Pixels."""
+    angle: float = 0.0
+    """Radians, clockwise as seen: 0 where the face is upright, pi / 2 where its top points to the right."""
+
+
 class ChannelOrder(StrEnum):
     """Order of the three colour planes in a tensor."""
 

@@ -1,18 +1,20 @@
-"""Age and gender of a face that fills the picture: the crop the attribute models want, and what their output means.
+"""Age and gender of a face: the crop the attribute models want, and what their output means.
 
-    Image ──attribute_crop──▶ Crop + transform ──model──▶ (3,) row ──age_gender──▶ AgeGender
+    Image, Box ──attribute_crop──▶ Crop + transform ──model──▶ (3,) row ──age_gender──▶ AgeGender
 
-InsightFace runs these models on a detector's box inside a photo. Here the whole picture is the box: no detector is
-asked, so a tight crop never loses its attributes. Equal to InsightFace's `Attribute.get` with such a box.
+InsightFace runs these models on a detector's box inside a photo. Here no detector is asked, so a tight crop never loses
+its attributes: the whole picture is the box, or, where its landmarks are known, the box that they imply. Equal to
+InsightFace's `Attribute.get` with such a box.
 """
 
 from dataclasses import dataclass
+from math import cos, sin
 from typing import Literal
 
 import cv2
 import numpy as np
 
-from arcface_api.arrays import Crop, Features, Image, Transform
+from arcface_api.arrays import Box, Crop, Features, Image, Transform
 from arcface_api.errors import ModelFailed
 
 BOX_MARGIN = 1.5
@@ -31,33 +33,39 @@ class AgeGender:
     gender: Literal["female", "male"]
 
 
-def whole_picture_transform(height: int, width: int, size: int) -> Transform:
-    """The similarity that puts a whole picture, with the models' margin around it, into a `size` x `size` frame.
+def whole_picture(height: int, width: int) -> Box:
+    """The box of a face that fills a picture of this size, in pixels."""
+    return Box(width / 2, height / 2, max(height, width))
 
-    Args:
-        height: Of the picture, pixels.
-        width: Of the picture, pixels.
-        size: Side of the frame, pixels.
+
+def box_transform(box: Box, size: int) -> Transform:
+    """The similarity that puts a box, with the models' margin around it, upright into a `size` x `size` frame.
 
     Returns:
-        (2, 3) float64: scale `size / (1.5 * max(height, width))`, the picture's centre onto the frame's.
+        (2, 3) float64: scale `size / (1.5 * box.side)`, the box's centre onto the frame's.
     """
-    scale = size / (max(height, width) * BOX_MARGIN)
-    return np.array([[scale, 0, size / 2 - scale * width / 2], [0, scale, size / 2 - scale * height / 2]])
+    scale = size / (box.side * BOX_MARGIN)
+    along, across = scale * cos(box.angle), scale * sin(box.angle)
+    return np.array(
+        [
+            [along, across, size / 2 - (along * box.x + across * box.y)],
+            [-across, along, size / 2 - (along * box.y - across * box.x)],
+        ]
+    )
 
 
-def attribute_crop(image: Image, size: int) -> tuple[Crop, Transform]:
-    """The square that an attribute or landmark model sees: the whole picture amid a black margin.
+def attribute_crop(image: Image, box: Box, size: int) -> tuple[Crop, Transform]:
+    """The square that an attribute or landmark model sees: the box amid its margin, black beyond the picture.
 
     Args:
         image: (h, w, 3) uint8, RGB.
+        box: The face's, in the picture's pixels.
         size: Side of the model's input, pixels.
 
     Returns:
         (size, size, 3) uint8, RGB; and the transform from the picture's pixels to the crop's.
     """
-    height, width = image.shape[:2]
-    transform = whole_picture_transform(height, width, size)
+    transform = box_transform(box, size)
     crop = cv2.warpAffine(image, transform, (size, size), borderValue=(0.0, 0.0, 0.0))
     return crop.astype(np.uint8, copy=False), transform
 

@@ -16,8 +16,9 @@
     │   ├── ImageFormatUnsupported    neither JPEG, PNG nor WebP
     │   ├── ImageTooManyPixels        its header announces more pixels than allowed
     │   ├── ImageDamaged              truncated or corrupt
-    │   └── AttributesUnavailable     the pack lacks the models for age, gender and head pose
-    ├── LandmarksInvalid              points by which no face can be aligned
+    │   ├── LandmarksInvalid          points by which no face can be aligned
+    │   ├── AttributesUnavailable     the pack lacks the models for age, gender and head pose
+    │   └── AlignmentUnavailable      the pack's recogniser was trained on faces that lie otherwise
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
     ├── QueueFull                     as many pictures wait as may
@@ -164,10 +165,16 @@ class AttributesUnavailable(RequestError):
     code = "attributes_unavailable"
 
 
-class LandmarksInvalid(ArcFaceError):
+class LandmarksInvalid(RequestError):
     """The landmarks are not five points of one face inside the picture."""
 
     code = "landmarks_invalid"
+
+
+class AlignmentUnavailable(RequestError):
+    """The loaded recogniser does not take faces that lie as ArcFace's template says."""
+
+    code = "alignment_unavailable"
 
 
 class EmbeddingInvalid(ArcFaceError):

@@ -111,11 +111,11 @@ class Quality:
     """What can be told of a face's picture before it is compared. No number is ever NaN or infinite."""
 
     landmark_confidence: float
-    """0 to 1: the probability that this is a face and that its landmarks are off by no more than `TOLERABLE_ERROR`:
-    face_probability * (1 - exp(-TOLERABLE_ERROR / uncertainty)). The regressor learned its uncertainty as the mean of
-    an exponential distribution; this is that distribution's share below the tolerance."""
+    """0 to 1: the probability that this is a face and that its landmarks are off by no more than `TOLERABLE_ERROR` on
+    the mean: face_probability * (1 - exp(-TOLERABLE_ERROR / uncertainty)). The regressor learned its uncertainty as the
+    mean of an exponential distribution; this is that distribution's share below the tolerance."""
     face_size_px: float
-    """Side, in the picture's pixels, of the square that the aligned crop of 112x112 covers: below 112 the face is
+    """Side, in the file's pixels, of the square that the aligned crop of 112x112 covers: below 112 the face is
     enlarged. Where the landmarks are unsure, the picture's shorter side: the whole picture is the crop then."""
     sharpness: float
     """0 to about 0.6, in photographs about 0.13: the finest detail in the direction that has least of it, relative to
@@ -144,20 +144,21 @@ class FaceShape:
     raised, more with the head lowered: on the mean face of `head_pose`, 0.19 and 0.79 are 30 degrees from there."""
 
 
-def picture_quality(image: Image, face: Crop, finding: Finding) -> Quality:
+def picture_quality(image: Image, face: Crop, finding: Finding, *, reduction: float = 1.0) -> Quality:
     """Measure a face, and warn of what makes it hard to recognise.
 
     Args:
         image: The decoded, upright picture: (h, w, 3) uint8, RGB, of any size; only its shape is looked at.
         face: What is embedded of it: (112, 112, 3) uint8, RGB; aligned by sure landmarks, or the stretched picture.
         finding: What the landmark regressor said of `image`.
+        reduction: How many of the file's pixels one of the image's is wide: it was decoded at a fraction of its size.
     """
     height, width = image.shape[:2]
     shape = face_shape(finding.points) if finding.are_sure else None
     grey = cv2.cvtColor(np.ascontiguousarray(face[_MIDDLE]), cv2.COLOR_RGB2GRAY)
     brightness, contrast = _tones(grey)  # type: ignore[arg-type]  # stub says Any dtype
     sharpness = _sharpness(grey)  # type: ignore[arg-type]
-    face_size = shape.size_px if shape else float(min(height, width))
+    face_size = reduction * (shape.size_px if shape else min(height, width))
     has_extreme_pose = shape is not None and not (abs(shape.turn) <= MAX_TURN and MIN_NOD <= shape.nod <= MAX_NOD)
     # a face that is turned away looks narrow, too
     is_squeezed = shape is not None and not (has_extreme_pose or MIN_FACE_ASPECT <= shape.aspect <= MAX_FACE_ASPECT)

@@ -51,6 +51,16 @@ class Settings(BaseSettings):
         description="Arithmetic of the recogniser. `auto`: the fastest that proves itself at start (cosine to float32"
         " of 0.999 or more): bfloat16 on CPUs that have it, float16 on GPUs. A named one: that or no start.",
     )
+    align: Literal["none", "auto"] | None = Field(
+        default=None,
+        description="What requests get that do not say `align`: `none` or `auto`. Default: what the pack's manifest"
+        " says, else `none`.",
+    )
+    fit: Literal["stretch", "letterbox"] | None = Field(
+        default=None,
+        description="What requests get that do not say `fit`: `stretch` or `letterbox`. Default: what the pack's"
+        " manifest says, else `stretch`.",
+    )
     cache_dir: Path | None = Field(
         default=None,
         description="Folder for compiled models, which make the next start faster. Default: in the user's cache.",
@@ -117,7 +127,7 @@ class Settings(BaseSettings):
         description="Write one log line per request: the caller's address, method, path with query, status.",
     )
 
-    @field_validator("device", "precision", "log_level", mode="before")
+    @field_validator("device", "precision", "align", "fit", "log_level", mode="before")
     @classmethod
     def _ignore_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -24,6 +24,10 @@ BATCH_SIZE_HEADER = "X-Batch-Size"
 """How many crops, of whichever callers, ran together with this one, itself among them."""
 EMBEDDING_VALID_HEADER = "X-Embedding-Valid"
 """Of a batch as npy or bytes: one digit for each picture, 1 where its row is an embedding, 0 where it is all NaN."""
+ALIGNMENT_HEADER = "X-Alignment"
+"""What became of the alignment, an `Alignment`; of a batch one for each picture, `-` where it has no embedding."""
+WARNINGS_HEADER = "X-Warnings"
+"""Codes of what may be wrong with the picture, separated by commas; absent where there are none."""
 REQUEST_TIMEOUT_HEADER = "X-Request-Timeout"
 """From the caller: seconds within which the answer is of use."""
 
@@ -45,6 +49,39 @@ class Encoding(StrEnum):
     """A list of numbers; each reads back to exactly the same float32."""
     BASE64 = "base64"
     """Base64 (RFC 4648 section 4) of the little-endian float32 numbers."""
+
+
+class Align(StrEnum):
+    """Whether the face is turned, scaled and shifted to where the recogniser was trained to see faces."""
+
+    NONE = "none"
+    """The whole picture is the crop, as `Fit` says."""
+    AUTO = "auto"
+    """By landmarks that the service finds; where it is unsure of them, as with `none`."""
+    LANDMARKS = "landmarks"
+    """By landmarks that the caller sends."""
+
+
+class Fit(StrEnum):
+    """How a picture that is not aligned becomes a crop."""
+
+    STRETCH = "stretch"
+    """Each side is scaled by itself: the contract's way, and InsightFace's `get_feat`'s."""
+    LETTERBOX = "letterbox"
+    """Both sides are scaled alike; what is left over is black."""
+
+
+class Alignment(StrEnum):
+    """What became of the alignment of one picture."""
+
+    NONE = "none"
+    """None was asked for."""
+    AUTO = "auto"
+    """Aligned by landmarks that the service found."""
+    LANDMARKS = "landmarks"
+    """Aligned by the caller's landmarks."""
+    UNSURE = "unsure"
+    """`auto` was asked for, but the landmarks were too uncertain: not aligned."""
 
 
 def embedding_value(embedding: Embedding, encoding: Encoding) -> Any:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.alignment import Landmarks, align, regressor
+from arcface_api.alignment import Landmarks, align, lies_aligned, regressor
 from arcface_api.arrays import Image, InputSpec, Points, to_tensor
 from check_set import check_set
 from conditions import AUGMENTED, CONDITIONS
@@ -176,22 +176,23 @@ def verification(
         kinds = {
             "stretched": stretched,
             "labels": [align(crop, points, 112) for crop, points in zip(crops, labels, strict=True)],
-            "regressor": [
-                align(crop, landmarks.points, 112) if landmarks.are_sure else plain
-                for crop, landmarks, plain in zip(crops, found, stretched, strict=True)
-            ],
+            "regressor": [_aligned(*each) for each in zip(crops, found, stretched, strict=True)],
         }
         figures[name] = {kind: _figures(recogniser, inputs, pairs) for kind, inputs in kinds.items()}
         print(name, figures[name], file=sys.stderr, flush=True)
     aligned = [align(face.image, face.points, 112) for face in faces]
-    again = [
-        align(crop, second.points, 112) if second.are_sure else crop
-        for crop, (_, second) in zip(aligned, two_passes(run, aligned), strict=True)
-    ]
+    again = [_aligned(crop, second, crop) for crop, (_, second) in zip(aligned, two_passes(run, aligned), strict=True)]
     figures["aligned already"] = {"labels": _figures(recogniser, aligned, pairs)}
     figures["aligned already"]["regressor"] = _figures(recogniser, again, pairs)
     print("aligned already", figures["aligned already"], file=sys.stderr, flush=True)
     return figures
+
+
+def _aligned(image: Image, landmarks: Landmarks, plain: Image) -> Image:
+    """The crop that the service makes of a picture with `align=auto`."""
+    if not landmarks.are_sure or lies_aligned(landmarks.points, *image.shape[:2]):
+        return plain
+    return align(image, landmarks.points, 112)
 
 
 def _figures(recogniser: Run, crops: Sequence[Image], pairs: Pairs) -> list[float]:

@@ -7,7 +7,7 @@ Everything is sampled from the picture's own pixels, never from a shrunken copy 
 face as if it had been upright from the start.
 """
 
-from arcface_api.alignment.geometry import back, face_size, moved, scale_of, similarity
+from arcface_api.alignment.geometry import back, face_box, face_size, lies_aligned, moved, scale_of, similarity
 from arcface_api.alignment.given import check_landmarks
 from arcface_api.alignment.regressor import (
     MAX_UNCERTAINTY,
@@ -17,27 +17,29 @@ from arcface_api.alignment.regressor import (
     Landmarks,
     View,
     face_view,
+    find_landmarks,
     read_landmarks,
     regressor,
     view_template,
     whole_view,
 )
 from arcface_api.alignment.warp import align
-from arcface_api.arrays import TEMPLATE
 
 __all__ = [
     "MAX_UNCERTAINTY",
     "MIN_FACE_PROBABILITY",
     "REGRESSOR_DIM",
     "REGRESSOR_INPUT",
-    "TEMPLATE",
     "Landmarks",
     "View",
     "align",
     "back",
     "check_landmarks",
+    "face_box",
     "face_size",
     "face_view",
+    "find_landmarks",
+    "lies_aligned",
     "moved",
     "read_landmarks",
     "regressor",

@@ -7,6 +7,7 @@ The regressor (`landmarks.onnx`, made in `training/landmarks`, which has its mod
 makes its samples with the functions here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
@@ -15,7 +16,7 @@ import numpy as np
 from arcface_api.alignment.geometry import LANDMARKS, back, similarity
 from arcface_api.alignment.warp import sample
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Features, Image, InputSpec, Points, Transform
-from arcface_api.errors import ModelFailed
+from arcface_api.errors import LandmarksInvalid, ModelFailed
 
 REGRESSOR_INPUT = InputSpec("input", 64, 64, 127.5, 127.5)
 """What the landmark regressor takes: RGB, -1 to 1."""
@@ -66,6 +67,27 @@ class Landmarks:
 def regressor() -> bytes:
     """The landmark regressor that this package carries, an ONNX file."""
     return resources.files("arcface_api").joinpath("landmarks.onnx").read_bytes()
+
+
+def find_landmarks(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
+    """Both passes: where the landmarks of the one face on this picture are, and how sure that is.
+
+    Args:
+        image: (h, w, 3) uint8, RGB, of any shape, with or without a face.
+        run: The regressor: one (64, 64, 3) crop in, its (12,) row out.
+
+    Raises:
+        ModelFailed: As `read_landmarks` does, or what `run` raises.
+    """
+    view = whole_view(image)
+    first = read_landmarks(run(view.crop), view)
+    try:
+        view = face_view(image, first.points)
+        second = read_landmarks(run(view.crop), view)
+        similarity(second.points, TEMPLATE)  # it can be aligned by
+    except LandmarksInvalid:
+        return Landmarks(first.points, uncertainty=1.0, face_probability=0.0)
+    return second
 
 
 def whole_view(image: Image) -> View:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from arcface_api.quality import QualityWarning
+
 
 class Pose(BaseModel):
     """Head pose in degrees; docs/http-api.md draws the signs."""
@@ -25,6 +27,20 @@ class AttributesAnswer(BaseModel):
     pose: Pose
 
 
+class QualityAnswer(BaseModel):
+    """How good the picture is for recognition; docs/quality.md says what the numbers mean."""
+
+    landmark_confidence: float = Field(description="0 to 1: how sure it is where the face is.", examples=[0.81])
+    face_size_px: float = Field(
+        description="Side of the square that an aligned crop covers, in the file's pixels: below 112 it is upscaled.",
+        examples=[143.5],
+    )
+    sharpness: float
+    brightness: float = Field(description="Of the face, 0 to 1.", examples=[0.47])
+    contrast: float = Field(description="Of the face, 0 to 1.", examples=[0.21])
+    norm: float = Field(description="Length of the raw embedding.", examples=[22.4])
+
+
 class EmbedAnswer(BaseModel):
     """One face's embedding; `attributes` is there only where it was asked for."""
 
@@ -37,6 +53,12 @@ class EmbedAnswer(BaseModel):
     model: str = Field(description="The loaded recogniser.", examples=["antelopev2_glint360k"])
     input_size: str = Field(description="Width x height of the recogniser's input, in pixels.", examples=["112x112"])
     attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
+    quality: QualityAnswer | None = Field(None, description="Only with `include_quality=true`.")
+    warnings: list[QualityWarning] | None = Field(
+        None,
+        description="What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
+        " the latter alone tells of `landmarks_unsure` only.",
+    )
 
 
 class ProblemAnswer(BaseModel):
@@ -55,6 +77,12 @@ class ResultAnswer(BaseModel):
     embedding: list[float] | str | None = None
     norm: float | None = Field(None, description="Length of the raw embedding.")
     attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
+    quality: QualityAnswer | None = Field(None, description="Only with `include_quality=true`.")
+    warnings: list[QualityWarning] | None = Field(
+        None,
+        description="What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
+        " the latter alone tells of `landmarks_unsure` only.",
+    )
     problem: ProblemAnswer | None = Field(None, description="Why there is no embedding.")
 
 
@@ -121,6 +149,14 @@ class InputInfo(BaseModel):
     channel_order: str
 
 
+class CropInfo(BaseModel):
+    """What requests get that do not say how their picture becomes a crop."""
+
+    align: str
+    fit: str
+    regressor_sha256: str = Field(description="Of the landmark regressor behind `align=auto`.")
+
+
 class LimitsInfo(BaseModel):
     """What a request may measure."""
 
@@ -145,6 +181,7 @@ class InfoAnswer(BaseModel):
     files: list[FileInfo]
     licence: LicenceInfo
     input: InputInfo
+    crop: CropInfo
     provider: str
     precision: str
     workers: int = Field(description="Processes that serve the port. The other figures hold for each of them.")

@@ -3,6 +3,7 @@
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
 """
 
+import hashlib
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,15 +14,15 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from platformdirs import user_cache_dir
 
-from arcface_api import __version__
+from arcface_api import __version__, alignment
 from arcface_api.api import problems
-from arcface_api.api.answers import FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo
+from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.api.routes import build_router
 from arcface_api.api.upload import UploadLimits
 from arcface_api.cpus import available_cpus
-from arcface_api.embedder import AttributeModels, Embedder, Limits, Model, Recogniser
+from arcface_api.embedder import AttributeModels, Embedder, EmbedOptions, Limits, Model, Models, Recogniser
 from arcface_api.image import ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.session import (
@@ -35,6 +36,7 @@ from arcface_api.session import (
     open_session,
 )
 from arcface_api.settings import Device, Settings
+from arcface_api.wire import Align, Fit
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -72,7 +74,8 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     )
     problems.install(app)
     uploads = UploadLimits(settings.max_image_bytes, settings.max_batch_files, settings.max_batch_bytes)
-    router = build_router(embedder, Health(embedder), info, uploads, settings.request_timeout_seconds)
+    defaults = EmbedOptions(align=Align(info.crop.align), fit=Fit(info.crop.fit))
+    router = build_router(embedder, Health(embedder), info, uploads, settings.request_timeout_seconds, defaults)
     app.include_router(router)
     handlers = {
         ("POST", route.path): problems.answering(route.endpoint)
@@ -114,18 +117,27 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
             load_attribute_model(Role.AGE_GENDER), load_attribute_model(Role.LANDMARKS_3D)
         )
     return Embedder(
-        Recogniser(
-            chosen.session,
-            recogniser.spec,
-            pack.manifest.model,
-            file.file.output_dim,
-            file.sha256,
-            chosen.self_test_cosine,
-            chosen.reason,
+        Models(
+            Recogniser(
+                chosen.session,
+                recogniser.spec,
+                pack.manifest.model,
+                file.file.output_dim,
+                file.sha256,
+                chosen.self_test_cosine,
+                chosen.reason,
+            ),
+            open_reference(_regressor(), threads=1, batch_sizes=(1,)),
+            attribute_models,
         ),
-        attribute_models,
         Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
     )
+
+
+def _regressor() -> ModelContent:
+    content = alignment.regressor()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ModelContent(content, sha256, alignment.REGRESSOR_INPUT, alignment.REGRESSOR_DIM)
 
 
 def _capacity(settings: Settings) -> int:
@@ -163,6 +175,11 @@ def _describe(
             mean=spec.mean,
             std=spec.std,
             channel_order=spec.channel_order.value,
+        ),
+        crop=CropInfo(
+            align=settings.align or manifest.align or Align.NONE,
+            fit=settings.fit or manifest.fit or Fit.STRETCH,
+            regressor_sha256=_regressor().sha256,
         ),
         provider=recogniser.session.provider,
         precision=recogniser.session.precision,

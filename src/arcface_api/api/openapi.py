@@ -20,7 +20,9 @@ SHARED_ERRORS = (
     errors.ParameterInvalid,
     errors.ParametersConflict,
     errors.NotAcceptable,
+    errors.LandmarksInvalid,
     errors.AttributesUnavailable,
+    errors.AlignmentUnavailable,
     errors.QueueFull,
     errors.ServiceClosing,
 )
@@ -29,6 +31,7 @@ PICTURE_ERRORS = (
     errors.ImageFormatUnsupported,
     errors.ImageTooManyPixels,
     errors.ImageDamaged,
+    errors.LandmarksInvalid,
     errors.EmbeddingInvalid,
     errors.ModelFailed,
     errors.DeadlineExceeded,
@@ -42,17 +45,30 @@ BATCH_ERRORS = (*SHARED_ERRORS, errors.TooManyFiles)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-def _form(part: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": {"type": "object", "required": [part], "properties": {part: schema}}}
+def _form(part: str, schema: dict[str, Any], landmarks: dict[str, Any]) -> dict[str, Any]:
+    parts = {part: schema, upload.LANDMARKS_PART_NAME: landmarks}
+    return {
+        "schema": {"type": "object", "required": [part], "properties": parts},
+        "encoding": {upload.LANDMARKS_PART_NAME: {"contentType": "application/json"}},
+    }
 
 
 _PICTURE = {"type": "string", "format": "binary", "description": "One face crop: JPEG, PNG or WebP, any size."}
+_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_LANDMARKS: dict[str, Any] = {
+    "type": "array",
+    "items": _PAIR,
+    "minItems": 5,
+    "maxItems": 5,
+    "description": "With `align=landmarks`: left eye, right eye, nose tip, left and right mouth corner, each x, y in"
+    " pixels of the upright picture; left is the left side of the picture.",
+}
 EMBED_OPENAPI: dict[str, Any] = {
     "parameters": OPENAPI_PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
-            upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE),
+            upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE, _LANDMARKS),
             **dict.fromkeys(upload.RAW_TYPES, _BINARY),
         },
     },
@@ -62,7 +78,11 @@ BATCH_OPENAPI: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            upload.FORM_TYPE: _form(upload.BATCH_PART_NAME, {"type": "array", "minItems": 1, "items": _PICTURE})
+            upload.FORM_TYPE: _form(
+                upload.BATCH_PART_NAME,
+                {"type": "array", "minItems": 1, "items": _PICTURE},
+                {"type": "array", "items": _LANDMARKS, "description": "Those of each file, in order."},
+            )
         },
     },
 }
@@ -93,10 +113,13 @@ _SHARED_HEADERS = {
 _EMBED_HEADERS = {
     **_SHARED_HEADERS,
     wire.EMBEDDING_NORM_HEADER: ("number", "Length of the raw embedding."),
+    wire.ALIGNMENT_HEADER: ("string", f"What became of the alignment: {', '.join(wire.Alignment)}."),
+    wire.WARNINGS_HEADER: ("string", "Codes of what may be wrong with the picture, where there are any."),
     wire.BATCH_SIZE_HEADER: ("integer", "Size of the batch it ran in, together with crops of other callers."),
 }
 _BATCH_HEADERS = {
     **_SHARED_HEADERS,
+    wire.ALIGNMENT_HEADER: ("string", "As of /embed, one for each picture; `-` where it has no embedding."),
     wire.EMBEDDING_VALID_HEADER: ("string", "With npy or bytes: a digit for each picture, 0 where its row is all NaN."),
 }
 

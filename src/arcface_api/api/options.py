@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -12,7 +12,7 @@ from fastapi import Request
 from arcface_api.embedder import EmbedOptions
 from arcface_api.errors import NotAcceptable, ParameterInvalid, ParametersConflict
 from arcface_api.image import EXACT_UP_TO_PIXELS, Resize
-from arcface_api.wire import REQUEST_TIMEOUT_HEADER, Encoding, MediaType
+from arcface_api.wire import REQUEST_TIMEOUT_HEADER, Align, Encoding, Fit, MediaType
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False, "on": True, "off": False}
 
@@ -24,6 +24,8 @@ class RequestOptions:
     embed: EmbedOptions
     encoding: Encoding = Encoding.FLOAT
     media_type: MediaType = MediaType.JSON
+    wants_warnings: bool = False
+    """The body may name them, because the request itself asked for something that can give some."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,34 @@ def _boolean(description: str) -> _Option:
 
 
 def _choice(default: StrEnum, description: str) -> _Option:
-    values = {member.value: member for member in type(default)}
-    return _Option(values, {"type": "string", "enum": list(values), "default": default.value}, description)
+    option = _chosen_elsewhere(type(default), description)
+    return _Option(option.values, {**option.schema, "default": default.value}, description)
+
+
+def _chosen_elsewhere(choices: type[StrEnum], description: str) -> _Option:
+    """A choice whose default is the service's own."""
+    values = {member.value: member for member in choices}
+    return _Option(values, {"type": "string", "enum": list(values)}, description)
 
 
 _OPTIONS: dict[str, _Option] = {
     "include_attributes": _boolean("Also tell age, gender and head pose."),
+    "include_quality": _boolean(
+        "Also tell the picture's quality and what may be wrong with it. Never changes the embedding."
+    ),
     "normalize": _boolean("Divide the embedding by its norm, so that a dot product is the cosine similarity."),
+    "align": _chosen_elsewhere(
+        Align,
+        "`auto`: turn, scale and shift the face to where the recogniser was trained to see it, by landmarks that are"
+        " found on the picture; where they are uncertain, as with `none`. `landmarks`: by those in the form's part"
+        " `landmarks`. `none`: the whole picture is the crop. Left out: as the service is set (`/info`), `none` unless"
+        " its operator chose otherwise.",
+    ),
+    "fit": _chosen_elsewhere(
+        Fit,
+        "How a picture that is not aligned becomes a crop: `stretch` each side by itself, or `letterbox`: keep its"
+        " shape, black beyond it. Left out: as the service is set, `stretch` unless its operator chose otherwise.",
+    ),
     "encoding": _choice(
         Encoding.FLOAT,
         "How the embedding stands in a JSON answer: a list of numbers, or Base64 of little-endian float32.",
@@ -52,7 +75,8 @@ _OPTIONS: dict[str, _Option] = {
     "resize": _choice(
         Resize.AUTO,
         f"Whether a JPEG of more than {EXACT_UP_TO_PIXELS:,} pixels may be decoded at a fraction of its size (`auto`):"
-        " faster, with a slightly different vector. `exact` gives the reference's vector for every size.",
+        " faster, with a slightly different vector. `exact` gives the reference's vector for every size. With `align`"
+        " other than `none` no picture is reduced.",
     ),
 }
 
@@ -70,7 +94,7 @@ OPENAPI_PARAMETERS: list[dict[str, Any]] = [
 ]
 
 
-def read_options(request: Request, timeout_seconds: float) -> RequestOptions:
+def read_options(request: Request, timeout_seconds: float, defaults: EmbedOptions) -> RequestOptions:
     """The options of one request, from its query, its Accept header and its X-Request-Timeout header.
 
     An option that is unknown is refused, not ignored: `normalise=true` would otherwise return raw vectors in silence.
@@ -78,6 +102,7 @@ def read_options(request: Request, timeout_seconds: float) -> RequestOptions:
     Args:
         request: Only its head is read.
         timeout_seconds: What a caller has who asks for nothing, and the most it can have.
+        defaults: How pictures are embedded for a caller who asks for nothing.
 
     Raises:
         ParameterInvalid: An unknown option, one given twice, or a value that is not allowed.
@@ -98,14 +123,15 @@ def read_options(request: Request, timeout_seconds: float) -> RequestOptions:
         chosen[name] = option.values[value.lower()]
     media_type = _negotiate(", ".join(request.headers.getlist("accept")))
     if media_type is not MediaType.JSON:
-        for name in ("include_attributes", "encoding"):
+        for name in ("include_attributes", "include_quality", "encoding"):
             if chosen.get(name) in (True, Encoding.BASE64):
                 raise ParametersConflict(
                     f"{name} needs a JSON answer, but Accept asks for {media_type}. Leave out {name}, or send Accept:"
                     f" {MediaType.JSON}."
                 )
     encoding = chosen.pop("encoding", Encoding.FLOAT)
-    return RequestOptions(EmbedOptions(deadline=deadline, **chosen), encoding, media_type)
+    embed = replace(defaults, deadline=deadline, **chosen)
+    return RequestOptions(embed, encoding, media_type, embed.include_quality or chosen.get("align") is Align.AUTO)
 
 
 def _timeout(asked: str | None, most_seconds: float) -> float:

@@ -4,23 +4,28 @@ import time
 from http import HTTPStatus
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from arcface_api import errors, wire
+from arcface_api import wire
 from arcface_api.api import upload
 from arcface_api.api.answers import HealthAnswer, InfoAnswer, StatusAnswer
+from arcface_api.api.bodies import batch_body, embed_body
 from arcface_api.api.health import Health
+from arcface_api.api.landmarks import pictures_of
 from arcface_api.api.openapi import BATCH_OPENAPI, BATCH_RESPONSES, EMBED_OPENAPI, EMBED_RESPONSES
-from arcface_api.api.options import RequestOptions, read_options
-from arcface_api.api.problems import ProblemRoute, problem_of
-from arcface_api.arrays import Embedding
-from arcface_api.embedder import Embedded, Embedder
+from arcface_api.api.options import read_options
+from arcface_api.api.problems import ProblemRoute
+from arcface_api.embedder import Embedded, Embedder, EmbedOptions
 
 
 def build_router(
-    embedder: Embedder, health: Health, info: InfoAnswer, limits: upload.UploadLimits, timeout_seconds: float
+    embedder: Embedder,
+    health: Health,
+    info: InfoAnswer,
+    limits: upload.UploadLimits,
+    timeout_seconds: float,
+    defaults: EmbedOptions,
 ) -> APIRouter:
     """The service's operations, bound to what they work on."""
     router = APIRouter(route_class=ProblemRoute)
@@ -51,20 +56,24 @@ def build_router(
         tags=["embedding"],
     )
     async def embed(request: Request) -> Response:
-        """A picture of one already-cropped face in, its embedding out. The picture is stretched to the model's size."""
+        """A picture of one already-cropped face in, its embedding out."""
         started = time.perf_counter()
-        options = read_options(request, timeout_seconds)
+        options = read_options(request, timeout_seconds, defaults)
         embedder.check_room()
-        content = await upload.read_image(request, limits)
+        uploaded = await upload.read_image(request, limits)
+        (picture,) = pictures_of(uploaded, options.embed.align, is_batch=False)
         received = time.perf_counter()
-        embedded = await embedder.embed(content, options.embed)
-        body = _embed_body({"embedding_shape": [recogniser.dim], **about_model}, embedded, options)
+        embedded = await embedder.embed(picture, options.embed)
+        body = embed_body({"embedding_shape": [recogniser.dim], **about_model}, embedded, options)
         stages = {"receive": (received - started) * 1000, **embedded.stages}
         stages["total"] = (time.perf_counter() - started) * 1000
         about_run = {
             wire.EMBEDDING_NORM_HEADER: f"{embedded.norm:.9g}",
             wire.BATCH_SIZE_HEADER: str(embedded.batch_size),
+            wire.ALIGNMENT_HEADER: embedded.alignment.value,
         }
+        if embedded.warnings:
+            about_run[wire.WARNINGS_HEADER] = ", ".join(embedded.warnings)
         return answer(body, options.media_type, stages, about_run)
 
     @router.post(
@@ -78,17 +87,22 @@ def build_router(
     async def embed_batch(request: Request) -> Response:
         """Many pictures in, in their order an embedding or a problem for each: one bad crop costs only itself."""
         started = time.perf_counter()
-        options = read_options(request, timeout_seconds)
+        options = read_options(request, timeout_seconds, defaults)
         embedder.check_room()
         uploaded = await upload.read_images(request, limits)
         received = time.perf_counter()
-        contents = [content for content in uploaded if isinstance(content, bytes)]
-        embedded = iter(await embedder.embed_many(contents, options.embed))
-        results = [next(embedded) if isinstance(content, bytes) else content for content in uploaded]
-        valid = "".join("1" if isinstance(result, Embedded) else "0" for result in results)
-        body = _batch_body(about_model, results, options, recogniser.dim)
+        pictures = pictures_of(uploaded, options.embed.align, is_batch=True)
+        embedded = iter(await embedder.embed_many(pictures, options.embed))
+        results = [next(embedded) if isinstance(image, bytes) else image for image in uploaded.images]
+        about_run = {
+            wire.EMBEDDING_VALID_HEADER: "".join("1" if isinstance(each, Embedded) else "0" for each in results),
+            wire.ALIGNMENT_HEADER: ", ".join(
+                each.alignment.value if isinstance(each, Embedded) else "-" for each in results
+            ),
+        }
+        body = batch_body(about_model, results, options, recogniser.dim)
         stages = {"receive": (received - started) * 1000, "total": (time.perf_counter() - started) * 1000}
-        return answer(body, options.media_type, stages, {wire.EMBEDDING_VALID_HEADER: valid})
+        return answer(body, options.media_type, stages, about_run)
 
     @router.get(
         "/health",
@@ -146,50 +160,6 @@ def build_router(
         return RedirectResponse("docs")
 
     return router
-
-
-def _embed_body(about_model: dict[str, Any], embedded: Embedded, options: RequestOptions) -> bytes:
-    if options.media_type is wire.MediaType.JSON:
-        return wire.json_bytes({**_vector_body(embedded, options), **about_model, **_attributes_body(embedded)})
-    return _binary_body(embedded.embedding, options.media_type)
-
-
-def _batch_body(
-    about_model: dict[str, Any], results: list[Embedded | errors.ArcFaceError], options: RequestOptions, dim: int
-) -> bytes:
-    if options.media_type is wire.MediaType.JSON:
-        return wire.json_bytes({"results": [_result_body(result, options) for result in results], **about_model})
-    # NaN and not zero: a database that is given the row by mistake refuses it
-    rows = np.full((len(results), dim), np.nan, np.float32)
-    for row, result in zip(rows, results, strict=True):
-        if isinstance(result, Embedded):
-            row[:] = result.embedding
-    return _binary_body(rows, options.media_type)
-
-
-def _result_body(result: Embedded | errors.ArcFaceError, options: RequestOptions) -> dict[str, Any]:
-    if isinstance(result, Embedded):
-        return {**_vector_body(result, options), "norm": result.norm, **_attributes_body(result)}
-    return {"problem": problem_of(result).body()}
-
-
-def _vector_body(embedded: Embedded, options: RequestOptions) -> dict[str, Any]:
-    return {"embedding": wire.embedding_value(embedded.embedding, options.encoding)}
-
-
-def _binary_body(embedding: Embedding, media_type: wire.MediaType) -> bytes:
-    if media_type is wire.MediaType.NPY:
-        return wire.embedding_npy(embedding)
-    return wire.embedding_bytes(embedding)
-
-
-def _attributes_body(embedded: Embedded) -> dict[str, Any]:
-    """The key `attributes`, where they were asked for."""
-    if embedded.attributes is None:
-        return {}
-    told, head = embedded.attributes.age_gender, embedded.attributes.head_pose
-    pose = {"yaw": round(head.yaw, 4), "pitch": round(head.pitch, 4), "roll": round(head.roll, 4)}
-    return {"attributes": {"age": told.age, "gender": told.gender, "pose": pose}}
 
 
 def _probe_answer(body: dict[str, Any], *, is_well: bool) -> Response:

@@ -1,4 +1,4 @@
-"""The images out of a request: parts of a multipart form, or the body itself. Counted while they arrive."""
+"""The pictures out of a request: parts of a multipart form, or the body itself. Counted while they arrive."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,6 +12,7 @@ from arcface_api.errors import (
     ContentTypeUnsupported,
     FileMissing,
     FileRepeated,
+    LandmarksInvalid,
     MultipartMalformed,
     TooManyFiles,
     UploadStalled,
@@ -23,11 +24,16 @@ ALSO_RAW_TYPES = ("image/jpg",)
 """Not registered, but common; the content decides anyway."""
 PART_NAME = "file"
 BATCH_PART_NAME = "files"
+LANDMARKS_PART_NAME = "landmarks"
 
 FORM_OVERHEAD_BYTES = 64 * 1024
 """What a form may carry beside its images: boundaries, headers, small fields that nobody asked for."""
 STALL_SECONDS = 30.0
 """Longest silence in the middle of an upload: a caller that went to sleep must not hold a connection for ever."""
+
+
+LANDMARKS_BYTES = 1024
+"""What the landmarks of one picture may take as JSON: ten numbers with all their digits are 250."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,17 @@ class UploadLimits:
     """All images of one batch request together."""
 
 
-async def read_image(request: Request, limits: UploadLimits) -> bytes:
+@dataclass(frozen=True)
+class Upload:
+    """What a request brought."""
+
+    images: list[bytes | BodyTooLarge]
+    """In order, at least one; each the file, or that it is too large."""
+    landmarks: bytes | None = None
+    """The form's part `landmarks`, as it came."""
+
+
+async def read_image(request: Request, limits: UploadLimits) -> Upload:
     """Read the one image of a request: the form's part `file`, or the body.
 
     Raises:
@@ -53,22 +69,22 @@ async def read_image(request: Request, limits: UploadLimits) -> bytes:
     too_large = _image_too_large(limits.image_bytes)
     if content_type == FORM_TYPE:
         body = _counted(request, limits.image_bytes + FORM_OVERHEAD_BYTES, too_large)
-        images = await _read_parts(body, options.get("boundary", ""), PART_NAME, 1, limits.image_bytes)
-        if isinstance(images[0], BodyTooLarge):
-            raise images[0]
-        return images[0]
+        upload = await _read_form(body, options.get("boundary", ""), PART_NAME, 1, limits.image_bytes)
+        if isinstance(upload.images[0], BodyTooLarge):
+            raise upload.images[0]
+        return upload
     if content_type in RAW_TYPES + ALSO_RAW_TYPES:
         content = bytearray()
         async for chunk in _counted(request, limits.image_bytes, too_large):
             content += chunk
-        return bytes(content)
+        return Upload([bytes(content)])
     raise ContentTypeUnsupported(
         f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME} (curl"
         f" -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {' or '.join(RAW_TYPES)}."
     )
 
 
-async def read_images(request: Request, limits: UploadLimits) -> list[bytes | BodyTooLarge]:
+async def read_images(request: Request, limits: UploadLimits) -> Upload:
     """Read the images of a batch request: the form's parts `files`, in order; one that is too large costs only itself.
 
     Raises:
@@ -90,42 +106,78 @@ async def read_images(request: Request, limits: UploadLimits) -> list[bytes | Bo
     )
     overhead = FORM_OVERHEAD_BYTES + 1024 * limits.batch_files
     body = _counted(request, limits.batch_bytes + overhead, too_large)
-    return await _read_parts(body, options.get("boundary", ""), BATCH_PART_NAME, limits.batch_files, limits.image_bytes)
+    return await _read_form(body, options.get("boundary", ""), BATCH_PART_NAME, limits.batch_files, limits.image_bytes)
 
 
-async def _read_parts(
+async def _read_form(
     body: AsyncIterator[bytes], boundary: str, name: str, max_parts: int, max_part_bytes: int
-) -> list[bytes | BodyTooLarge]:
-    """The form's parts of one name, in order, at least one; what is too large is counted and thrown away."""
+) -> Upload:
+    """The form's parts of one name, in order, and its landmarks; what is too large is counted and thrown away."""
     if not boundary:
         raise MultipartMalformed(
             "The Content-Type multipart/form-data names no boundary. Let the HTTP client set this header itself."
         )
-    parts: list[bytearray | BodyTooLarge] = []
-    is_wanted = False
+    form = _Form(name, max_parts, max_part_bytes)
     try:
         with PushMultipartParser(boundary, header_charset="latin-1") as parser:
             async for chunk in body:
                 for event in parser.parse(chunk):
                     if isinstance(event, MultipartSegment):
-                        is_wanted = event.name == name
-                        if is_wanted:
-                            if len(parts) == max_parts:
-                                raise _too_many(name, max_parts)
-                            parts.append(bytearray())
-                    elif event and is_wanted and isinstance(part := parts[-1], bytearray):
-                        part += event
-                        if len(part) > max_part_bytes:
-                            parts[-1] = _image_too_large(max_part_bytes)
+                        form.begin(event.name)
+                    elif event:
+                        form.go_on(event)
     except MultipartError as error:
         # not the parser's own words: they can quote the form, file name and pixels included
         raise MultipartMalformed(
             "The multipart form is cut short or not built as RFC 7578 wants it. Let the HTTP client build it (curl -F"
             f" {name}=@face.jpg)."
         ) from error
-    if not parts:
+    if not form.images:
         raise FileMissing(f"The form has no part named {name}. Send the image in it (curl -F {name}=@face.jpg).")
-    return [bytes(part) if isinstance(part, bytearray) else part for part in parts]
+    images = [bytes(image) if isinstance(image, bytearray) else image for image in form.images]
+    return Upload(images, None if form.landmarks is None else bytes(form.landmarks))
+
+
+class _Form:
+    """Gathers the parts that are wanted, while they arrive."""
+
+    def __init__(self, name: str, max_parts: int, max_part_bytes: int) -> None:
+        self._name, self._max_parts, self._max_part_bytes = name, max_parts, max_part_bytes
+        self.images: list[bytearray | BodyTooLarge] = []
+        self.landmarks: bytearray | None = None
+        self._part: bytearray | None = None
+        """What the bytes that come belong to; None: nobody asked for them."""
+
+    def begin(self, name: str) -> None:
+        """A part of this name begins."""
+        self._part = None
+        if name == self._name:
+            if len(self.images) == self._max_parts:
+                raise _too_many(name, self._max_parts)
+            self.images.append(part := bytearray())
+            self._part = part
+        elif name == LANDMARKS_PART_NAME:
+            if self.landmarks is not None:
+                raise LandmarksInvalid(
+                    f"The form has more than one part named {LANDMARKS_PART_NAME}. Send one, with the landmarks of"
+                    " every file in it."
+                )
+            self.landmarks = self._part = bytearray()
+
+    def go_on(self, content: bytes | bytearray) -> None:
+        """More of the part that began last."""
+        part = self._part
+        if part is None:
+            return
+        part += content
+        if part is self.landmarks:
+            if len(part) > LANDMARKS_BYTES * self._max_parts:
+                raise LandmarksInvalid(
+                    f"The form's part {LANDMARKS_PART_NAME} has more than {LANDMARKS_BYTES * self._max_parts:,} bytes;"
+                    " five pairs of numbers for each file take less. Send those alone."
+                )
+        elif len(part) > self._max_part_bytes:
+            self.images[-1], self._part = _image_too_large(self._max_part_bytes), None
 
 
 def _too_many(name: str, max_parts: int) -> FileRepeated | TooManyFiles:

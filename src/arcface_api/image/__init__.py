@@ -9,7 +9,7 @@ Only a large JPEG may be decoded at a fraction of its size, where the caller all
 
 from arcface_api.image.decode import EXACT_UP_TO_PIXELS, ImageLimits, decode
 from arcface_api.image.header import Header, ImageFormat, read_header
-from arcface_api.image.resize import OVERSAMPLING, Resize, stretch
+from arcface_api.image.resize import OVERSAMPLING, Resize, letterbox, stretch
 
 __all__ = [
     "EXACT_UP_TO_PIXELS",
@@ -19,6 +19,7 @@ __all__ = [
     "ImageLimits",
     "Resize",
     "decode",
+    "letterbox",
     "read_header",
     "stretch",
 ]

@@ -6,6 +6,7 @@ imported one.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from arcface_api.arrays import InputSpec
 
@@ -89,6 +90,11 @@ class Manifest:
     sources: tuple[Source, ...] = ()
     assumptions: tuple[str, ...] = ()
     """What an import had to assume about files it did not know, in sentences."""
+
+    align: Literal["none", "auto"] | None = None
+    """What requests get that do not say; None: as the service is set, else `none`."""
+    fit: Literal["stretch", "letterbox"] | None = None
+    """What requests get that do not say; None: as the service is set, else `stretch`."""
 
     @property
     def is_pinned(self) -> bool:

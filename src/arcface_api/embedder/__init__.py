@@ -1,0 +1,22 @@
+"""The whole road of one request, from bytes to its embedding.
+
+`request` holds what is asked and answered, `models` what it runs on, `cropping` the step from a picture to the models'
+crops, `embedder` the road itself.
+"""
+
+from arcface_api.embedder.embedder import Embedder, Limits
+from arcface_api.embedder.models import AttributeModels, Model, Models, Recogniser
+from arcface_api.embedder.request import Attributes, Embedded, EmbedOptions, Picture
+
+__all__ = [
+    "AttributeModels",
+    "Attributes",
+    "EmbedOptions",
+    "Embedded",
+    "Embedder",
+    "Limits",
+    "Model",
+    "Models",
+    "Picture",
+    "Recogniser",
+]

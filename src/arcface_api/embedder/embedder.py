@@ -1,0 +1,265 @@
+"""The whole road of one request: bytes in, embedding (and attributes) out.
+
+    Picture ──decode thread──▶ Crops ──▶ Batcher ──▶ embedding ──checked──▶ Embedded
+                                 └─────▶ a Batcher each ──▶ age, gender, head pose
+
+The event loop only waits: decoding and cropping run on a few threads, each model on one thread of its own, in batches.
+As many pictures as `capacity` may be inside at once, wherever they are on this road; the next one is refused.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+
+from arcface_api import attributes as age_and_gender
+from arcface_api import head_pose as pose
+from arcface_api.arrays import Crop, Embedding
+from arcface_api.batching import Batcher
+from arcface_api.embedder.cropping import AttributeCrops, Cropper
+from arcface_api.embedder.models import Model, Models, Recogniser
+from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
+from arcface_api.errors import (
+    AlignmentUnavailable,
+    ArcFaceError,
+    AttributesUnavailable,
+    EmbeddingInvalid,
+    QueueFull,
+    ServiceClosing,
+)
+from arcface_api.image import ImageLimits
+from arcface_api.wire import Align
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much may be inside at once, and how it is grouped."""
+
+    image: ImageLimits
+    capacity: int
+    """Pictures between upload and answer; one more is refused."""
+    decode_threads: int
+
+
+@dataclass(frozen=True)
+class _AttributeQueues:
+    """The queues before the attribute models."""
+
+    age_gender: Batcher[Crop, Embedding]
+    landmarks_3d: Batcher[Crop, Embedding]
+    landmark_size: int
+    """Side of the landmark model's input, pixels."""
+
+
+class Embedder:
+    """Owns the models and the threads they run on. Its methods belong to one event loop; `close` ends it."""
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        """Nothing runs before the first call; the models are loaded already."""
+        self.models = models
+        self.limits = limits
+        self.last_success = -math.inf
+        """When the recogniser last returned a valid embedding, on `time.monotonic`'s clock, in seconds."""
+        self._inside = 0
+        self._is_closing = False
+        self._became_empty = asyncio.Event()
+        self._cropper = Cropper(models, limits.image)
+        self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
+        self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
+        """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
+        self._recognition = _batcher(models.recogniser, "recogniser", limits.capacity)
+        self._attributes: _AttributeQueues | None = None
+        if models.attributes is not None:
+            self._attributes = _AttributeQueues(
+                _batcher(models.attributes.age_gender, "age_gender", limits.capacity),
+                _batcher(models.attributes.landmarks_3d, "landmarks_3d", limits.capacity),
+                models.attributes.landmarks_3d.spec.height,
+            )
+
+    @property
+    def recogniser(self) -> Recogniser:
+        """The model that makes embeddings."""
+        return self.models.recogniser
+
+    def check_room(self, pictures: int = 1) -> None:
+        """Refuse what could not be admitted now; cheap, so that an upload can be refused before it is read.
+
+        Raises:
+            QueueFull: `capacity` pictures would be exceeded.
+            ServiceClosing: `close` was called.
+        """
+        if self._is_closing:
+            raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
+        if self._inside + pictures > self.limits.capacity:
+            raise QueueFull(self._inside, self._recognition.seconds_for(self._inside))
+
+    async def embed(self, picture: Picture, options: EmbedOptions = CONTRACT) -> Embedded:
+        """Embed the one face on a picture.
+
+        Args:
+            picture: The file, and the caller's landmarks where it is to be aligned by them.
+            options: What is wanted, and by when.
+
+        Raises:
+            AttributesUnavailable, AlignmentUnavailable: The loaded pack cannot do what was asked for.
+            QueueFull: As many pictures are inside as may.
+            DeadlineExceeded: It could not be served in time.
+            ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, ImageDamaged: The picture cannot be used.
+            LandmarksInvalid: The caller's landmarks cannot be used.
+            EmbeddingInvalid, ModelFailed: The model failed on it.
+            ServiceClosing: `close` was called.
+        """
+        self._check_models(options)
+        with self._admitted(1):
+            return await self._embed(picture, options, is_bulk=False)
+
+    async def embed_many(
+        self,
+        pictures: Sequence[Picture],
+        options: EmbedOptions = CONTRACT,
+    ) -> list[Embedded | ArcFaceError]:
+        """Embed many pictures of one request: in their order, each an embedding or the error that it met.
+
+        They give way to pictures that are sent one by one.
+
+        Raises:
+            AttributesUnavailable, AlignmentUnavailable, QueueFull, ServiceClosing: As `embed`, for all of them.
+        """
+        self._check_models(options)
+
+        async def each(picture: Picture) -> Embedded | ArcFaceError:
+            try:
+                return await self._embed(picture, options, is_bulk=True)
+            except ArcFaceError as error:
+                return error
+
+        with self._admitted(len(pictures)):
+            return await asyncio.gather(*map(each, pictures))
+
+    async def probe(self) -> float:
+        """Run a real inference on a synthetic picture; the way to know that the service can embed.
+
+        Returns:
+            The norm of its embedding.
+
+        Raises:
+            EmbeddingInvalid, ModelFailed, ServiceClosing: It cannot.
+        """
+        spec = self.recogniser.spec
+        ramp = np.linspace(0, 255, spec.height * spec.width * 3).astype(np.uint8)
+        batched = await self._recognition.submit(ramp.reshape(spec.height, spec.width, 3))
+        return self._checked_norm(batched.row)
+
+    async def close(self) -> None:
+        """Refuse new work, finish what is inside, end the threads."""
+        self._is_closing = True
+        while self._inside:
+            self._became_empty.clear()
+            await self._became_empty.wait()
+        await self._recognition.close()
+        if self._attributes is not None:
+            await self._attributes.age_gender.close()
+            await self._attributes.landmarks_3d.close()
+        await asyncio.to_thread(self._decoders.shutdown)
+
+    @contextmanager
+    def _admitted(self, pictures: int) -> Iterator[None]:
+        self.check_room(pictures)
+        self._inside += pictures
+        try:
+            yield
+        finally:
+            self._inside -= pictures
+            if not self._inside:
+                self._became_empty.set()
+
+    def _check_models(self, options: EmbedOptions) -> None:
+        if options.include_attributes and self.models.attributes is None:
+            raise AttributesUnavailable(
+                f"The loaded pack ({self.recogniser.name}) has no models for age, gender and head pose. Leave out"
+                " include_attributes, or run the service with a pack that has them, for example antelopev2."
+            )
+        spec = self.recogniser.spec
+        if options.align is not Align.NONE and spec.height != spec.width:
+            raise AlignmentUnavailable(
+                f"The loaded recogniser ({self.recogniser.name}) takes crops of {spec.width}x{spec.height} pixels;"
+                " ArcFace's template, by which faces are aligned, is square. Send align=none."
+            )
+
+    async def _embed(self, picture: Picture, options: EmbedOptions, *, is_bulk: bool) -> Embedded:
+        async with self._bulk_decoding if is_bulk else nullcontext():
+            submitted = time.monotonic()
+            crops = await asyncio.get_running_loop().run_in_executor(
+                self._decoders, self._cropper.crops, picture, options
+            )
+        decode_waited_ms = (time.monotonic() - submitted) * 1000 - crops.decode_ms - crops.crop_ms
+        recognition = self._recognition.submit(crops.face, deadline=options.deadline, is_bulk=is_bulk)
+        attributes: Attributes | None = None
+        stages = {"decode": crops.decode_ms, "crop": crops.crop_ms}
+        if crops.attributes is None or self._attributes is None:
+            recognised = await recognition
+        else:
+            telling = _tell_attributes(self._attributes, crops.attributes, options.deadline, is_bulk=is_bulk)
+            recognised, (attributes, stages["attributes"]) = await asyncio.gather(recognition, telling)
+        raw = recognised.row
+        norm = self._checked_norm(raw)
+        stages |= {"queue": decode_waited_ms + recognised.waited_ms, "inference": recognised.ran_ms}
+        embedding = raw / np.float32(norm) if options.normalize else raw
+        return Embedded(
+            embedding,
+            norm,
+            crops.alignment,
+            crops.warnings,
+            crops.quality,
+            attributes,
+            stages,
+            recognised.batch_size,
+        )
+
+    def _checked_norm(self, raw: Embedding) -> float:
+        norm = _checked_norm(raw)
+        self.last_success = time.monotonic()
+        return norm
+
+
+async def _tell_attributes(
+    queues: _AttributeQueues, crops: AttributeCrops, deadline: float, *, is_bulk: bool
+) -> tuple[Attributes, float]:
+    """Age, gender and head pose, and the milliseconds until both models had answered."""
+    started = time.monotonic()
+    scores, row = await asyncio.gather(
+        queues.age_gender.submit(crops.age_gender, deadline=deadline, is_bulk=is_bulk),
+        queues.landmarks_3d.submit(crops.landmarks_3d, deadline=deadline, is_bulk=is_bulk),
+    )
+    landmarks = pose.landmarks_in_picture(row.row, queues.landmark_size, crops.transform)
+    attributes = Attributes(age_and_gender.age_gender(scores.row), pose.head_pose(landmarks))
+    return attributes, (time.monotonic() - started) * 1000
+
+
+def _batcher(model: Model, name: str, capacity: int) -> Batcher[Crop, Embedding]:
+    """A model's queue. It can hold all that is admitted, and a probe."""
+
+    def run(crops: Sequence[Crop]) -> list[Embedding]:
+        return list(model.session.run(crops))
+
+    return Batcher(run, name=name, sizes=model.session.batch_sizes, capacity=capacity + 1)
+
+
+def _checked_norm(raw: Embedding) -> float:
+    """Length of a raw embedding, computed in float64.
+
+    Raises:
+        EmbeddingInvalid: It is zero or not finite, and such a vector must never reach a database.
+    """
+    norm = float(np.linalg.norm(raw.astype(np.float64)))
+    if not (np.isfinite(norm) and norm > 0):
+        raise EmbeddingInvalid(
+            f"The model returned an embedding of length {norm}, which cannot be compared with anything. Try another"
+            " picture; if every picture fails, the model or its provider is broken: see /health."
+        )
+    return norm

@@ -1,0 +1,66 @@
+"""The loaded models that the embedder runs, and how each wants its pixels."""
+
+import hashlib
+from dataclasses import dataclass
+
+from arcface_api.arrays import InputSpec
+from arcface_api.session import Session
+
+PREPROCESSING_VERSION = 2
+"""Raised with every change that can change a vector: decoding, resizing, normalising.
+
+2: a JPEG of more than a million pixels is decoded at a fraction of its size, unless `resize=exact` is asked for.
+"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model and how it wants its pixels."""
+
+    session: Session
+    spec: InputSpec
+
+
+@dataclass(frozen=True)
+class Recogniser(Model):
+    """The loaded model that makes embeddings."""
+
+    name: str
+    """What answers report as `model`."""
+    dim: int
+    """Length of an embedding."""
+    sha256: str
+    """Of the model file, in hex."""
+    self_test_cosine: float
+    """Lowest cosine to float32 on the probe faces, at start."""
+    reason: str | None
+    """Why it does not run on what would be faster; None where there is nothing to explain."""
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits; two embeddings may be compared only if it is equal.
+
+        It covers the weights and every step that turns a picture into the model's input.
+        """
+        spec = self.spec
+        steps = (PREPROCESSING_VERSION, spec.height, spec.width, spec.mean, spec.std, str(spec.channel_order))
+        return hashlib.sha256(repr((self.sha256, *steps)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class AttributeModels:
+    """The two models behind `include_attributes`."""
+
+    age_gender: Model
+    landmarks_3d: Model
+
+
+@dataclass(frozen=True)
+class Models:
+    """Everything that is loaded."""
+
+    recogniser: Recogniser
+    regressor: Session
+    """Finds landmarks, for `align=auto`. Small: several threads run it at once, a picture at a time."""
+    attributes: AttributeModels | None
+    """None: the pack lacks them."""
