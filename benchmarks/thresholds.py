@@ -4,7 +4,7 @@
 
 Also what a threshold does that was told for another crop or another recogniser: that is why there is no universal one.
 `lfw.py` says what the folder holds. Embeddings are those of float32 on the CPU, so that the figures hardly depend on
-the machine. A recogniser of 10 ms a face takes about five minutes on two CPUs.
+the machine. A recogniser of 10 ms a face takes about ten minutes on two CPUs.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import lfw
 import machine
 from arcface_api import evaluation
 from arcface_api.alignment import align
-from arcface_api.embedder import EmbedOptions
+from arcface_api.embedder.request import CONTRACT, EmbedOptions
 from arcface_api.evaluation.boxes import Box
 from arcface_api.evaluation.embedding import Prepare
 from arcface_api.evaluation.pairs import Pairs
@@ -30,13 +30,13 @@ from arcface_api.image import ImageLimits, decode
 from arcface_api.packs import PackLocations, locate
 from arcface_api.progress import ShareBar
 from arcface_api.settings import Settings
+from arcface_api.wire import Align, Fit
 
 SIDE = 112
 BORROWED_FAR = 1e-2
 """The threshold of this false accept rate is tried elsewhere."""
 LIMITS = ImageLimits(250 * 250)
 """LFW's pictures."""
-CONTRACT = EmbedOptions()
 ABOUT_PEOPLE = ("doubtful_same", "doubtful_different", "left_out")
 """Of an evaluation, what a result does not keep: names."""
 
@@ -59,11 +59,13 @@ def cuts(labels: dict[str, lfw.Label]) -> list[Cut]:
         crop = align(decode(content, LIMITS), points, SIDE)
         return cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))[1].tobytes()
 
+    named = {"box": 1.0, "box x1.2": 1.2, "box x1.5": 1.5}
+    cut = {name: evaluation.cutter(boxes, margin, LIMITS) for name, margin in named.items()}
     return [
-        Cut("stretched: box", evaluation.cutter(boxes, 1.0, LIMITS)),
-        Cut("stretched: box x1.2", evaluation.cutter(boxes, 1.2, LIMITS)),
-        Cut("stretched: box x1.5", evaluation.cutter(boxes, 1.5, LIMITS)),
-        Cut("aligned: labelled landmarks", aligned),
+        *(Cut(f"{name}, stretched", cut[name]) for name in named),
+        Cut("box, letterboxed", cut["box"], EmbedOptions(fit=Fit.LETTERBOX)),
+        *(Cut(f"{name}, `align=auto`", cut[name], EmbedOptions(align=Align.AUTO)) for name in named),
+        Cut("aligned by labelled landmarks", aligned),
     ]
 
 

@@ -15,13 +15,12 @@ from PIL import Image as Pillow
 from sklearn.metrics import roc_curve
 
 from arcface_api import evaluation
-from arcface_api.arrays import Embedding
 from arcface_api.embedder import EmbedOptions
 from arcface_api.errors import EvaluationFailed, EvaluationIncomplete, PairsInvalid, PicturesMissing
 from arcface_api.evaluation import files
 from arcface_api.evaluation.evaluation import similarities
 from arcface_api.evaluation.in_process import InProcess
-from arcface_api.evaluation.source import GroupLimits
+from arcface_api.evaluation.source import EmbeddedPicture, GroupLimits
 from arcface_api.packs import PackLocations, locate
 from arcface_api.settings import Settings
 from conftest import LFW
@@ -101,8 +100,52 @@ def test_a_service_gives_the_same_for_boxes_of_photos(
         said[name] = run_evaluate(labelled.pairs, labelled.images, *options, "--output", tmp_path / name)
     assert [done.status for done in said.values()] == [0, 0, 0]
     assert figures_in(tmp_path / "here") == figures_in(tmp_path / "there")
-    assert figures_in(tmp_path / "here")["options"] == {"margin": 1.2}
+    assert figures_in(tmp_path / "here")["margin"] == 1.2
     assert figures_in(tmp_path / "here")["doubtful_same"] != figures_in(tmp_path / "whole")["doubtful_same"]
+
+
+@pytest.mark.parametrize(
+    ("options", "crops"),
+    [
+        ((), "align=none, fit=stretch"),
+        (("--fit", "letterbox"), "align=none, fit=letterbox"),
+        (("--align", "auto"), "align=auto, fit=stretch, 48 of 48 unsure and not aligned"),
+    ],
+)
+def test_crops_are_made_as_asked_for_here_and_there(
+    labelled: Labelled,
+    tiny_recogniser: Path,
+    run_evaluate: Run,
+    service: Service,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    crops: str,
+) -> None:
+    """The made-up people have no faces, so that none can be aligned."""
+    said = [
+        run_evaluate(labelled.pairs, labelled.images, *options, *where, "--output", tmp_path / name).said
+        for name, where in (("here", ("--pack", tiny_recogniser)), ("there", ("--url", service.base_url)))
+    ]
+    assert all(f" in float32; {crops}\n" in each for each in said), said
+    assert figures_in(tmp_path / "here") == figures_in(tmp_path / "there")
+
+
+def test_crops_are_made_as_the_service_is_set_where_nothing_is_asked_for(
+    labelled: Labelled, tiny_recogniser: Path, run_evaluate: Run, run_service: Callable[..., Service]
+) -> None:
+    service = run_service(tiny_recogniser, align="auto", fit="letterbox")
+    pairs = (labelled.pairs, labelled.images, "--url", service.base_url)
+    assert "; align=auto, fit=letterbox, 48 of 48 unsure" in run_evaluate(*pairs).said
+    assert "; align=none, fit=letterbox\n" in run_evaluate(*pairs, "--align", "none").said
+
+
+def test_crops_are_made_as_the_settings_say_where_nothing_is_asked_for(
+    labelled: Labelled, tiny_recogniser: Path, run_evaluate: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCFACE_FIT", "letterbox")
+    assert (
+        "; align=none, fit=letterbox\n" in run_evaluate(labelled.pairs, labelled.images, "--pack", tiny_recogniser).said
+    )
 
 
 @pytest.mark.parametrize("limits", [GroupLimits(pictures=5), GroupLimits(bytes=9000)])
@@ -112,7 +155,7 @@ def test_each_picture_is_embedded_once_and_in_small_groups(
     groups: list[Sequence[bytes]] = []
     real = InProcess.embed
 
-    async def counting(self: InProcess, contents: Sequence[bytes]) -> list[Embedding | str]:
+    async def counting(self: InProcess, contents: Sequence[bytes]) -> list[EmbeddedPicture | str]:
         groups.append(contents)
         return await real(self, contents)
 
@@ -141,21 +184,21 @@ def test_many_pairs_are_compared_in_parts() -> None:
     np.testing.assert_allclose(similarities(rows, pairs), (rows @ rows.T)[left, right], atol=1e-6)
 
 
-def test_real_pairs_are_told_apart(
+def test_real_pairs_are_told_apart_and_better_when_aligned(
     lfw_pairs: Labelled, real_recogniser: Path, run_evaluate: Run, tmp_path: Path
 ) -> None:
-    done = run_evaluate(
-        *(lfw_pairs.pairs, lfw_pairs.images, "--boxes", LFW / "labels.csv", "--pack", real_recogniser),
-        *("--output", tmp_path),
-    )
-    assert done.status == 0, done.said
-    told = json.loads((tmp_path / "evaluation.json").read_text())
-    assert (told["pairs"]["same"], told["pairs"]["different"]) == (30, 30)
-    assert told["equal_error_rate"] <= 0.2
-    assert told["accuracy"]["mean"] >= 0.75
-    assert told["area_under_roc"] >= 0.9
-    same, different = (np.array(told["histogram"][kind]) for kind in ("same", "different"))
-    assert (np.arange(100) * same).sum() / 30 > (np.arange(100) * different).sum() / 30 + 10
+    pairs = (lfw_pairs.pairs, lfw_pairs.images, "--boxes", LFW / "labels.csv", "--pack", real_recogniser)
+    told = {}
+    for align in ("none", "auto"):
+        done = run_evaluate(*pairs, "--align", align, "--output", tmp_path / align)
+        assert done.status == 0, done.said
+        told[align] = json.loads((tmp_path / align / "evaluation.json").read_text())
+        assert (told[align]["pairs"]["same"], told[align]["pairs"]["different"]) == (30, 30)
+    assert told["none"]["area_under_roc"] > 0.85
+    assert told["auto"]["area_under_roc"] > 0.99
+    assert told["auto"]["accuracy"]["mean"] > told["none"]["accuracy"]["mean"]
+    assert told["none"]["alignments"].keys() == {"none"}
+    assert told["auto"]["alignments"]["auto"] > 100
 
 
 # ── the report ─────────────────────────────────────────────────────────────────────────────────────────────────────

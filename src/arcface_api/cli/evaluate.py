@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -55,19 +56,31 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
     help="How many times its size each box is cut, about its centre. Default: 1.",
 )
 @click.option(
+    "--align",
+    type=click.Choice(["none", "auto"]),
+    help="Turn, scale and shift faces to where the recogniser knows them. Default: as the service or the pack is set.",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["stretch", "letterbox"]),
+    help="How pictures that are not aligned become crops. Default: as the service or the pack is set.",
+)
+@click.option(
     "--output",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write a report there (report.html), its plots (PNG) and all figures (evaluation.json).",
 )
 @settings_options(*EVALUATED_SETTINGS)
-def evaluate(
+def evaluate(  # noqa: PLR0913  # each is an option or an argument of the command
     pairs: Path,
     images: Path,
     *,
     url: str | None,
     boxes: Path | None,
     margin: float | None,
+    align: str | None,
+    fit: str | None,
     output: Path | None,
     **options: str | None,
 ) -> None:
@@ -89,30 +102,34 @@ def evaluate(
     if output is not None:
         evaluation.prepare_folder(output)
     settings = read_settings(**given)
-    told_pairs = evaluation.read_pairs(pairs)
-    pictures = evaluation.open_pictures(images, told_pairs.pictures)
+    labelled = evaluation.read_pairs(pairs)
+    pictures = evaluation.open_pictures(images, labelled.pictures)
     prepare = None
-    told_options: dict[str, str | float] = {}
     if boxes is not None:
+        margin = margin or 1.0
         cut = evaluation.read_boxes(boxes)
-        evaluation.check_boxes(boxes, cut, told_pairs.pictures)
-        told_options["margin"] = margin or 1.0
-        prepare = evaluation.cutter(cut, margin or 1.0, ImageLimits(settings.max_image_pixels))
-    source = _source(url, settings)
+        evaluation.check_boxes(boxes, cut, labelled.pictures)
+        prepare = evaluation.cutter(cut, margin, ImageLimits(settings.max_image_pixels))
+    source = _source(url, settings, align, fit)
     with ShareBar("Evaluating") as bar:
-        evaluated = evaluation.evaluate(told_pairs, pictures, source, bar, prepare=prepare, options=told_options)
+        evaluated = evaluation.evaluate(labelled, pictures, source, bar, prepare=prepare, margin=margin)
     click.echo(evaluation.text(evaluated))
     if output is not None:
         click.echo(f"The report is {evaluation.write(evaluated, output)}, with its plots and figures beside it.")
     evaluated.check()
 
 
-def _source(url: str | None, settings: Settings) -> "OpenSource":
-    """What embeds; where the model runs here, its pack is found before anything is read."""
+def _source(url: str | None, settings: Settings, align: str | None, fit: str | None) -> "OpenSource":
+    """What embeds: the service at the URL, or the settings' pack in this process."""
     from arcface_api import evaluation  # noqa: PLC0415
-    from arcface_api.embedder import EmbedOptions  # noqa: PLC0415
+    from arcface_api.api.app import default_options  # noqa: PLC0415
+    from arcface_api.wire import Align, Fit  # noqa: PLC0415
 
+    aligned, fitted = align and Align(align), fit and Fit(fit)
     if url is not None:
-        return evaluation.open_over_http(url, {})
+        return evaluation.open_over_http(url, aligned or None, fitted or None)
     with BarProgress() as progress:
-        return evaluation.open_in_process(find_pack(settings, progress), settings, EmbedOptions())
+        pack = find_pack(settings, progress)
+    default = default_options(pack, settings)
+    wanted = replace(default, align=aligned or default.align, fit=fitted or default.fit)
+    return evaluation.open_in_process(pack, settings, wanted)

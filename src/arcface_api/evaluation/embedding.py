@@ -1,16 +1,23 @@
 """All pictures through a source: read in groups, several on their way at once, each embedded once."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.arrays import Embedding
 from arcface_api.errors import ArcFaceError
 from arcface_api.evaluation.pictures import Pictures
-from arcface_api.evaluation.source import REQUESTS_IN_FLIGHT, GroupLimits, ModelFacts, OpenSource, Source
+from arcface_api.evaluation.source import (
+    REQUESTS_IN_FLIGHT,
+    EmbeddedPicture,
+    GroupLimits,
+    ModelFacts,
+    OpenSource,
+    Source,
+)
 
 OnProgress = Callable[[str, float], None]
 """Told what is going on, and how much of the whole is done, 0 to 1."""
@@ -27,6 +34,8 @@ class EmbeddedPictures:
     """(n, dim), of length 1; NaN for pictures without an embedding."""
     left_out: dict[str, str]
     """Names of those, each with the reason."""
+    alignments: Counter[str]
+    """How many of the others were aligned, and how, by the name of an `Alignment`."""
     facts: ModelFacts
 
 
@@ -54,7 +63,7 @@ async def embed_pictures(
                     tasks.create_task(run.work())
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
-        return EmbeddedPictures(run.rows, run.left_out, source.facts)
+        return EmbeddedPictures(run.rows, run.left_out, run.alignments, source.facts)
 
 
 class _Run:
@@ -70,6 +79,7 @@ class _Run:
     ) -> None:
         self.rows = np.full((len(names), source.facts.embedding_dim), np.nan, np.float32)
         self.left_out: dict[str, str] = {}
+        self.alignments: Counter[str] = Counter()
         self._index = {name: number for number, name in enumerate(names)}
         self._groups = groups
         self._reading = asyncio.Lock()
@@ -104,11 +114,13 @@ class _Run:
                 self.left_out[name] = str(error)
         return sent
 
-    def _keep(self, name: str, result: Embedding | str) -> None:
+    def _keep(self, name: str, result: EmbeddedPicture | str) -> None:
         if isinstance(result, str):
             self.left_out[name] = result
         else:
-            self.rows[self._index[name]] = result / np.linalg.norm(result.astype(np.float64))
+            embedding = result.embedding.astype(np.float64)
+            self.rows[self._index[name]] = embedding / np.linalg.norm(embedding)
+            self.alignments[result.alignment] += 1
 
 
 def _groups(files: Iterator[tuple[str, bytes]], limits: GroupLimits) -> Iterator[Group]:

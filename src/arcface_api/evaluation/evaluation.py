@@ -42,8 +42,10 @@ class Evaluation:
     """What was evaluated, how, and what came of it."""
 
     facts: ModelFacts
-    options: Mapping[str, str | float]
-    """What was asked for that changes embeddings, by name."""
+    alignments: Mapping[str, int]
+    """How many pictures were aligned, by the name of an `Alignment`."""
+    margin: float | None
+    """How many times its size each face box was cut; None: the pictures were crops."""
     pairs: Pairs
     figures: Figures
     left_out: Mapping[str, str]
@@ -62,7 +64,8 @@ class Evaluation:
             "evaluation": "arcface-api evaluate",
             "version": __version__,
             "model": asdict(self.facts),
-            "options": dict(self.options),
+            "alignments": dict(self.alignments),
+            "margin": self.margin,
             "pairs": {
                 "file": self.pairs.file,
                 "sha256": self.pairs.sha256,
@@ -115,7 +118,7 @@ def evaluate(
     on_progress: OnProgress,
     *,
     prepare: Prepare | None = None,
-    options: Mapping[str, str | float] | None = None,
+    margin: float | None = None,
 ) -> Evaluation:
     """Embed the pictures of the pairs and compare them.
 
@@ -125,7 +128,7 @@ def evaluate(
         opened: What embeds them.
         on_progress: Told how far it is.
         prepare: What is done to a picture before it is sent.
-        options: What was asked for, to be told with the figures.
+        margin: Of the face boxes, where `prepare` cuts them; to be told with the figures.
 
     Raises:
         EvaluationFailed: The service gives out, or too few pictures can be embedded.
@@ -141,7 +144,8 @@ def evaluate(
     on_progress("done", 1)
     return Evaluation(
         embedded.facts,
-        options or {},
+        embedded.alignments,
+        margin,
         pairs,
         found,
         dict(sorted(embedded.left_out.items())),

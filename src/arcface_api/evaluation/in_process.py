@@ -5,9 +5,14 @@ from contextlib import asynccontextmanager
 
 from arcface_api import __version__
 from arcface_api.api.app import open_embedder
-from arcface_api.arrays import Embedding
-from arcface_api.embedder import Embedded, Embedder, EmbedOptions
-from arcface_api.evaluation.source import GROUP_PICTURES, REQUESTS_IN_FLIGHT, GroupLimits, ModelFacts
+from arcface_api.embedder import Embedded, Embedder, EmbedOptions, Picture
+from arcface_api.evaluation.source import (
+    GROUP_PICTURES,
+    REQUESTS_IN_FLIGHT,
+    EmbeddedPicture,
+    GroupLimits,
+    ModelFacts,
+)
 from arcface_api.packs import InstalledPack, Role
 from arcface_api.settings import Settings
 
@@ -39,6 +44,8 @@ class InProcess:
             recogniser.dim,
             recogniser.session.provider,
             recogniser.session.precision,
+            options.align.value,
+            options.fit.value,
             __version__,
             url=None,
         )
@@ -46,7 +53,10 @@ class InProcess:
         self._embedder = embedder
         self._options = options
 
-    async def embed(self, contents: Sequence[bytes]) -> list[Embedding | str]:
+    async def embed(self, contents: Sequence[bytes]) -> list[EmbeddedPicture | str]:
         """As `Source`."""
-        results = await self._embedder.embed_many(contents, self._options)
-        return [result.embedding if isinstance(result, Embedded) else str(result) for result in results]
+        results = await self._embedder.embed_many([Picture(content) for content in contents], self._options)
+        return [
+            EmbeddedPicture(result.embedding, result.alignment.value) if isinstance(result, Embedded) else str(result)
+            for result in results
+        ]

@@ -13,10 +13,16 @@ import numpy as np
 from pydantic import ValidationError
 
 from arcface_api.api.answers import InfoAnswer
-from arcface_api.arrays import Embedding
 from arcface_api.errors import EvaluationFailed
-from arcface_api.evaluation.source import REQUESTS_IN_FLIGHT, GroupLimits, ModelFacts
-from arcface_api.wire import EMBEDDING_VALID_HEADER, MODEL_FINGERPRINT_HEADER, MediaType
+from arcface_api.evaluation.source import REQUESTS_IN_FLIGHT, EmbeddedPicture, GroupLimits, ModelFacts
+from arcface_api.wire import (
+    ALIGNMENT_HEADER,
+    EMBEDDING_VALID_HEADER,
+    MODEL_FINGERPRINT_HEADER,
+    Align,
+    Fit,
+    MediaType,
+)
 
 PATIENCE_SECONDS = 300.0
 """So long a request is sent again while the service refuses it because it is full, late or restarting."""
@@ -28,16 +34,18 @@ REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @asynccontextmanager
-async def open_over_http(url: str, query: Mapping[str, str]) -> AsyncIterator["OverHttp"]:
+async def open_over_http(url: str, align: Align | None, fit: Fit | None) -> AsyncIterator["OverHttp"]:
     """The service at a URL.
 
     Args:
         url: `http://host:port` or `https://…`, below which its operations are.
-        query: Parameters of `/embed` that decide the embedding.
+        align: What is asked for; None: as the service is set.
+        fit: Likewise.
 
     Raises:
         EvaluationFailed: Nothing answers there, or it is no arcface-api.
     """
+    query = {name: choice.value for name, choice in (("align", align), ("fit", fit)) if choice is not None}
     connections = httpx.Limits(max_connections=REQUESTS_IN_FLIGHT)
     async with httpx.AsyncClient(
         base_url=url, params=query, timeout=TIMEOUT_SECONDS, limits=connections, follow_redirects=True
@@ -51,13 +59,13 @@ async def open_over_http(url: str, query: Mapping[str, str]) -> AsyncIterator["O
             ) from None
         except ValidationError:
             raise EvaluationFailed(f"What answers at {url}/info is not arcface-api. Check the address.") from None
-        yield OverHttp(client, url, about)
+        yield OverHttp(client, url, about, query)
 
 
 class OverHttp:
     """A `Source`."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, about: InfoAnswer) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: str, about: InfoAnswer, query: Mapping[str, str]) -> None:
         self.facts = ModelFacts(
             about.pack,
             about.model,
@@ -65,6 +73,8 @@ class OverHttp:
             about.embedding_dim,
             about.provider,
             about.precision,
+            query.get("align", about.crop.align),
+            query.get("fit", about.crop.fit),
             about.version,
             url,
         )
@@ -74,7 +84,7 @@ class OverHttp:
         )
         self._client = client
 
-    async def embed(self, contents: Sequence[bytes]) -> list[Embedding | str]:
+    async def embed(self, contents: Sequence[bytes]) -> list[EmbeddedPicture | str]:
         """As `Source`."""
         files = [("files", ("picture", content, MediaType.BYTES.value)) for content in contents]
         answer = await self._post("/embed/batch", files, MediaType.NPY)
@@ -83,23 +93,25 @@ class OverHttp:
         if answer.status_code != HTTPStatus.OK:
             raise EvaluationFailed(f"{self._service()} answers {_told(answer)}")
         valid = answer.headers.get(EMBEDDING_VALID_HEADER, "")
+        alignments = answer.headers.get(ALIGNMENT_HEADER, "").split(", ")
         try:
             rows = np.load(BytesIO(answer.content))
         except (ValueError, EOFError):
-            rows = None
-        if rows is None or rows.shape != (len(contents), self.facts.embedding_dim) or len(valid) != len(contents):
+            rows = np.empty(0)
+        shape = (len(contents), self.facts.embedding_dim)
+        if rows.shape != shape or len(valid) != len(contents) or len(alignments) != len(contents):
             raise EvaluationFailed(f"{self._service()} answers something else than an embedding for each picture.")
         return [
-            row if digit == "1" else await self._embed_alone(content)
-            for row, digit, content in zip(rows, valid, contents, strict=True)
+            EmbeddedPicture(row, alignment) if digit == "1" else await self._embed_alone(content)
+            for row, alignment, digit, content in zip(rows, alignments, valid, contents, strict=True)
         ]
 
-    async def _embed_alone(self, content: bytes) -> Embedding | str:
+    async def _embed_alone(self, content: bytes) -> EmbeddedPicture | str:
         """One picture: its embedding, or the problem that the service tells."""
         answer = await self._post("/embed", [("file", ("picture", content, MediaType.BYTES.value))], MediaType.JSON)
         body = _json(answer)
         if answer.status_code == HTTPStatus.OK and "embedding" in body:
-            return np.array(body["embedding"], np.float32)
+            return EmbeddedPicture(np.array(body["embedding"], np.float32), answer.headers.get(ALIGNMENT_HEADER, ""))
         if "code" in body and "detail" in body:
             return str(body["detail"])
         raise EvaluationFailed(f"{self._service()} answers {_told(answer)}")

@@ -83,9 +83,7 @@ def read_pairs(path: Path) -> Pairs:
         if sets > 1:
             folds = np.arange(len(labels)) // max(pairs_a_set, 1)
     _check_kinds(path, labels)
-    return Pairs(
-        tuple(numbers), np.array(left, np.int64), np.array(right, np.int64), labels, folds, path.name, sha256
-    )
+    return Pairs(tuple(numbers), np.array(left, np.int64), np.array(right, np.int64), labels, folds, path.name, sha256)
 
 
 def _csv_rows(path: Path, first: str, text: TextIO) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from arcface_api.evaluation.advice import (
 )
 from arcface_api.evaluation.evaluation import ComparedPair, Evaluation
 from arcface_api.evaluation.operating_points import LEAST_FALSE_ACCEPTS
-from arcface_api.evaluation.table import told_options, whole
+from arcface_api.evaluation.table import told_crops, whole
 
 PLOT_TEXTS = {
     "histogram": "Histogram of the similarities of both kinds of pairs, with the thresholds",
@@ -45,7 +45,7 @@ def html(evaluation: Evaluation, plots: Mapping[str, tuple[bytes, bytes]]) -> st
     return Template((files(__package__) / "report.html").read_text(encoding="utf-8")).substitute(
         model=_text(facts.model),
         about=_text(
-            f"{facts.model}{told_options(evaluation)}: {found.same:,} pairs of one person and {found.different:,} of"
+            f"{facts.model}; {told_crops(evaluation)}: {found.same:,} pairs of one person and {found.different:,} of"
             f" two, from {evaluation.pairs.file}."
         ),
         warning=_warning(evaluation),
@@ -154,7 +154,7 @@ def _facts(evaluation: Evaluation) -> str:
         ("fingerprint", facts["fingerprint"]),
         ("ran on", f"{facts['provider']} in {facts['precision']}, arcface-api {facts['version']}"),
         ("where", f"the service at {facts['url']}" if facts["url"] else "in this process"),
-        ("options", told_options(evaluation).removeprefix("; ") or "those of the contract"),
+        ("crops", told_crops(evaluation)),
         ("pairs", f"{pairs['file']} (SHA-256 {pairs['sha256']}), {pairs['pictures']:,} pictures"),
         ("evaluated by", f"arcface-api {told['version']}, Python {machine['python']}, {packages}"),
         ("machine", f"{machine['cpus']} CPUs of {machine['processor'] or 'unknown make'}, {machine['system']}"),

@@ -25,6 +25,10 @@ class ModelFacts:
     embedding_dim: int
     provider: str
     precision: str
+    align: str
+    """Of pictures, an `Align`: what was asked for, or else what the service or the settings say."""
+    fit: str
+    """Of pictures that are not aligned, a `Fit`, likewise."""
     version: str
     """Of arcface-api, where the model ran."""
     url: str | None
@@ -39,14 +43,24 @@ class GroupLimits:
     bytes: int = GROUP_BYTES
 
 
+@dataclass(frozen=True)
+class EmbeddedPicture:
+    """One picture's embedding."""
+
+    embedding: Embedding
+    """(dim,) float32, raw."""
+    alignment: str
+    """What became of its alignment, an `Alignment`."""
+
+
 class Source(Protocol):
     """Embeds pictures, several groups of them at once."""
 
     facts: ModelFacts
     limits: GroupLimits
 
-    async def embed(self, contents: Sequence[bytes]) -> list[Embedding | str]:
-        """In the order of the pictures: each its raw embedding, or why there is none.
+    async def embed(self, contents: Sequence[bytes]) -> list[EmbeddedPicture | str]:
+        """In the order of the pictures: each its embedding, or why there is none.
 
         Raises:
             ArcFaceError: None can be had.

@@ -3,6 +3,7 @@
 from arcface_api.evaluation.advice import INDEPENDENCE, SCOPE, one_in, percent, percents, shown_threshold, thresholds
 from arcface_api.evaluation.evaluation import Evaluation
 from arcface_api.evaluation.operating_points import LEAST_FALSE_ACCEPTS, OperatingPoint, different_pairs_needed
+from arcface_api.wire import Alignment
 
 
 def text(evaluation: Evaluation) -> str:
@@ -12,7 +13,7 @@ def text(evaluation: Evaluation) -> str:
     rows = [_row(wanted, point, found.different) for wanted, point in found.operating_points.items()]
     return "\n".join(
         [
-            f"{facts.model} ({facts.fingerprint}) on {facts.provider} in {facts.precision}{told_options(evaluation)}",
+            f"{facts.model} ({facts.fingerprint}) on {facts.provider} in {facts.precision}; {told_crops(evaluation)}",
             f"{found.same:,} pairs of one person and {found.different:,} of two, {len(evaluation.pairs.pictures):,}"
             " pictures",
             "",
@@ -37,10 +38,14 @@ def whole(evaluation: Evaluation) -> str:
     return f"{told}; equal error rate {percent(found.equal_error_rate)}; area under the ROC {found.area_under_roc:.5f}"
 
 
-def told_options(evaluation: Evaluation) -> str:
-    """`; align none, fit stretch`, or nothing."""
-    told = ", ".join(f"{name} {value}" for name, value in evaluation.options.items())
-    return f"; {told}" if told else ""
+def told_crops(evaluation: Evaluation) -> str:
+    """How pictures became crops: `face boxes x1.2, align=auto, fit=stretch, 3 of 4,964 unsure and not aligned`."""
+    facts, unsure = evaluation.facts, evaluation.alignments.get(Alignment.UNSURE, 0)
+    told = [] if evaluation.margin is None else [f"face boxes x{evaluation.margin:g}"]
+    told += [f"align={facts.align}", f"fit={facts.fit}"]
+    if unsure:
+        told.append(f"{unsure:,} of {sum(evaluation.alignments.values()):,} unsure and not aligned")
+    return ", ".join(told)
 
 
 def _row(wanted: float, point: OperatingPoint | None, different: int) -> str:
