@@ -56,7 +56,7 @@ def html(evaluation: Evaluation, plots: Mapping[str, tuple[bytes, bytes]]) -> st
         independence=_text(INDEPENDENCE),
         plots="\n".join(_picture(name, *both) for name, both in plots.items()),
         least=LEAST_FALSE_ACCEPTS,
-        whole=_text(whole(evaluation).capitalize().replace("roc", "ROC")),
+        whole=_text(_sentence(whole(evaluation))),
         folds=_text(_folds(evaluation)),
         figures=_figures(evaluation),
         doubtful=_doubtful(evaluation),
@@ -67,7 +67,7 @@ def html(evaluation: Evaluation, plots: Mapping[str, tuple[bytes, bytes]]) -> st
 
 def _card(advice: Advice, threshold: str | None) -> str:
     shown = f'<div class="threshold">{threshold}</div>' if threshold else ""
-    sentences = [f"{advice.rule[0].upper()}{advice.rule[1:]}", advice.effect]
+    sentences = [_sentence(advice.rule), advice.effect]
     told = "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences if sentence)
     certainty = f'<p class="quiet">{_text(advice.certainty)}</p>' if advice.certainty else ""
     return (
@@ -166,6 +166,10 @@ def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, kind: st
     head = [f"<tr>{''.join(f'<th>{_text(title)}</th>' for title in titles)}</tr>"] if any(titles) else []
     body = ["<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return "\n".join([f'<table class="{kind}">', *head, *body, "</table>"])
+
+
+def _sentence(told: str) -> str:
+    return told[0].upper() + told[1:]
 
 
 def _text(told: str) -> str:
