@@ -25,11 +25,11 @@ PANELS: dict[str, tuple[str, str, str | None, str | None]] = {
     "picture_aspect": (
         "picture's width / height", "cut long, stretched, not aligned", "MIN_PICTURE_ASPECT", "MAX_PICTURE_ASPECT",
     ),
-    "turn": ("nose beside the middle (turn)", "pictures as they are", None, "MAX_TURN"),
-    "nod": ("nose between eyes and mouth (nod)", "pictures as they are", "MIN_NOD", "MAX_NOD"),
+    "turn": ("nose beside the middle (turn)", "untouched, of the training people", None, "MAX_TURN"),
+    "nod": ("nose between eyes and mouth (nod)", "untouched, of the training people", "MIN_NOD", "MAX_NOD"),
 }  # fmt: skip
 """Of each curve: the axis, what was done to the pictures, the limits' names."""
-LOGARITHMIC = ("face_size_px", "picture_aspect", "face_aspect", "sharpness")
+LOGARITHMIC = ("face_size_px", "picture_aspect", "sharpness")
 OF_HEADS = ("turn", "nod")
 """Too few are turned far to see errors rise: what is shown is how similarity falls."""
 COLOURS = ("#0b5fa5", "#d9730d", "#3a7d44")
@@ -82,8 +82,8 @@ def draw(axes: Axes, name: str, told: dict[str, Any]) -> None:
         axes.axvline(at, color=WARNED, linewidth=1.2)
         is_low = limit is lowest
         axes.annotate(
-            f"{at:g}", (at, 1.03 * top), color=WARNED, fontsize=10, ha="right" if is_low else "left",
-            xytext=(-4 if is_low else 4, 0), textcoords="offset points", va="top",
+            f"{at:g}", (at, 1.03 * top), color=WARNED, fontsize=10, ha="left" if is_low else "right",
+            xytext=(4 if is_low else -4, 0), textcoords="offset points", va="top",
         )  # fmt: skip
     axes.set_xlim(left, right)
     ordinary = curve["clean_percentiles"]

@@ -238,3 +238,57 @@ def test_the_file_s_name_never_reaches_the_log(service: Service, caplog: pytest.
 
 def test_numbers_are_json_numbers(service: Service) -> None:
     json.loads(embed(service, picture_bytes()).content, parse_constant=pytest.fail)
+
+
+# ── flip ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_flip_adds_the_embedding_of_the_mirror_image(service: Service) -> None:
+    content = picture_bytes("PNG")
+    mirrored = BytesIO()
+    Pillow.open(BytesIO(content)).transpose(Pillow.Transpose.FLIP_LEFT_RIGHT).save(mirrored, "PNG")
+    own, other = (np.array(embed(service, each).json()["embedding"]) for each in (content, mirrored.getvalue()))
+    answer = embed(service, content, flip=True)
+    both = np.array(answer.json()["embedding"], np.float32)
+    assert np.allclose(both, own + other, atol=1e-5)
+    assert float(answer.headers["x-embedding-norm"]) == pytest.approx(np.linalg.norm(both), rel=1e-6)
+    assert np.allclose(embed(service, content, flip=True, normalize=True).json()["embedding"], both / norm_of(both))
+    assert np.allclose(both, embed(service, mirrored.getvalue(), flip=True).json()["embedding"], atol=1e-5)
+    assert list(answer.json()) == list(CONTRACT)
+
+
+def test_flip_takes_no_more_room_than_other_requests(
+    run_service: Callable[..., Service], tiny_recogniser: Path
+) -> None:
+    """As many pictures as may be inside can all be flipped."""
+    service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=4)
+    files = [("files", picture_bytes("PNG"))] * 4
+    results = service.post("/embed/batch", files=files, params={"flip": True}).json()["results"]
+    single = embed(service, picture_bytes("PNG"), flip=True).json()["embedding"]
+    assert [result["embedding"] for result in results] == [single] * 4
+
+
+def norm_of(embedding: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(embedding.astype(np.float64)))
+
+
+# ── the fingerprint that a caller requires ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", ["/embed", "/embed/batch"])
+def test_other_fingerprint_than_required_is_refused_also_after_a_restart_with_another_pack(
+    run_service: Callable[..., Service], tiny_recogniser: Path, tmp_path: Path, path: str
+) -> None:
+    onnx.save(linear_model(112, 512, seed=1), tmp_path / "other.onnx")
+    files = {"file" if path == "/embed" else "files": picture_bytes()}
+    service = run_service(tiny_recogniser)
+    fingerprint = service.post(path, files=files).headers["x-model-fingerprint"]
+    required = {"X-Require-Fingerprint": fingerprint}
+    assert service.post(path, files=files, headers=required).status_code == 200
+    service.stop()
+    service = run_service(tmp_path / "other.onnx")
+    refused = service.post(path, files=files, headers=required)
+    assert (refused.status_code, refused.json()["code"]) == (409, "fingerprint_differs")
+    assert fingerprint in refused.json()["detail"]
+    assert service.get("/info").json()["fingerprint"] in refused.json()["detail"]
+    assert service.post(path, files=files).status_code == 200

@@ -12,13 +12,13 @@ from insightface.model_zoo.landmark import Landmark
 from insightface.utils.transform import P2sRt, estimate_affine_matrix_3d23d, matrix2angle
 from numpy.typing import NDArray
 
-from arcface_api.arrays import Image, InputSpec, to_tensor
+from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
 from arcface_api.attributes import attribute_crop, box_transform, whole_picture
 from arcface_api.errors import ModelFailed
-from arcface_api.head_pose import HeadPose, head_pose, landmarks_in_picture, mean_shape
+from arcface_api.head_pose import FIVE_POINTS, HeadPose, head_pose, landmarks_in_picture, mean_shape, pose_of_five
 from pictures import decoded_by_opencv
 from test_attributes import SIZES, Face, noisy, photographs
-from tiny_models import landmarks_model, turned
+from tiny_models import landmarks_model, rotation, turned
 
 SPEC = InputSpec(None, 192, 192, 0, 1)
 NOSE_TIP, CHIN, FIRST_EYE, LAST_EYE = 30, 8, 36, 45
@@ -187,3 +187,45 @@ def test_landmarks_and_pose_equal_the_reference_on_real_faces(model_file: Path, 
     reference, session = Landmark(str(model_file)), ort.InferenceSession(model_file)
     for face in face_crops:
         assert_equal_to_reference(reference, session, decoded_by_opencv(face.content)[..., ::-1])
+
+
+# ── from five landmarks ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def five(yaw: float, pitch: float, roll: float, *, scale: float = 2.0) -> Points:
+    """The five points of a turned head as a camera far away sees them."""
+    return np.asarray((FIVE_POINTS @ rotation(yaw, pitch, roll).T)[:, :2] * scale + [300, 40], np.float32)
+
+
+@pytest.mark.parametrize("yaw", [-50, -17, 0, 35])
+@pytest.mark.parametrize("pitch", [-30, 0, 22])
+@pytest.mark.parametrize("roll", [-170, -75, 0, 11, 120])
+def test_known_rotation_of_five_points_comes_back_in_its_fields(yaw: float, pitch: float, roll: float) -> None:
+    assert angles(pose_of_five(five(yaw, pitch, roll))) == pytest.approx((yaw, pitch, roll), abs=0.01)
+
+
+def test_mirrored_landmarks_have_the_mirrored_pose() -> None:
+    points = five(25, -12, 31)
+    mirrored = (points * [-1, 1] + [640, 0])[[1, 0, 2, 4, 3]].astype(np.float32)
+    given, mirror = angles(pose_of_five(points)), angles(pose_of_five(mirrored))
+    assert mirror == pytest.approx((-given[0], given[1], -given[2]), abs=1)  # the template is not quite symmetric
+
+
+def test_nose_beside_the_middle_is_a_turned_head() -> None:
+    points = TEMPLATE.copy()
+    points[2, 0] += 8
+    assert pose_of_five(points).yaw > 10
+    points = TEMPLATE.copy()
+    points[2, 1] -= 8
+    assert pose_of_five(points).pitch > 10
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0, 1e30])
+def test_five_points_without_a_pose_are_an_error(bad: float) -> None:
+    with pytest.raises(ModelFailed, match="no head pose"):
+        pose_of_five(np.full((5, 2), bad, np.float32))
+
+
+def test_five_points_on_one_line_are_an_error() -> None:
+    with pytest.raises(ModelFailed, match="no head pose"):
+        pose_of_five(np.array([[x, 2 * x] for x in range(5)], np.float32))

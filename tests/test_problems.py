@@ -55,6 +55,7 @@ REQUESTS: dict[str, tuple[int, dict[str, Any], str]] = {
         {"files": {"file": JPEG}, "params": {"align": "landmarks"}},
         "needs a form with the part",
     ),
+    "fingerprint_differs": (409, {"files": {"file": JPEG}, "headers": {"X-Require-Fingerprint": "0"}}, "embed your"),
     "body_too_large": (413, {"files": {"file": JPEG + b"\0" * 21_000_000}}, "larger than 20,971,520 bytes"),
 }
 
@@ -170,7 +171,7 @@ def test_pixel_limit_is_a_setting(run_service: Callable[..., Service], tiny_reco
         ([("normalize", "true"), ("normalize", "false")], "more than once"),
         (
             {"alignment": "auto"},
-            "Allowed are include_attributes, include_quality, normalize, align, fit, encoding, resize.",
+            "Allowed are include_attributes, include_quality, flip, normalize, align, fit, encoding, resize.",
         ),
         ({"align": "yes"}, "align=yes is not allowed. Allowed are none, auto, landmarks."),
     ],

@@ -212,10 +212,12 @@ def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_
     assert parameters == {
         "include_attributes",
         "include_quality",
+        "flip",
         "normalize",
         "align",
         "fit",
         "encoding",
         "resize",
         "X-Request-Timeout",
+        "X-Require-Fingerprint",
     }

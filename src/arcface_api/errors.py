@@ -18,7 +18,8 @@
     │   ├── ImageDamaged              truncated or corrupt
     │   ├── LandmarksInvalid          points by which no face can be aligned
     │   ├── AttributesUnavailable     the pack lacks the models for age, gender and head pose
-    │   └── AlignmentUnavailable      the pack's recogniser was trained on faces that lie otherwise
+    │   ├── AlignmentUnavailable      the pack's recogniser was trained on faces that lie otherwise
+    │   └── FingerprintDiffers        the caller's embeddings come from another model than the one that is loaded
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
     ├── QueueFull                     as many pictures wait as may
@@ -175,6 +176,12 @@ class AlignmentUnavailable(RequestError):
     """The loaded recogniser does not take faces that lie as ArcFace's template says."""
 
     code = "alignment_unavailable"
+
+
+class FingerprintDiffers(RequestError):
+    """The loaded model is not the one whose embeddings the caller has; the two must not be compared."""
+
+    code = "fingerprint_differs"
 
 
 class EmbeddingInvalid(ArcFaceError):

@@ -1,6 +1,7 @@
-"""Head pose from 68 three-dimensional landmarks, in degrees and by name.
+"""Head pose from landmarks, in degrees and by name: from 68 in three dimensions, or from five in the picture.
 
     (3309,) row ──landmarks_in_picture──▶ (68, 3) ──head_pose──▶ HeadPose
+                                          (5, 2) ──pose_of_five──▶ HeadPose      coarser
 
 Signs, as seen in the picture (a test draws each):
 
@@ -22,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.arrays import Features, Points, Transform
+from arcface_api.arrays import TEMPLATE, Features, Points, Transform
 from arcface_api.errors import ModelFailed
 
 LANDMARKS = 68
@@ -30,6 +31,14 @@ LANDMARKS = 68
 
 RESOLUTION = 1e-6
 """Of float32 coordinates, relative to the largest: what is narrower is rounding, not a face."""
+
+
+FIVE_POINTS: NDArray[np.float64] = np.column_stack([TEMPLATE, [0, 0, 18.8, 4.2, 4.2]])
+"""The face that looks straight ahead: left eye, right eye, nose tip, left and right mouth corner.
+
+(5, 3) float64; x right, y down, z towards the viewer, pixels of the template. Its x and y are the template's, which is
+the mean of faces that look into the camera; its depth is that of `mean_shape`, in eye distances.
+"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,28 @@ def head_pose(landmarks: Points) -> HeadPose:
             right, down = right / lengths[0], down / lengths[1]
             return _angles(np.stack([right, down, np.cross(right, down)]))
     raise ModelFailed("The landmark model returned points for this picture from which no head pose can be told.")
+
+
+def pose_of_five(points: Points) -> HeadPose:
+    """How `FIVE_POINTS` must be turned to be seen as these landmarks, from far away (weak perspective).
+
+    Least squares gives the affine map from the five points to the landmarks; the nearest rotation, by singular values,
+    is the pose. One face's proportions are taken for every face's, and yaw and pitch rest on where the nose lies.
+
+    Args:
+        points: (5, 2), the picture's pixels.
+
+    Raises:
+        ModelFailed: The landmarks are not finite, or all in one place or on one line.
+    """
+    shape, seen = FIVE_POINTS - FIVE_POINTS.mean(0), points.astype(np.float64)
+    if np.isfinite(seen).all():
+        affine = np.linalg.lstsq(shape, seen - seen.mean(0), rcond=None)[0].T
+        left, sizes, right = np.linalg.svd(affine, full_matrices=False)
+        if sizes[1] > RESOLUTION * max(np.abs(seen).max(), sizes[0]):
+            across, down = left @ right
+            return _angles(np.stack([across, down, np.cross(across, down)]))
+    raise ModelFailed("The landmarks of this picture are such that no head pose can be told from them.")
 
 
 def _angles(rotation: NDArray[np.float64]) -> HeadPose:

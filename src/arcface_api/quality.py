@@ -10,8 +10,8 @@ told from sure landmarks alone.
 
 Each limit but those of the pose is where, with degraded pictures of people kept for choosing, one in twenty comparisons
 with another picture of the same person fails at a false accept rate of 1e-3 (or, where that is more, twice as many as
-with ordinary pictures), unless it would then warn of more than one ordinary picture in a hundred. The measurement is
-`benchmarks/quality.py`; docs/quality.md says how much verification error each warning flags.
+with ordinary pictures), unless it would then warn of more than about one ordinary picture in a hundred; rounded. The
+measurement is `benchmarks/quality.py`; docs/quality.md says how much verification error each warning flags.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,8 @@ benchmarks/quality.py, pictures squeezed, then aligned; its lower limit is 0.7, 
 is recognised well, looks as narrow."""
 
 MIN_SHARPNESS = 0.08
-"""Less is `low_sharpness`. Source: benchmarks/quality.py, pictures out of focus, moved and shrunk."""
+"""Less is `low_sharpness`. Source: benchmarks/quality.py, pictures out of focus, moved and shrunk; here it is untouched
+pictures that forbid more: one in a hundred has less."""
 
 MIN_BRIGHTNESS = 0.03
 """Less is `underexposed`. Source: benchmarks/quality.py, pictures darkened by whole stops."""

@@ -19,6 +19,7 @@ from arcface_api.api import problems
 from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
+from arcface_api.api.options import OptionReader
 from arcface_api.api.routes import build_router
 from arcface_api.api.upload import UploadLimits
 from arcface_api.cpus import available_cpus
@@ -74,8 +75,8 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     )
     problems.install(app)
     uploads = UploadLimits(settings.max_image_bytes, settings.max_batch_files, settings.max_batch_bytes)
-    defaults = default_options(pack, settings)
-    router = build_router(embedder, Health(embedder), info, uploads, settings.request_timeout_seconds, defaults)
+    reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, default_options(pack, settings))
+    router = build_router(embedder, Health(embedder), info, uploads, reader)
     app.include_router(router)
     handlers = {
         ("POST", route.path): problems.answering(route.endpoint)

@@ -23,6 +23,7 @@ SHARED_ERRORS = (
     errors.LandmarksInvalid,
     errors.AttributesUnavailable,
     errors.AlignmentUnavailable,
+    errors.FingerprintDiffers,
     errors.QueueFull,
     errors.ServiceClosing,
 )

@@ -41,6 +41,7 @@ STATUS_BY_ERROR: dict[type[ArcFaceError], HTTPStatus] = {
     errors.LandmarksInvalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.AttributesUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.AlignmentUnavailable: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.FingerprintDiffers: HTTPStatus.CONFLICT,
     errors.EmbeddingInvalid: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ModelFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.TooManyFiles: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

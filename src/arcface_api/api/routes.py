@@ -14,9 +14,9 @@ from arcface_api.api.bodies import batch_body, embed_body
 from arcface_api.api.health import Health
 from arcface_api.api.landmarks import pictures_of
 from arcface_api.api.openapi import BATCH_OPENAPI, BATCH_RESPONSES, EMBED_OPENAPI, EMBED_RESPONSES
-from arcface_api.api.options import read_options
+from arcface_api.api.options import OptionReader
 from arcface_api.api.problems import ProblemRoute
-from arcface_api.embedder import Embedded, Embedder, EmbedOptions
+from arcface_api.embedder import Embedded, Embedder
 
 
 def build_router(
@@ -24,8 +24,7 @@ def build_router(
     health: Health,
     info: InfoAnswer,
     limits: upload.UploadLimits,
-    timeout_seconds: float,
-    defaults: EmbedOptions,
+    reader: OptionReader,
 ) -> APIRouter:
     """The service's operations, bound to what they work on."""
     router = APIRouter(route_class=ProblemRoute)
@@ -58,7 +57,7 @@ def build_router(
     async def embed(request: Request) -> Response:
         """A picture of one already-cropped face in, its embedding out."""
         started = time.perf_counter()
-        options = read_options(request, timeout_seconds, defaults)
+        options = reader.read(request)
         embedder.check_room()
         uploaded = await upload.read_image(request, limits)
         (picture,) = pictures_of(uploaded, options.embed.align, is_batch=False)
@@ -87,7 +86,7 @@ def build_router(
     async def embed_batch(request: Request) -> Response:
         """Many pictures in, in their order an embedding or a problem for each: one bad crop costs only itself."""
         started = time.perf_counter()
-        options = read_options(request, timeout_seconds, defaults)
+        options = reader.read(request)
         embedder.check_room()
         uploaded = await upload.read_images(request, limits)
         received = time.perf_counter()

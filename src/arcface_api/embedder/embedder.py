@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from arcface_api import attributes as age_and_gender
 from arcface_api import head_pose as pose
 from arcface_api.arrays import Crop, Embedding
-from arcface_api.batching import Batcher
+from arcface_api.batching import Batched, Batcher
 from arcface_api.embedder.cropping import AttributeCrops, Cropper
 from arcface_api.embedder.models import Model, Models, Recogniser
 from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
@@ -72,7 +72,7 @@ class Embedder:
         self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
-        self._recognition = _batcher(models.recogniser, "recogniser", limits.capacity)
+        self._recognition = _batcher(models.recogniser, "recogniser", 2 * limits.capacity)  # with `flip` two each
         self._attributes: _AttributeQueues | None = None
         if models.attributes is not None:
             self._attributes = _AttributeQueues(
@@ -198,7 +198,7 @@ class Embedder:
                 self._decoders, self._cropper.crops, picture, options
             )
         decode_waited_ms = (time.monotonic() - submitted) * 1000 - crops.decode_ms - crops.crop_ms
-        recognition = self._recognition.submit(crops.face, deadline=options.deadline, is_bulk=is_bulk)
+        recognition = self._recognise(crops.face, options, is_bulk=is_bulk)
         attributes: Attributes | None = None
         stages = {"decode": crops.decode_ms, "crop": crops.crop_ms}
         if crops.attributes is None or self._attributes is None:
@@ -220,6 +220,16 @@ class Embedder:
             stages,
             recognised.batch_size,
         )
+
+    async def _recognise(self, face: Crop, options: EmbedOptions, *, is_bulk: bool) -> Batched[Embedding]:
+        """The raw embedding of a crop; with `flip`, the sum of its own and its mirror image's."""
+        own = self._recognition.submit(face, deadline=options.deadline, is_bulk=is_bulk)
+        if not options.flip:
+            return await own
+        mirror_image = np.ascontiguousarray(face[:, ::-1])
+        mirrored = self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=is_bulk)
+        one, other = await asyncio.gather(own, mirrored)
+        return replace(one, row=one.row + other.row, ran_ms=max(one.ran_ms, other.ran_ms))
 
     def _checked_norm(self, raw: Embedding) -> float:
         norm = _checked_norm(raw)

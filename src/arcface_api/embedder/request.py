@@ -29,6 +29,8 @@ class EmbedOptions:
 
     include_attributes: bool = False
     include_quality: bool = False
+    flip: bool = False
+    """Add the embedding of the crop's mirror image, before normalising: the evaluation habit of the field."""
     normalize: bool = False
     """Divide the embedding by its norm."""
     align: Align = Align.NONE
@@ -56,9 +58,9 @@ class Embedded:
     """The answer to one request."""
 
     embedding: Embedding
-    """(dim,) float32: the model's raw output, or that divided by its norm where asked for."""
+    """(dim,) float32: the model's raw output, with `flip` the sum of two; divided by its norm where asked for."""
     norm: float
-    """Length of the raw output."""
+    """Length of the raw output, or sum."""
     alignment: Alignment
     warnings: tuple[QualityWarning, ...]
     """What may be wrong with the picture, as far as what was asked for tells it."""
