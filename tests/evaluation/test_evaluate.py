@@ -109,6 +109,7 @@ def test_a_service_gives_the_same_for_boxes_of_photos(
     [
         ((), "align=none, fit=stretch"),
         (("--fit", "letterbox"), "align=none, fit=letterbox"),
+        (("--flip",), "align=none, fit=stretch, flip=true"),
         (("--align", "auto"), "align=auto, fit=stretch, 48 of 48 unsure and not aligned"),
     ],
 )
@@ -128,6 +129,12 @@ def test_crops_are_made_as_asked_for_here_and_there(
     ]
     assert all(f" in float32; {crops}\n" in each for each in said), said
     assert figures_in(tmp_path / "here") == figures_in(tmp_path / "there")
+    plain = run_evaluate(labelled.pairs, labelled.images, "--pack", tiny_recogniser, "--output", tmp_path / "plain")
+    assert plain.status == 0
+    changes = "letterbox" in options or "--flip" in options
+    assert (
+        figures_in(tmp_path / "plain")["doubtful_same"] != figures_in(tmp_path / "here")["doubtful_same"]
+    ) is changes
 
 
 def test_crops_are_made_as_the_service_is_set_where_nothing_is_asked_for(

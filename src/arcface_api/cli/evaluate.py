@@ -65,6 +65,7 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
     type=click.Choice(["stretch", "letterbox"]),
     help="How pictures that are not aligned become crops. Default: as the service or the pack is set.",
 )
+@click.option("--flip", is_flag=True, help="Add the embedding of the mirror image to each, as `flip=true` does.")
 @click.option(
     "--output",
     metavar="FOLDER",
@@ -81,6 +82,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     margin: float | None,
     align: str | None,
     fit: str | None,
+    flip: bool,
     output: Path | None,
     **options: str | None,
 ) -> None:
@@ -110,7 +112,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
         cut = evaluation.read_boxes(boxes)
         evaluation.check_boxes(boxes, cut, labelled.pictures)
         prepare = evaluation.cutter(cut, margin, ImageLimits(settings.max_image_pixels))
-    source = _source(url, settings, align, fit)
+    source = _source(url, settings, align, fit, flip=flip)
     with ShareBar("Evaluating") as bar:
         evaluated = evaluation.evaluate(labelled, pictures, source, bar, prepare=prepare, margin=margin)
     click.echo(evaluation.text(evaluated))
@@ -119,7 +121,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     evaluated.check()
 
 
-def _source(url: str | None, settings: Settings, align: str | None, fit: str | None) -> "OpenSource":
+def _source(url: str | None, settings: Settings, align: str | None, fit: str | None, *, flip: bool) -> "OpenSource":
     """What embeds: the service at the URL, or the settings' pack in this process."""
     from arcface_api import evaluation  # noqa: PLC0415
     from arcface_api.api.app import default_options  # noqa: PLC0415
@@ -127,9 +129,9 @@ def _source(url: str | None, settings: Settings, align: str | None, fit: str | N
 
     aligned, fitted = align and Align(align), fit and Fit(fit)
     if url is not None:
-        return evaluation.open_over_http(url, aligned or None, fitted or None)
+        return evaluation.open_over_http(url, aligned or None, fitted or None, flip=flip)
     with BarProgress() as progress:
         pack = find_pack(settings, progress)
     default = default_options(pack, settings)
-    wanted = replace(default, align=aligned or default.align, fit=fitted or default.fit)
+    wanted = replace(default, align=aligned or default.align, fit=fitted or default.fit, flip=flip)
     return evaluation.open_in_process(pack, settings, wanted)

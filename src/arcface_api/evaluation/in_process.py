@@ -46,6 +46,7 @@ class InProcess:
             recogniser.session.precision,
             options.align.value,
             options.fit.value,
+            options.flip,
             __version__,
             url=None,
         )

@@ -34,18 +34,23 @@ REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @asynccontextmanager
-async def open_over_http(url: str, align: Align | None, fit: Fit | None) -> AsyncIterator["OverHttp"]:
+async def open_over_http(
+    url: str, align: Align | None = None, fit: Fit | None = None, *, flip: bool = False
+) -> AsyncIterator["OverHttp"]:
     """The service at a URL.
 
     Args:
         url: `http://host:port` or `https://…`, below which its operations are.
         align: What is asked for; None: as the service is set.
         fit: Likewise.
+        flip: Add the embedding of the mirror image to each.
 
     Raises:
         EvaluationFailed: Nothing answers there, or it is no arcface-api.
     """
     query = {name: choice.value for name, choice in (("align", align), ("fit", fit)) if choice is not None}
+    if flip:
+        query["flip"] = "true"
     connections = httpx.Limits(max_connections=REQUESTS_IN_FLIGHT)
     async with httpx.AsyncClient(
         base_url=url, params=query, timeout=TIMEOUT_SECONDS, limits=connections, follow_redirects=True
@@ -75,6 +80,7 @@ class OverHttp:
             about.precision,
             query.get("align", about.crop.align),
             query.get("fit", about.crop.fit),
+            "flip" in query,
             about.version,
             url,
         )

@@ -29,6 +29,8 @@ class ModelFacts:
     """Of pictures, an `Align`: what was asked for, or else what the service or the settings say."""
     fit: str
     """Of pictures that are not aligned, a `Fit`, likewise."""
+    flip: bool
+    """The embedding of the mirror image was added to each."""
     version: str
     """Of arcface-api, where the model ran."""
     url: str | None

@@ -43,6 +43,8 @@ def told_crops(evaluation: Evaluation) -> str:
     facts, unsure = evaluation.facts, evaluation.alignments.get(Alignment.UNSURE, 0)
     told = [] if evaluation.margin is None else [f"face boxes x{evaluation.margin:g}"]
     told += [f"align={facts.align}", f"fit={facts.fit}"]
+    if facts.flip:
+        told.append("flip=true")
     if unsure:
         told.append(f"{unsure:,} of {sum(evaluation.alignments.values()):,} unsure and not aligned")
     return ", ".join(told)
