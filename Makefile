@@ -7,7 +7,7 @@ RUN := .venv-$(DEVICE)/bin/python
 DEV := .venv-dev/bin/python
 ENVIRONMENT := @requirements/make-environment
 
-.PHONY: help serve packs bench test test-all check fix livez lock image clean run-environment dev-environment
+.PHONY: help serve packs bench evaluate test test-all check fix livez lock image clean run-environment dev-environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ packs: run-environment ## manage model packs: make packs ARGS='pull antelopev2 -
 
 bench: run-environment ## measure the service on this machine, in about a minute: make bench ARGS='--output bench.json'
 	@exec env ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api bench $(ARGS)
+
+evaluate: ## tell which threshold to use, from your own pairs: make evaluate ARGS='pairs.csv crops/ --output report'
+	@$(ENVIRONMENT) .venv-evaluate-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt requirements/evaluate.txt
+	@exec env ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} .venv-evaluate-$(DEVICE)/bin/python -m arcface_api evaluate $(ARGS)
 
 test: dev-environment ## run the tests
 	$(DEV) -m pytest $(ARGS)

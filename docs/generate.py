@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 import performance_tables
 import precision_tables
 import quality_tables
+import threshold_tables
 from arcface_api.api.problems import STATUS_BY_ERROR
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
 
@@ -66,6 +67,14 @@ GENERATED = {
         "ways": quality_tables.ways_table,
         "aspect": quality_tables.aspect_sentence,
         "confidence": quality_tables.confidence_table,
+    },
+    "thresholds.md": {
+        "borrowed": threshold_tables.borrowed_table,
+        "search": threshold_tables.search_table,
+        "pairs_needed": threshold_tables.pairs_needed_table,
+        "pairs": threshold_tables.pairs_sentence,
+        "lfw": threshold_tables.lfw_table,
+        "distances": threshold_tables.distances_table,
     },
 }
 

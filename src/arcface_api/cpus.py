@@ -6,7 +6,9 @@ host that makes 64 threads fight for two CPUs. So threads are always set, from t
 
 import math
 import os
+import platform
 from pathlib import Path
+from typing import Any
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -30,6 +32,16 @@ def cpu_flags(cpu_info: Path = CPU_INFO) -> frozenset[str]:
 def cpu_name(cpu_info: Path = CPU_INFO) -> str:
     """The CPU's name; empty where the system tells none."""
     return _cpu_fact("model name", cpu_info)
+
+
+def machine() -> dict[str, Any]:
+    """What figures have to name beside them: processor, CPUs, system, Python."""
+    return {
+        "processor": cpu_name() or platform.processor(),
+        "cpus": available_cpus(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 def _cpu_fact(wanted: str, cpu_info: Path) -> str:

@@ -28,6 +28,12 @@
     ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
     ├── WorkerEnded                   one of several processes ended before it could serve
     ├── MeasurementFailed             the service to be measured cannot be started or reached, or fails under load
+    ├── EvaluationError               the person who evaluates can mend it
+    │   ├── PairsInvalid              the pairs cannot be read, or thresholds cannot be told from them
+    │   ├── BoxesInvalid              a face box is missing, cannot be read, or lies outside its picture
+    │   ├── PicturesMissing           pictures that the pairs name are not there, or cannot be read
+    │   ├── EvaluationFailed          no service, too few pictures that can be embedded, or nowhere to write
+    │   └── EvaluationIncomplete      pictures could not be embedded: the figures are those of the other pairs
     ├── SettingInvalid                a command line option or ARCFACE_… variable is wrong
     └── PackError                     the person who runs the service can mend it
         ├── PackNotFound              no such pack in any of the places looked in
@@ -240,6 +246,42 @@ class MeasurementFailed(ArcFaceError):
     """The service to be measured cannot be started or reached, or fails under load."""
 
     code = "measurement_failed"
+
+
+class EvaluationError(ArcFaceError):
+    """Pairs cannot be evaluated, or not all of them."""
+
+    code = "evaluation_error"
+
+
+class PairsInvalid(EvaluationError):
+    """The file of pairs cannot be read, or no threshold can be told from what it holds."""
+
+    code = "pairs_invalid"
+
+
+class BoxesInvalid(EvaluationError):
+    """A face box is missing, cannot be read, or lies outside its picture."""
+
+    code = "boxes_invalid"
+
+
+class PicturesMissing(EvaluationError):
+    """Pictures that the pairs name are not there, or cannot be read."""
+
+    code = "pictures_missing"
+
+
+class EvaluationFailed(EvaluationError):
+    """The service cannot be used, too few pictures can be embedded, or the report cannot be written."""
+
+    code = "evaluation_failed"
+
+
+class EvaluationIncomplete(EvaluationError):
+    """Some pictures could not be embedded: the figures are those of the other pairs."""
+
+    code = "evaluation_incomplete"
 
 
 class SettingInvalid(ArcFaceError):

@@ -1,4 +1,4 @@
-"""Every setting of the service: name, unit, default, meaning. Read once, in `cli.py`, and passed down by value.
+"""Every setting of the service: name, unit, default, meaning. Read once, in `cli/`, and passed down by value.
 
 A setting comes from the command line (`--max-image-bytes`), else from the environment (`ARCFACE_MAX_IMAGE_BYTES`), else
 from its default here. `docs/configuration.md` and the command line options are generated from these fields.

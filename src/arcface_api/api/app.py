@@ -85,8 +85,7 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     )
     problems.install(app)
     uploads = UploadLimits(settings.max_image_bytes, settings.max_batch_files, settings.max_batch_bytes)
-    defaults = EmbedOptions(align=Align(info.crop.align), fit=Fit(info.crop.fit))
-    reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, defaults)
+    reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, default_options(pack, settings))
     router = build_router(embedder, Health(embedder), info, uploads, reader)
     app.include_router(router)
     handlers = {
@@ -95,6 +94,15 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
         if isinstance(route, APIRoute) and route.methods == {"POST"}
     }
     return DirectApp(app, handlers, info)
+
+
+def default_options(pack: InstalledPack, settings: Settings) -> EmbedOptions:
+    """How pictures are embedded for a caller who asks for nothing: as the settings say, else the pack."""
+    manifest = pack.manifest
+    return EmbedOptions(
+        align=Align(settings.align or manifest.align or Align.NONE),
+        fit=Fit(settings.fit or manifest.fit or Fit.STRETCH),
+    )
 
 
 def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], settings: Settings) -> Embedder:
@@ -163,6 +171,7 @@ def _describe(
 ) -> InfoAnswer:
     manifest, recogniser = pack.manifest, embedder.recogniser
     licence, spec = manifest.licence, recogniser.spec
+    defaults = default_options(pack, settings)
     return InfoAnswer(
         version=__version__,
         pack=manifest.name,
@@ -188,11 +197,7 @@ def _describe(
             std=spec.std,
             channel_order=spec.channel_order.value,
         ),
-        crop=CropInfo(
-            align=settings.align or manifest.align or Align.NONE,
-            fit=settings.fit or manifest.fit or Fit.STRETCH,
-            regressor_sha256=_regressor().sha256,
-        ),
+        crop=CropInfo(align=defaults.align, fit=defaults.fit, regressor_sha256=_regressor().sha256),
         provider=recogniser.session.provider,
         precision=recogniser.session.precision,
         workers=settings.workers,

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
-from arcface_api.measuring.speed import Measurement, machine
+from arcface_api.cpus import machine
+from arcface_api.measuring.speed import Measurement
 from arcface_api.measuring.table import milliseconds
 
 WIDTH, HEIGHT = 760, 480

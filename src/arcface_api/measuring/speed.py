@@ -1,7 +1,6 @@
 """One service, ever more clients: starts it or finds it, asks what it is, and sends load."""
 
 import http.client
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ from arcface_api.bench import (
     free_port,
     raw_request,
 )
-from arcface_api.cpus import available_cpus, cpu_name
+from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
 from arcface_api.measuring.pictures import drawn_faces
 
@@ -97,16 +96,6 @@ class Measurement:
                     f"With {step.who} requests failed ({_reasons(step.report)}), so the figures mean little. {where}"
                     " may say why."
                 )
-
-
-def machine() -> dict[str, Any]:
-    """Where the load came from; also where the service ran, if it was started here."""
-    return {
-        "processor": cpu_name() or platform.processor(),
-        "cpus": available_cpus(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
 
 
 def clients_in_words(clients: int) -> str:

@@ -1,0 +1,119 @@
+"""The generated parts of thresholds.md, from what benchmarks/thresholds.py measured, and from the rule in the code."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from arcface_api.evaluation.advice import one_in, percent, percents, shown_threshold, thresholds
+from arcface_api.evaluation.operating_points import LEAST_FALSE_ACCEPTS, Interval, different_pairs_needed
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "evaluation-lfw.json"
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+BORROWED_CUTS = {"box, stretched", "box, `align=auto`"}
+"""The plainest crops, and what the service makes of them on request."""
+GALLERIES = (100, 1_000, 10_000, 100_000)
+
+
+def pairs_sentence() -> str:
+    """What was compared."""
+    first = _report()["results"][0]["pairs"]
+    return (
+        f"{first['same']:,} pairs of one person and {first['different']:,} of two, of {first['pictures']:,} pictures,"
+        " in float32. `box` is a detector's face box, as it is."
+    )
+
+
+def lfw_table() -> str:
+    """A row for each recogniser and kind of crops."""
+    rows = [
+        "| recogniser | crops | accuracy | EER | at most 1 in 10: threshold | TAR | at most 1 in 100: threshold"
+        " (95 % sure) | TAR (95 % sure) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in _report()["results"]:
+        loose, strict = (_point(row, wanted) for wanted in (0.1, 0.01))
+        accuracy = row["accuracy"]
+        cells = [
+            row["recogniser"],
+            row["cut"],
+            f"{percent(accuracy['mean'])} ± {100 * accuracy['std']:.2f}",
+            percent(row["equal_error_rate"]),
+            shown_threshold(loose["threshold"]),
+            percent(loose["tar"]),
+            f"{shown_threshold(strict['threshold'])} ({thresholds(_interval(strict['threshold_interval']))})",
+            f"{percent(strict['tar'])} ({percents(_interval(strict['tar_interval']))})",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def borrowed_table() -> str:
+    """What thresholds do where they were not told, the worst of each kind for each lender."""
+    report = _report()
+    rows = [
+        f"| threshold that lets {one_in(report['borrowed_far'])} pass of | used for | lets pass of strangers | accepts"
+        " of pairs of one person |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in report["borrowed"]:
+        lender, user = row["told_for"], row["used_for"]
+        if {user["cut"], lender["cut"]} <= BORROWED_CUTS:
+            told_for, used_for = (f"{of['recogniser']}, {of['cut']}" for of in (lender, user))
+            cells = [f"{told_for}: {shown_threshold(row['threshold'])}", used_for, one_in(row["far"])]
+            rows.append(f"| {' | '.join([*cells, percent(row['tar'])])} |")
+    return "\n".join(rows)
+
+
+def pairs_needed_table() -> str:
+    """How many pairs of two people each false accept rate takes."""
+    rows = ["| FAR | pairs of two people | people, if each is paired with each other once |", "| --- | --- | --- |"]
+    for far in FARS:
+        pairs = different_pairs_needed(far)
+        people = math.ceil((1 + math.sqrt(1 + 8 * pairs)) / 2)
+        rows.append(f"| {one_in(far)} | {pairs:,} | {people:,} |")
+    return "\n".join([*rows, "", f"So that {LEAST_FALSE_ACCEPTS} of them pass."])
+
+
+def search_table() -> str:
+    """What a FAR of one comparison comes to in a search among many."""
+    rows = [
+        "| FAR of one comparison | " + " | ".join(f"among {size:,}" for size in GALLERIES) + " |",
+        "| --- " * (len(GALLERIES) + 1) + "|",
+    ]
+    for far in FARS[1:]:
+        cells = [_search(far, size) for size in GALLERIES]
+        rows.append(f"| {one_in(far)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def distances_table() -> str:
+    """Similarities as other measures tell them."""
+    rows = [
+        "| cosine similarity | cosine distance, `<=>` | negative inner product, `<#>` | Euclidean distance, `<->` | its"
+        " square |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for similarity in (0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
+        distance = 1 - similarity
+        cells = (similarity, distance, -similarity, math.sqrt(2 * distance), 2 * distance)
+        rows.append("| " + " | ".join(f"{cell:.4g}" for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _search(far: float, size: int) -> str:
+    """How probable one false match is, and how many there are on the mean where it is nearly certain."""
+    probability = -math.expm1(size * math.log1p(-far))
+    return f"{far * size:,.0f} false matches a search" if probability > 0.99 else f"{100 * probability:.2g} %"
+
+
+def _point(row: dict[str, Any], wanted: float) -> dict[str, Any]:
+    return next(point["found"] for point in row["operating_points"] if point["wanted_far"] == wanted)  # type: ignore[no-any-return]  # checked by its reading
+
+
+def _interval(told: dict[str, float]) -> Interval:
+    return Interval(told["low"], told["high"])
+
+
+def _report() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]  # checked by its reading

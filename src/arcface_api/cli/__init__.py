@@ -1,0 +1,33 @@
+"""The command line: a module for each command, and what they share.
+
+Commands read settings, call the floors below and print; they decide nothing themselves.
+
+serve · bench · evaluate · packs     options   settings as options     pack   found, or downloaded where that is wanted
+"""
+
+import sys
+
+import click
+
+from arcface_api import __version__
+from arcface_api.cli import bench, evaluate, packs, serve
+from arcface_api.errors import ArcFaceError, SettingInvalid
+
+
+def main() -> None:
+    """Run the command line; errors we raise on purpose become one sentence and exit status 1 (2 for wrong settings)."""
+    try:
+        cli(prog_name="arcface-api")
+    except ArcFaceError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2 if isinstance(error, SettingInvalid) else 1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="arcface-api")
+def cli() -> None:
+    """A picture of a face crop in, its ArcFace embedding out."""
+
+
+for command in (serve.serve, bench.bench, evaluate.evaluate, packs.packs_group):
+    cli.add_command(command)

@@ -1,0 +1,35 @@
+"""The pack that a command works with: found where it is installed, downloaded where that is wanted."""
+
+import logging
+from collections.abc import Callable
+
+from arcface_api import packs
+from arcface_api.errors import PackNotFound
+from arcface_api.packs import InstalledPack, PackLocations
+from arcface_api.packs.progress import Progress
+from arcface_api.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def find_pack(settings: Settings, progress: Progress) -> InstalledPack:
+    """The pack of the settings.
+
+    Raises:
+        PackError: It is not installed and may not or cannot be downloaded, or is damaged.
+    """
+    locations = PackLocations.default(settings.models_dir)
+    try:
+        return packs.locate(settings.pack, locations)
+    except PackNotFound:
+        if not settings.pull or settings.pack not in packs.registry():
+            raise
+    if settings.pack in settings.accept_license:
+        show_licence(settings.pack, _log.info)
+    return packs.pull(settings.pack, locations, accepted_licences=settings.accept_license, progress=progress)
+
+
+def show_licence(name: str, say: Callable[[str], object]) -> None:
+    """Tell the licence of a registered pack's weights."""
+    licence = packs.registry()[name].licence
+    say(f"Licence of the {name} weights: {licence.name} ({licence.url}). {licence.notice}")

@@ -1,0 +1,32 @@
+"""`arcface-api serve`."""
+
+import logging
+import os
+import signal
+import sys
+
+import click
+
+from arcface_api import serving
+from arcface_api.cli.options import settings_options
+from arcface_api.cli.pack import find_pack
+from arcface_api.progress import LoggedProgress
+from arcface_api.serving import port
+from arcface_api.serving.logs import log_to_stderr
+from arcface_api.settings import misspelt_variables, read_settings
+
+_log = logging.getLogger(__name__)
+
+
+@click.command()
+@settings_options()
+def serve(**options: object) -> None:
+    """Run the service until SIGTERM or Ctrl-C; requests in flight are answered first."""
+    settings = read_settings(**options)
+    log_to_stderr(settings)
+    for variable, meant in misspelt_variables(os.environ).items():
+        _log.warning("%s is not a setting and has no effect; was %s meant?", variable, meant)
+    # As a container's first process it would ignore SIGTERM while it downloads or loads.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    listener = port.take(settings.host, settings.port)
+    serving.serve(find_pack(settings, LoggedProgress()), settings, listener)

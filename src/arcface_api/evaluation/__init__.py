@@ -1,0 +1,32 @@
+"""Which threshold? What `arcface-api evaluate` does with the caller's own labelled pairs.
+
+    pairs, boxes ─▶ pictures (folder, .tar) ─▶ embedding: in_process or over_http ─▶ similarities ─▶ figures:
+    roc, accuracy, operating_points ─▶ table · files: JSON, plots, report
+
+advice holds the sentences that table and report share.
+"""
+
+from arcface_api.evaluation.boxes import check_boxes, cutter, read_boxes
+from arcface_api.evaluation.evaluation import Evaluation, evaluate
+from arcface_api.evaluation.files import prepare_folder, write
+from arcface_api.evaluation.in_process import open_in_process
+from arcface_api.evaluation.over_http import open_over_http
+from arcface_api.evaluation.pairs import Pairs, read_pairs
+from arcface_api.evaluation.pictures import open_pictures
+from arcface_api.evaluation.table import text
+
+__all__ = [
+    "Evaluation",
+    "Pairs",
+    "check_boxes",
+    "cutter",
+    "evaluate",
+    "open_in_process",
+    "open_over_http",
+    "open_pictures",
+    "prepare_folder",
+    "read_boxes",
+    "read_pairs",
+    "text",
+    "write",
+]

@@ -1,0 +1,163 @@
+"""The pairs of an evaluation: which pictures are compared, and whether they show the same person.
+
+Two kinds of file are read: a CSV with the columns image_a, image_b, same (1 or 0), and LFW's own pairs.txt.
+"""
+
+import csv
+import hashlib
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcface_api.errors import PairsInvalid
+from arcface_api.evaluation.accuracy import FOLDS, FoldNumbers
+from arcface_api.evaluation.roc import Labels
+
+COLUMNS = ("image_a", "image_b", "same")
+_LABELS = {"1": True, "0": False}
+
+Row = tuple[int, str, str, bool]
+"""Its line, two names of pictures, and whether they show the same person."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Labelled pairs of pictures: n pairs, in the file's order."""
+
+    pictures: tuple[str, ...]
+    """Each picture once, by name, in the order in which they first occur."""
+    left: NDArray[np.int64]
+    """(n,) indices into `pictures`."""
+    right: NDArray[np.int64]
+    """(n,) indices into `pictures`."""
+    same: Labels
+    folds: FoldNumbers
+    """As LFW's pairs.txt says; of a CSV the row, from 0, modulo 10."""
+    file: str
+    """Name of the file they came from, without its folder."""
+    sha256: str
+    """Of that file, in hex."""
+
+
+def read_pairs(path: Path) -> Pairs:
+    """Read a file of pairs, line by line: millions take the memory of three numbers each.
+
+    Raises:
+        PairsInvalid: It cannot be read, a line of it cannot, or it lacks pairs of one kind.
+    """
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            first = text.readline().strip()
+            sizes = re.fullmatch(r"(\d+)(?:\s+(\d+))?", first)
+            rows = _lfw_rows(path, text) if sizes else _csv_rows(path, first, text)
+            numbers: dict[str, int] = {}
+            left, right, same = array("q"), array("q"), array("b")
+            for line, image_a, image_b, is_same in rows:
+                if image_a == image_b:
+                    raise PairsInvalid(
+                        f"{path}, line {line}: {image_a} is compared with itself, which tells nothing. Name two"
+                        " pictures, or remove the line."
+                    )
+                left.append(numbers.setdefault(image_a, len(numbers)))
+                right.append(numbers.setdefault(image_b, len(numbers)))
+                same.append(is_same)
+    except OSError as error:
+        raise PairsInvalid(f"{path} cannot be read: {error.strerror}. Name a file of pairs.") from None
+    except UnicodeDecodeError:
+        raise PairsInvalid(
+            f"{path}, line {_line_that_is_no_text(path)}: it is no UTF-8 text. Save the file as CSV in UTF-8."
+        ) from None
+    labels = np.array(same, np.bool_)
+    folds = np.arange(len(labels)) % FOLDS
+    if sizes:
+        sets, pairs_a_set = (int(sizes[1]), int(sizes[2]) * 2) if sizes[2] else (1, int(sizes[1]) * 2)
+        _check_length(path, len(labels), sets * pairs_a_set)
+        if sets > 1:
+            folds = np.arange(len(labels)) // max(pairs_a_set, 1)
+    _check_kinds(path, labels)
+    return Pairs(tuple(numbers), np.array(left, np.int64), np.array(right, np.int64), labels, folds, path.name, sha256)
+
+
+def _csv_rows(path: Path, first: str, text: TextIO) -> Iterator[Row]:
+    """The rows below a first line that names the columns."""
+    header = next(csv.reader([first]), [])
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise PairsInvalid(
+            f"{path}: its first line lacks {', '.join(missing)}. It has to name the columns {','.join(COLUMNS)},"
+            " separated by commas; LFW's pairs.txt is read too."
+        )
+    places = [header.index(column) for column in COLUMNS]
+    reader = csv.reader(text)
+    try:
+        for row in reader:
+            if not row:
+                continue
+            left, right, same = (row[place] if place < len(row) else "" for place in places)
+            if not left or not right or same not in _LABELS:
+                raise PairsInvalid(
+                    f"{path}, line {reader.line_num + 1}: image_a is {left!r}, image_b {right!r}, same {same!r}. Give"
+                    " two names of pictures, and 1 for the same person or 0 for two."
+                )
+            yield reader.line_num + 1, left, right, _LABELS[same]
+    except csv.Error as error:
+        raise PairsInvalid(f"{path}, line {reader.line_num + 1}: it is no CSV ({error}). Write it anew.") from None
+
+
+def _lfw_rows(path: Path, text: TextIO) -> Iterator[Row]:
+    """The rows below a first line that tells their number."""
+    for number, line in enumerate(text, 2):
+        match line.split():
+            case []:
+                continue
+            case [name, first, second] if first.isdecimal() and second.isdecimal():
+                yield number, _lfw_picture(name, first), _lfw_picture(name, second), True
+            case [name, first, other, second] if first.isdecimal() and second.isdecimal():
+                yield number, _lfw_picture(name, first), _lfw_picture(other, second), False
+            case _:
+                raise PairsInvalid(
+                    f"{path}, line {number}: {line.strip()!r} is no pair of LFW's. Give `name number number` for the"
+                    " same person, `name number name number` for two."
+                )
+
+
+def _lfw_picture(name: str, number: str) -> str:
+    """Source: LFW's README, "name/name_xxxx.jpg" with the number in four digits."""
+    return f"{name}/{name}_{int(number):04d}.jpg"
+
+
+def _line_that_is_no_text(path: Path) -> int:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    raise AssertionError("a file that is no text has a line that is none")
+
+
+def _check_length(path: Path, pairs: int, announced: int) -> None:
+    if pairs != announced:
+        raise PairsInvalid(
+            f"{path}: its first line announces {announced} pairs, and {pairs} follow. It is cut off, or its first line"
+            " is wrong."
+        )
+
+
+def _check_kinds(path: Path, same: Labels) -> None:
+    if not len(same):
+        raise PairsInvalid(f"{path} holds no pairs. Add a line for each: two names of pictures, and 1 or 0.")
+    if same.all() or not same.any():
+        present, absent, label = ("one person", "two people", 0) if same[0] else ("two people", "one person", 1)
+        raise PairsInvalid(
+            f"{path}: all {len(same):,} pairs are of {present}. A threshold lies between the two kinds: add pairs of"
+            f" {absent} (same = {label})."
+        )
