@@ -16,7 +16,7 @@ from platformdirs import user_cache_dir
 
 from arcface_api import __version__, alignment
 from arcface_api.api import problems
-from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo
+from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo, ThresholdInfo
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.api.options import OptionReader
@@ -198,6 +198,7 @@ def _describe(
             channel_order=spec.channel_order.value,
         ),
         crop=CropInfo(align=defaults.align, fit=defaults.fit, regressor_sha256=_regressor().sha256),
+        thresholds=[ThresholdInfo(far=each.far, similarity=each.similarity) for each in manifest.thresholds],
         provider=recogniser.session.provider,
         precision=recogniser.session.precision,
         workers=settings.workers,

@@ -85,6 +85,16 @@ class Licence:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """From which similarity on two pictures are taken for the same person."""
+
+    far: float
+    """Part of pairs of different people that are then taken for the same, 0 to 1."""
+    similarity: float
+    """Cosine."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that is stated about one pack."""
 
@@ -102,6 +112,9 @@ class Manifest:
     """What requests get that do not say; None: as the service is set, else `none`."""
     fit: Literal["stretch", "letterbox"] | None = None
     """What requests get that do not say; None: as the service is set, else `stretch`."""
+
+    thresholds: tuple[Threshold, ...] = ()
+    """Measured with this recogniser on aligned pictures, by rising similarity; another recogniser has others."""
 
     @property
     def is_pinned(self) -> bool:
