@@ -13,7 +13,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: run-environment ## run the service on port 5555; ARCFACE_… variables are its settings (DEVICE=cuda for NVIDIA)
-	@exec env ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api serve $(ARGS)
+	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} \
+		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api serve $(ARGS)
 
 packs: run-environment ## manage model packs: make packs ARGS='pull antelopev2 --accept-license'
 	@exec $(RUN) -m arcface_api packs $(ARGS)

@@ -17,12 +17,10 @@ from arcface_api.alignment import REGRESSOR_INPUT, face_box, find_landmarks, reg
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.api.app import open_embedder
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
-from arcface_api.embedder import EmbedOptions, Picture
-from arcface_api.embedder.cropping import Cropper, Crops
-from arcface_api.image import ImageLimits
+from arcface_api.embedder import BoxModels
+from arcface_api.embedder.telling import BoxTeller, Face
 from arcface_api.packs import PackLocations, locate
 from arcface_api.settings import Settings
-from arcface_api.wire import Align
 from conftest import FaceCrop
 from pictures import aligned_by_reference, decoded_by_opencv, picture_bytes
 from serving import Service
@@ -372,30 +370,28 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
 
 
 @pytest.fixture
-def crops_of(tiny_pack: Path, tmp_path: Path) -> Callable[..., Crops]:
-    """Both attribute crops of a picture, as the models would see it."""
+def box_teller(tiny_pack: Path, tmp_path: Path) -> BoxTeller:
+    """What tells attributes with the tiny pack's models."""
     pack = locate(str(tiny_pack), PackLocations(None, tmp_path, tmp_path))
     embedder = open_embedder(pack, {role: pack.read(role) for role in pack.paths}, Settings(pack=str(tiny_pack)))
-    cropper = Cropper(embedder.models, ImageLimits(1_000_000))
-
-    def crops(content: bytes, **options: Any) -> Crops:
-        return cropper.crops(Picture(content), EmbedOptions(include_attributes=True, **options))
-
-    return crops
+    assert isinstance(embedder.models.attributes, BoxModels)
+    return BoxTeller(embedder.models.attributes, 1)
 
 
-def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(crops_of: Callable[..., Crops]) -> None:
+def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(box_teller: BoxTeller) -> None:
     """However the picture is cut: turned, or with more background."""
-    upright = crops_of(png(portrait()), align=Align.AUTO)
+    upright = box_teller.crops(portrait(), Face(found_on(portrait()), are_sure=True)).age_gender
     for image in (loose_portrait(), np.ascontiguousarray(np.rot90(loose_portrait()))):
-        crops = crops_of(png(image), align=Align.AUTO)
-        assert crops.attributes is not None
-        assert upright.attributes is not None
+        seen = box_teller.crops(image, Face(found_on(image), are_sure=True)).age_gender
         middle = slice(24, 72)  # the pictures differ in what lies around the face
-        difference = (
-            crops.attributes.age_gender[middle, middle].astype(int) - upright.attributes.age_gender[middle, middle]
-        )
-        assert np.abs(difference).mean() < 12
+        assert np.abs(seen[middle, middle].astype(int) - upright[middle, middle]).mean() < 12
+
+
+def test_attributes_see_the_whole_picture_where_its_landmarks_are_unsure(box_teller: BoxTeller) -> None:
+    image = portrait()
+    unsure = box_teller.crops(image, Face(found_on(image), are_sure=False)).age_gender
+    assert np.array_equal(unsure, box_teller.crops(image, Face(None, are_sure=False)).age_gender)
+    assert not np.array_equal(unsure, box_teller.crops(image, Face(found_on(image), are_sure=True)).age_gender)
 
 
 def test_head_pose_of_a_turned_picture_is_told_in_the_picture_s_frame(
@@ -430,6 +426,17 @@ def test_quality_is_told_and_changes_no_embedding(service: Service) -> None:
             assert body["quality"]["norm"] == pytest.approx(float(answer.headers["x-embedding-norm"]), rel=1e-6)
             assert body["warnings"] == [code for code in answer.headers.get("x-warnings", "").split(", ") if code]
             EmbedAnswer.model_validate_json(answer.content, strict=True)
+
+
+def test_quality_changes_no_attribute(run_service: Callable[..., Service], tiny_pack: Path) -> None:
+    service, content = run_service(tiny_pack), png(loose_portrait())
+    answers = [
+        embed(service, content, include_attributes=True, include_quality=asked, align="none").json()["attributes"]
+        for asked in (False, True)
+    ]
+    assert answers[0] == answers[1]
+    aligned = embed(service, content, include_attributes=True, align="auto").json()["attributes"]
+    assert aligned != answers[0]
 
 
 def test_face_size_is_in_pixels_of_the_file(service: Service) -> None:

@@ -75,6 +75,9 @@ class InputSpec:
     mean: float
     std: float
     channel_order: ChannelOrder = ChannelOrder.RGB
+    template: tuple[tuple[float, float], ...] | None = None
+    """Where the five landmarks of an aligned face lie in the input, pixels x, y; None: where `TEMPLATE`, scaled to the
+    input's size, has them."""
 
 
 def to_tensor(crops: Sequence[Crop], spec: InputSpec) -> Tensor:

@@ -88,3 +88,18 @@ def age_gender(row: Features) -> AgeGender:
     if not (np.isfinite(row).all() and abs(years) < AGE_BOUND):
         raise ModelFailed("The age and gender model returned NaN or infinity, or an age out of all bounds.")
     return AgeGender(int(years), "male" if row[1] > row[0] else "female")
+
+
+def age_gender_of_two(age_row: Features, gender_row: Features) -> AgeGender:
+    """Read the outputs of two models, one for each, for one face.
+
+    Args:
+        age_row: (1,) float32: the expected age in years.
+        gender_row: (2,) float32: probabilities of female and male.
+
+    Raises:
+        ModelFailed: A number is NaN or infinite, or the age is beyond `AGE_BOUND`.
+    """
+    if not (np.isfinite(age_row).all() and np.isfinite(gender_row).all() and abs(age_row[0]) < AGE_BOUND):
+        raise ModelFailed("The models of age and gender returned NaN or infinity, or an age out of all bounds.")
+    return AgeGender(round(float(age_row[0])), "male" if gender_row[1] > gender_row[0] else "female")

@@ -28,7 +28,8 @@ class Settings(BaseSettings):
 
     pack: str = Field(
         default="antelopev2",
-        description="Model pack: a name (`arcface-api packs list`), a folder, or one recogniser `.onnx` file.",
+        description="Model pack: a name (`arcface-api packs list`), a folder, or one recogniser `.onnx` file. `auto`:"
+        " antelopev2 where it is installed or may be downloaded, else the open pack that is part of the package.",
     )
     models_dir: Path | None = Field(
         default=None,

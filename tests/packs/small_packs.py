@@ -15,6 +15,8 @@ from arcface_api.arrays import InputSpec
 from arcface_api.packs import Licence, Manifest, ModelFile, Role, Source
 from tiny_models import linear_model
 
+INSIGHTFACE_ROLES = {Role.RECOGNISER, Role.AGE_GENDER, Role.LANDMARKS_3D}
+"""Of InsightFace's packs."""
 LICENCE = Licence("Tiny licence", "https://example.org/licence", False, "For tests only.")
 RECOGNISER, AGE_GENDER, LANDMARKS, DETECTOR = "face.onnx", "genderage.onnx", "1k3d68.onnx", "det.onnx"
 

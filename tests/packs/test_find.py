@@ -19,10 +19,12 @@ from arcface_api.errors import (
     PackWithoutRecogniser,
 )
 from arcface_api.packs import PackLocations, Role, import_pack, installed, locate
+from arcface_api.packs.locations import SHIPPED_DIR
 from conftest import MODELS
 from packs.small_packs import (
     AGE_GENDER,
     DETECTOR,
+    INSIGHTFACE_ROLES,
     LANDMARKS,
     RECOGNISER,
     archive,
@@ -142,7 +144,7 @@ def test_the_default_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     places = PackLocations.default(Path("~/models"))
     assert [place for place, _ in places.places()] == [
-        tmp_path / "models", tmp_path / "cache/arcface-api/packs", tmp_path / ".insightface/models"
+        tmp_path / "models", tmp_path / "cache/arcface-api/packs", tmp_path / ".insightface/models", SHIPPED_DIR
     ]  # fmt: skip
     assert (places.writable, PackLocations.default(None).writable) == (tmp_path / "models", places.cache_dir)
 
@@ -230,7 +232,7 @@ def test_a_folder_of_registered_files_is_that_pack(locations: PackLocations, tmp
     folder = write_files(tmp_path / "anything", RECOGNISER, AGE_GENDER, LANDMARKS, DETECTOR)
     pack = locate(folder, locations, known=KNOWN)
     assert pack.manifest == KNOWN["tiny"]
-    assert set(pack.paths) == set(Role)
+    assert set(pack.paths) == INSIGHTFACE_ROLES
 
 
 def test_a_nested_folder_given_by_path_is_found(locations: PackLocations, tmp_path: Path) -> None:

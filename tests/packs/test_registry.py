@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from arcface_api.packs import Licence, Manifest, Role, registry
+from arcface_api.packs.locations import SHIPPED_DIR
 from arcface_api.packs.manifest_toml import read_pack_toml, write_pack_toml
 
 PACKS = list(registry().values())
@@ -18,6 +19,7 @@ def test_the_packs_that_are_promised_are_there_the_default_first() -> None:
         "buffalo_s",
         "buffalo_sc",
         "auraface",
+        "open",
     ]
 
 
@@ -51,10 +53,11 @@ def test_antelopev2_is_pinned_to_the_known_files() -> None:
 
 
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
-def test_every_pack_can_be_pulled(pack: Manifest) -> None:
+def test_every_pack_can_be_pulled_or_is_part_of_the_package(pack: Manifest) -> None:
     assert all(source.url.startswith("https://") for source in pack.sources)
+    is_shipped = (SHIPPED_DIR / pack.name).is_dir()
     from_archive = any(source.file is None for source in pack.sources)
-    assert from_archive or {file.name for file in pack.files} <= {source.file for source in pack.sources}
+    assert is_shipped or from_archive or {file.name for file in pack.files} <= {source.file for source in pack.sources}
     assert pack.licence.notice
     assert pack.licence.url.startswith("https://")
 
@@ -80,9 +83,10 @@ def test_a_model_name_belongs_to_one_recogniser() -> None:
     assert all(len(hashes) == 1 for hashes in recognisers.values())
 
 
-def test_only_auraface_may_be_used_commercially_and_has_no_file_of_insightface() -> None:
-    assert [pack.name for pack in PACKS if pack.licence.allows_commercial_use] == ["auraface"]
+def test_packs_for_commercial_use_have_no_file_of_insightface() -> None:
+    assert [pack.name for pack in PACKS if pack.licence.allows_commercial_use] == ["auraface", "open"]
     assert {file.role for file in registry()["auraface"].files} == {Role.RECOGNISER}
+    assert {file.role for file in registry()["open"].files} == {Role.RECOGNISER, Role.AGE, Role.GENDER}
 
 
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.alignment import Landmarks, align, lies_aligned, regressor
-from arcface_api.arrays import Image, InputSpec, Points, to_tensor
+from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
 from check_set import check_set
 from conditions import AUGMENTED, CONDITIONS
 from faces import PARTS, Face, read_faces
@@ -190,7 +190,7 @@ def verification(
 
 def _aligned(image: Image, landmarks: Landmarks, plain: Image) -> Image:
     """The crop that the service makes of a picture with `align=auto`."""
-    if not landmarks.are_sure or lies_aligned(landmarks.points, *image.shape[:2]):
+    if not landmarks.are_sure or lies_aligned(landmarks.points, TEMPLATE, 112, *image.shape[:2]):
         return plain
     return align(image, landmarks.points, 112)
 

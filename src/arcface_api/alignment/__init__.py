@@ -7,7 +7,16 @@ Everything is sampled from the picture's own pixels, never from a shrunken copy 
 face as if it had been upright from the start.
 """
 
-from arcface_api.alignment.geometry import back, face_box, face_size, lies_aligned, moved, scale_of, similarity
+from arcface_api.alignment.geometry import (
+    back,
+    face_box,
+    face_size,
+    input_template,
+    lies_aligned,
+    moved,
+    scale_of,
+    similarity,
+)
 from arcface_api.alignment.given import check_landmarks
 from arcface_api.alignment.regressor import (
     MAX_UNCERTAINTY,
@@ -39,6 +48,7 @@ __all__ = [
     "face_size",
     "face_view",
     "find_landmarks",
+    "input_template",
     "lies_aligned",
     "moved",
     "read_landmarks",

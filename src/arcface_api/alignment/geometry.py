@@ -8,7 +8,7 @@ from math import atan2, hypot
 import cv2
 import numpy as np
 
-from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Box, Points, Transform
+from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Box, InputSpec, Points, Transform
 from arcface_api.errors import LandmarksInvalid
 
 LANDMARKS = 5
@@ -24,8 +24,8 @@ Source: the median over YuNet's boxes of the pictures that the landmark regresso
 longer one."""
 
 
-MAX_DRIFT = 4.0
-"""Pixels of `TEMPLATE_SIDE`. Of crops aligned by the labels, the landmark regressor would move 95 in 100 by less."""
+MAX_DRIFT = 4 / 112
+"""In sides of the crop. Of crops aligned by the labels, the landmark regressor would move 95 in 100 by less."""
 
 
 def similarity(points: Points, template: Points) -> Transform:
@@ -102,7 +102,14 @@ def face_box(points: Points) -> Box:
     return Box(float(centre_x), float(centre_y), side / scale_of(transform), angle)
 
 
-def lies_aligned(points: Points, height: int, width: int) -> bool:
+def input_template(spec: InputSpec) -> Points:
+    """Where a model's input, which is square, has the landmarks of an aligned face: (5, 2) float32, its pixels."""
+    if spec.template is not None:
+        return np.array(spec.template, np.float32)
+    return (TEMPLATE.astype(np.float64) * (spec.width / TEMPLATE_SIDE)).astype(np.float32)
+
+
+def lies_aligned(points: Points, template: Points, size: int, height: int, width: int) -> bool:
     """Whether a picture with these landmarks, stretched to a crop, is an aligned crop as it is.
 
     True where aligning would move no corner of the crop by more than `MAX_DRIFT`: by no more than landmarks are
@@ -110,14 +117,15 @@ def lies_aligned(points: Points, height: int, width: int) -> bool:
 
     Args:
         points: (5, 2), the picture's pixels.
+        template: (5, 2), the crop's pixels, as `input_template` gives it.
+        size: Side of the crop, pixels.
         height: Of the picture, pixels.
         width: Of the picture, pixels.
 
     Raises:
         LandmarksInvalid: As `similarity` does.
     """
-    last = TEMPLATE_SIDE - 1
-    corners = np.array([[0, 0], [last, 0], [0, last], [last, last]], np.float32)
-    in_picture = (corners + 0.5) * (np.array([width, height]) / TEMPLATE_SIDE) - 0.5
-    drift = moved(in_picture.astype(np.float32), similarity(points, TEMPLATE)) - corners
-    return float(np.hypot(*drift.T).max()) <= MAX_DRIFT
+    corners = np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]], np.float32)
+    in_picture = (corners + 0.5) * (np.array([width, height]) / size) - 0.5
+    drift = moved(in_picture.astype(np.float32), similarity(points, template)) - corners
+    return float(np.hypot(*drift.T).max()) <= MAX_DRIFT * size

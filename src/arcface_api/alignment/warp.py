@@ -13,7 +13,7 @@ from arcface_api.alignment.geometry import back, scale_of, similarity
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Image, Points, Transform
 
 
-def align(image: Image, points: Points, size: int) -> Crop:
+def align(image: Image, points: Points, size: int, template: Points | None = None) -> Crop:
     """The crop in which the landmarks lie where the template has them, as nearly as a similarity can bring them.
 
     Equal to InsightFace's `norm_crop`, except where the picture has to shrink to half or less: there the pixels that
@@ -23,6 +23,7 @@ def align(image: Image, points: Points, size: int) -> Crop:
         image: (h, w, 3) uint8, RGB.
         points: (5, 2), the picture's pixels.
         size: Side of the crop, pixels.
+        template: (5, 2), the crop's pixels; None: `TEMPLATE`, scaled to the crop.
 
     Returns:
         (size, size, 3) uint8, RGB; black beyond the picture.
@@ -30,8 +31,9 @@ def align(image: Image, points: Points, size: int) -> Crop:
     Raises:
         LandmarksInvalid: As `similarity` does.
     """
-    template = TEMPLATE.astype(np.float64) * (size / TEMPLATE_SIDE)
-    return sample(image, similarity(points, template.astype(np.float32)), size, 0.0)
+    if template is None:
+        template = (TEMPLATE.astype(np.float64) * (size / TEMPLATE_SIDE)).astype(np.float32)
+    return sample(image, similarity(points, template), size, 0.0)
 
 
 def sample(image: Image, transform: Transform, size: int, border: float) -> Crop:

@@ -157,6 +157,13 @@ class CropInfo(BaseModel):
     regressor_sha256: str = Field(description="Of the landmark regressor behind `align=auto`.")
 
 
+class ThresholdInfo(BaseModel):
+    """From which cosine similarity on two pictures may be taken for the same person, as measured on LFW."""
+
+    far: float = Field(description="Part of pairs of different people that are then taken for the same.")
+    similarity: float
+
+
 class LimitsInfo(BaseModel):
     """What a request may measure."""
 
@@ -182,6 +189,9 @@ class InfoAnswer(BaseModel):
     licence: LicenceInfo
     input: InputInfo
     crop: CropInfo
+    thresholds: list[ThresholdInfo] = Field(
+        description="For aligned pictures; empty where none were measured. Those of another model say nothing here."
+    )
     provider: str
     precision: str
     workers: int = Field(description="Processes that serve the port. The other figures hold for each of them.")

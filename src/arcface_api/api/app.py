@@ -16,14 +16,24 @@ from platformdirs import user_cache_dir
 
 from arcface_api import __version__, alignment
 from arcface_api.api import problems
-from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo
+from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo, ThresholdInfo
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.api.options import OptionReader
 from arcface_api.api.routes import build_router
 from arcface_api.api.upload import UploadLimits
 from arcface_api.cpus import available_cpus
-from arcface_api.embedder import AttributeModels, Embedder, EmbedOptions, Limits, Model, Models, Recogniser
+from arcface_api.embedder import (
+    AlignedModels,
+    AttributeModels,
+    BoxModels,
+    Embedder,
+    EmbedOptions,
+    Limits,
+    Model,
+    Models,
+    Recogniser,
+)
 from arcface_api.image import ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.session import (
@@ -121,11 +131,11 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
 
     recogniser, file = content(Role.RECOGNISER), verified[Role.RECOGNISER]
     chosen = open_session(recogniser, Wish(settings.device, settings.precision, threads, settings.max_batch), cache)
-    attribute_models = None
+    attribute_models: AttributeModels | None = None
     if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
-        attribute_models = AttributeModels(
-            load_attribute_model(Role.AGE_GENDER), load_attribute_model(Role.LANDMARKS_3D)
-        )
+        attribute_models = BoxModels(load_attribute_model(Role.AGE_GENDER), load_attribute_model(Role.LANDMARKS_3D))
+    elif Role.AGE in verified and Role.GENDER in verified:
+        attribute_models = AlignedModels(load_attribute_model(Role.AGE), load_attribute_model(Role.GENDER))
     return Embedder(
         Models(
             Recogniser(
@@ -188,6 +198,7 @@ def _describe(
             channel_order=spec.channel_order.value,
         ),
         crop=CropInfo(align=defaults.align, fit=defaults.fit, regressor_sha256=_regressor().sha256),
+        thresholds=[ThresholdInfo(far=each.far, similarity=each.similarity) for each in manifest.thresholds],
         provider=recogniser.session.provider,
         precision=recogniser.session.precision,
         workers=settings.workers,

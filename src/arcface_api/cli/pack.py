@@ -19,6 +19,8 @@ def find_pack(settings: Settings, progress: Progress) -> InstalledPack:
         PackError: It is not installed and may not or cannot be downloaded, or is damaged.
     """
     locations = PackLocations.default(settings.models_dir)
+    if settings.pack == packs.AUTO:
+        return _chosen(settings, locations, progress)
     try:
         return packs.locate(settings.pack, locations)
     except PackNotFound:
@@ -27,6 +29,32 @@ def find_pack(settings: Settings, progress: Progress) -> InstalledPack:
     if settings.pack in settings.accept_license:
         show_licence(settings.pack, _log.info)
     return packs.pull(settings.pack, locations, accepted_licences=settings.accept_license, progress=progress)
+
+
+def installed_pack(settings: Settings) -> InstalledPack:
+    """The pack of the settings, as it is on this machine.
+
+    Raises:
+        PackError: It is not installed, or cannot be understood.
+    """
+    locations = PackLocations.default(settings.models_dir)
+    if settings.pack == packs.AUTO:
+        return packs.choose(locations, accepted_licences=frozenset()).pack
+    return packs.locate(settings.pack, locations)
+
+
+def _chosen(settings: Settings, locations: PackLocations, progress: Progress) -> InstalledPack:
+    choice = packs.choose(locations, accepted_licences=settings.accept_license, progress=progress)
+    if choice.reason is not None:
+        manifest = choice.pack.manifest
+        _log.warning(
+            "Serving the pack %s (%s, %s): %s", manifest.name, manifest.title, manifest.licence.name, choice.reason
+        )
+        _log.warning(
+            "It is weaker, and its vectors cannot be compared with others. To have antelopev2 (non-commercial research"
+            " only) downloaded, set ARCFACE_ACCEPT_LICENSE=antelopev2; for any other pack set ARCFACE_PACK."
+        )
+    return choice.pack
 
 
 def show_licence(name: str, say: Callable[[str], object]) -> None:

@@ -7,7 +7,7 @@ import click
 
 from arcface_api import packs
 from arcface_api.cli.options import settings_options
-from arcface_api.cli.pack import show_licence
+from arcface_api.cli.pack import installed_pack, show_licence
 from arcface_api.packs import PackLocations
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
@@ -56,7 +56,7 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
 def verify(name: str | None, **options: object) -> None:
     """Check every file of an installed pack against its size and hash. NAME says the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
-    checks = packs.verify(packs.locate(settings.pack, PackLocations.default(settings.models_dir)))
+    checks = packs.verify(installed_pack(settings))
     for check in checks:
         click.echo(f"{'ok  ' if check.ok else 'BAD '} {check.file} ({check.role}): {check.message}")
     sys.exit(0 if all(check.ok for check in checks) else 1)
@@ -81,7 +81,7 @@ def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> Non
 def where(name: str | None, **options: object) -> None:
     """Show which files a pack would be served from. NAME says the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
-    pack = packs.locate(settings.pack, PackLocations.default(settings.models_dir))
+    pack = installed_pack(settings)
     click.echo(f"{pack.manifest.name}: {pack.folder} ({pack.origin})")
     for role, path in pack.paths.items():
         click.echo(f"  {role:<12} {path.name}")

@@ -1,7 +1,7 @@
 """From one picture to the crops that the models want: what runs on a decode thread.
 
     bytes ──decode──▶ Image ──stretch, letterbox or align──▶ Crop, for the recogniser
-                        └────attribute_crop────────────────▶ a Crop each, for the attribute models
+                        └────look──────────────────────────▶ Telling, what the attribute models want
 
 The landmark regressor runs here, on the same thread, a picture at a time: its work is small beside a decoded picture's
 way through another queue, the picture need not be kept meanwhile, and no company can change where a face is cut
@@ -12,25 +12,15 @@ import math
 import time
 from dataclasses import dataclass
 
-from arcface_api.alignment import Landmarks, align, check_landmarks, face_box, find_landmarks, lies_aligned
-from arcface_api.arrays import TEMPLATE_SIDE, Crop, Features, Image, Points, Transform
-from arcface_api.attributes import BOX_MARGIN, attribute_crop, whole_picture
+from arcface_api.alignment import Landmarks, align, check_landmarks, find_landmarks, input_template, lies_aligned
+from arcface_api.arrays import TEMPLATE_SIDE, Crop, Features, Image, Points
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
+from arcface_api.embedder.telling import AttributeTeller, Face, Telling
 from arcface_api.errors import DeadlineExceeded
 from arcface_api.image import OVERSAMPLING, ImageLimits, Resize, decode, letterbox, read_header, stretch
 from arcface_api.quality import Finding, Quality, QualityWarning, picture_quality
 from arcface_api.wire import Align, Alignment, Fit
-
-
-@dataclass(frozen=True)
-class AttributeCrops:
-    """One picture as the attribute models want it."""
-
-    age_gender: Crop
-    landmarks_3d: Crop
-    transform: Transform
-    """From the picture's pixels to those of the landmark crop."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +33,7 @@ class Crops:
     warnings: tuple[QualityWarning, ...]
     quality: Quality | None
     """None unless asked for."""
-    attributes: AttributeCrops | None
+    tell_attributes: Telling | None
     """None unless asked for."""
     decode_ms: float
     crop_ms: float
@@ -53,11 +43,15 @@ class Crops:
 class Cropper:
     """Makes crops for the loaded models; several threads may call it at once."""
 
-    def __init__(self, models: Models, limits: ImageLimits) -> None:
+    def __init__(self, models: Models, teller: AttributeTeller | None, limits: ImageLimits) -> None:
         """Nothing is decoded yet."""
         self._models = models
+        self._teller = teller
         self._limits = limits
-        self._least_side = _least_side(models)
+        self._template = input_template(models.recogniser.spec)
+        # Also for attributes that a request does not ask for: else asking for them would change the embedding.
+        sides = [models.recogniser.spec.height, models.recogniser.spec.width, teller.least_side if teller else 0]
+        self._least_side = math.ceil(OVERSAMPLING * max(sides))
 
     def crops(self, picture: Picture, options: EmbedOptions) -> Crops:
         """Decode a picture and cut what the models want.
@@ -75,9 +69,10 @@ class Cropper:
         image = decode(picture.content, self._limits, self._least_side if may_reduce else None)
         decoded = time.monotonic()
         found: Landmarks | None = None
-        if options.align is Align.AUTO or options.include_quality:
+        teller = self._teller if options.include_attributes else None
+        if options.align is Align.AUTO or options.include_quality or (teller and teller.needs_landmarks):
             found = find_landmarks(image, self._run_regressor)
-        outcome, points = _alignment(image, picture, options.align, found)
+        outcome, points = self._alignment(image, picture, options.align, found)
         face = self._face(image, points, options.fit)
         quality: Quality | None = None
         warnings: tuple[QualityWarning, ...] = ()
@@ -86,9 +81,13 @@ class Cropper:
             warnings = quality.warnings
         elif outcome is Alignment.UNSURE:
             warnings = (QualityWarning.LANDMARKS_UNSURE,)
-        attributes = self._attribute_crops(image, points) if options.include_attributes else None
+        telling: Telling | None = None
+        if teller is not None:
+            # the contract's attributes are of the whole picture, whatever else was found out about it
+            may_place = options.align is Align.AUTO or teller.needs_landmarks
+            telling = teller.look(image, _face(points, found if may_place else None))
         crop_ms = (time.monotonic() - decoded) * 1000
-        return Crops(face, outcome, warnings, quality, attributes, (decoded - started) * 1000, crop_ms)
+        return Crops(face, outcome, warnings, quality, telling, (decoded - started) * 1000, crop_ms)
 
     def _run_regressor(self, crop: Crop) -> Features:
         row: Features = self._models.regressor.run([crop])[0]
@@ -97,7 +96,7 @@ class Cropper:
     def _face(self, image: Image, points: Points | None, fit: Fit) -> Crop:
         spec = self._models.recogniser.spec
         if points is not None:
-            return align(image, points, spec.height)
+            return align(image, points, spec.height, self._template)
         fitted = letterbox if fit is Fit.LETTERBOX else stretch
         return fitted(image, spec.height, spec.width)
 
@@ -109,35 +108,25 @@ class Cropper:
         reduction = max(header.width, header.height) / max(image.shape[:2])
         return picture_quality(image, face, finding, reduction=reduction)
 
-    def _attribute_crops(self, image: Image, points: Points | None) -> AttributeCrops | None:
-        models = self._models.attributes
-        if models is None:
-            return None
-        box = whole_picture(*image.shape[:2]) if points is None else face_box(points)
-        face, _ = attribute_crop(image, box, models.age_gender.spec.height)
-        return AttributeCrops(face, *attribute_crop(image, box, models.landmarks_3d.spec.height))
+    def _alignment(
+        self, image: Image, picture: Picture, wanted: Align, found: Landmarks | None
+    ) -> tuple[Alignment, Points | None]:
+        """What becomes of the alignment, and by which landmarks; None: the picture stays as it is."""
+        if wanted is Align.LANDMARKS:
+            return Alignment.LANDMARKS, check_landmarks(picture.landmarks, *image.shape[:2])
+        if wanted is Align.NONE or found is None:
+            return Alignment.NONE, None
+        if not found.are_sure:
+            return Alignment.UNSURE, None
+        size = self._models.recogniser.spec.height
+        is_aligned = lies_aligned(found.points, self._template, size, *image.shape[:2])
+        return Alignment.AUTO, None if is_aligned else found.points
 
 
-def _alignment(
-    image: Image, picture: Picture, wanted: Align, found: Landmarks | None
-) -> tuple[Alignment, Points | None]:
-    """What becomes of the alignment, and by which landmarks; None: the picture stays as it is."""
-    if wanted is Align.LANDMARKS:
-        return Alignment.LANDMARKS, check_landmarks(picture.landmarks, *image.shape[:2])
-    if wanted is Align.NONE or found is None:
-        return Alignment.NONE, None
-    if not found.are_sure:
-        return Alignment.UNSURE, None
-    return Alignment.AUTO, None if lies_aligned(found.points, *image.shape[:2]) else found.points
-
-
-def _least_side(models: Models) -> int:
-    """The least side, in pixels, that a reduced picture must keep for every loaded model.
-
-    Also for those that a request does not ask for: else `include_attributes` would change the embedding.
-    """
-    sides: list[float] = [models.recogniser.spec.height, models.recogniser.spec.width]
-    if models.attributes is not None:
-        small = (models.attributes.age_gender, models.attributes.landmarks_3d)
-        sides += [model.spec.height / BOX_MARGIN for model in small]
-    return math.ceil(OVERSAMPLING * max(sides))
+def _face(points: Points | None, found: Landmarks | None) -> Face:
+    """Where the face is, for attributes: by what it was aligned by, else by what was found for them."""
+    if points is not None:
+        return Face(points, are_sure=True)
+    if found is not None:
+        return Face(found.points, are_sure=found.are_sure)
+    return Face(None, are_sure=False)

@@ -10,20 +10,21 @@ As many pictures as `capacity` may be inside at once, wherever they are on this 
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from arcface_api import attributes as age_and_gender
-from arcface_api import head_pose as pose
 from arcface_api.arrays import Crop, Embedding
-from arcface_api.batching import Batched, Batcher
-from arcface_api.embedder.cropping import AttributeCrops, Cropper
-from arcface_api.embedder.models import Model, Models, Recogniser
+from arcface_api.batching import Batched
+from arcface_api.embedder.cropping import Cropper
+from arcface_api.embedder.models import Models, Recogniser
+from arcface_api.embedder.queues import model_queue
 from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
+from arcface_api.embedder.telling import teller
 from arcface_api.errors import (
     AlignmentUnavailable,
     ArcFaceError,
@@ -46,16 +47,6 @@ class Limits:
     decode_threads: int
 
 
-@dataclass(frozen=True)
-class _AttributeQueues:
-    """The queues before the attribute models."""
-
-    age_gender: Batcher[Crop, Embedding]
-    landmarks_3d: Batcher[Crop, Embedding]
-    landmark_size: int
-    """Side of the landmark model's input, pixels."""
-
-
 class Embedder:
     """Owns the models and the threads they run on. Its methods belong to one event loop; `close` ends it."""
 
@@ -68,18 +59,12 @@ class Embedder:
         self._inside = 0
         self._is_closing = False
         self._became_empty = asyncio.Event()
-        self._cropper = Cropper(models, limits.image)
+        self._teller = None if models.attributes is None else teller(models.attributes, limits.capacity)
+        self._cropper = Cropper(models, self._teller, limits.image)
         self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
-        self._recognition = _batcher(models.recogniser, "recogniser", 2 * limits.capacity)  # with `flip` two each
-        self._attributes: _AttributeQueues | None = None
-        if models.attributes is not None:
-            self._attributes = _AttributeQueues(
-                _batcher(models.attributes.age_gender, "age_gender", limits.capacity),
-                _batcher(models.attributes.landmarks_3d, "landmarks_3d", limits.capacity),
-                models.attributes.landmarks_3d.spec.height,
-            )
+        self._recognition = model_queue(models.recogniser, "recogniser", 2 * limits.capacity)  # with `flip` two each
 
     @property
     def recogniser(self) -> Recogniser:
@@ -162,9 +147,8 @@ class Embedder:
             self._became_empty.clear()
             await self._became_empty.wait()
         await self._recognition.close()
-        if self._attributes is not None:
-            await self._attributes.age_gender.close()
-            await self._attributes.landmarks_3d.close()
+        if self._teller is not None:
+            await self._teller.close()
         await asyncio.to_thread(self._decoders.shutdown)
 
     @contextmanager
@@ -201,10 +185,10 @@ class Embedder:
         recognition = self._recognise(crops.face, options, is_bulk=is_bulk)
         attributes: Attributes | None = None
         stages = {"decode": crops.decode_ms, "crop": crops.crop_ms}
-        if crops.attributes is None or self._attributes is None:
+        if crops.tell_attributes is None:
             recognised = await recognition
         else:
-            telling = _tell_attributes(self._attributes, crops.attributes, options.deadline, is_bulk=is_bulk)
+            telling = _timed(crops.tell_attributes(options.deadline, is_bulk))
             recognised, (attributes, stages["attributes"]) = await asyncio.gather(recognition, telling)
         raw = recognised.row
         norm = self._checked_norm(raw)
@@ -237,27 +221,10 @@ class Embedder:
         return norm
 
 
-async def _tell_attributes(
-    queues: _AttributeQueues, crops: AttributeCrops, deadline: float, *, is_bulk: bool
-) -> tuple[Attributes, float]:
-    """Age, gender and head pose, and the milliseconds until both models had answered."""
+async def _timed(telling: Coroutine[Any, Any, Attributes]) -> tuple[Attributes, float]:
+    """Attributes, and the milliseconds until all their models had answered."""
     started = time.monotonic()
-    scores, row = await asyncio.gather(
-        queues.age_gender.submit(crops.age_gender, deadline=deadline, is_bulk=is_bulk),
-        queues.landmarks_3d.submit(crops.landmarks_3d, deadline=deadline, is_bulk=is_bulk),
-    )
-    landmarks = pose.landmarks_in_picture(row.row, queues.landmark_size, crops.transform)
-    attributes = Attributes(age_and_gender.age_gender(scores.row), pose.head_pose(landmarks))
-    return attributes, (time.monotonic() - started) * 1000
-
-
-def _batcher(model: Model, name: str, capacity: int) -> Batcher[Crop, Embedding]:
-    """A model's queue. It can hold all that is admitted, and a probe."""
-
-    def run(crops: Sequence[Crop]) -> list[Embedding]:
-        return list(model.session.run(crops))
-
-    return Batcher(run, name=name, sizes=model.session.batch_sizes, capacity=capacity + 1)
+    return await telling, (time.monotonic() - started) * 1000
 
 
 def _checked_norm(raw: Embedding) -> float:

@@ -48,11 +48,22 @@ class Recogniser(Model):
 
 
 @dataclass(frozen=True)
-class AttributeModels:
-    """The two models behind `include_attributes`."""
+class BoxModels:
+    """InsightFace's two models behind `include_attributes`, which see a box amid a margin."""
 
     age_gender: Model
     landmarks_3d: Model
+
+
+@dataclass(frozen=True)
+class AlignedModels:
+    """Two models behind `include_attributes` that see an aligned face; the head pose comes from its landmarks."""
+
+    age: Model
+    gender: Model
+
+
+AttributeModels = BoxModels | AlignedModels
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,20 @@ knowing besides is logged to `arcface_api.packs`.
 """
 
 from arcface_api.errors import PackNotFound
+from arcface_api.packs.automatic import Choice, choose
 from arcface_api.packs.download import Patience
 from arcface_api.packs.finding import installed, locate
 from arcface_api.packs.importing import import_pack
 from arcface_api.packs.installed_pack import FileCheck, InstalledPack, VerifiedModel, verify
-from arcface_api.packs.locations import Origin, PackLocations
-from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source
+from arcface_api.packs.locations import AUTO, Origin, PackLocations
+from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source, Threshold
 from arcface_api.packs.progress import Progress, no_progress
 from arcface_api.packs.pulling import pull
 from arcface_api.packs.registered import registry
 
 __all__ = [
+    "AUTO",
+    "Choice",
     "FileCheck",
     "InstalledPack",
     "Licence",
@@ -32,7 +35,9 @@ __all__ = [
     "Progress",
     "Role",
     "Source",
+    "Threshold",
     "VerifiedModel",
+    "choose",
     "import_pack",
     "installed",
     "locate",

@@ -99,6 +99,8 @@ def _is_path(name: str) -> bool:
 
 def _places_of(name: str, locations: PackLocations) -> Iterator[tuple[Path, Origin]]:
     for place, origin in locations.places():
+        if origin == "package" and not (place / name).is_dir():
+            continue  # nobody can put a pack there
         yield place / name, origin
         # the best-known archive nests its folder inside itself
         yield place / name / name, origin

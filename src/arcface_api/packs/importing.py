@@ -12,7 +12,7 @@ from arcface_api.packs.finding import locate, stated_manifest
 from arcface_api.packs.install import exclusive, publish, staging
 from arcface_api.packs.installed_pack import InstalledPack
 from arcface_api.packs.loading_bay import candidates_at, copied, is_zip
-from arcface_api.packs.locations import PackLocations
+from arcface_api.packs.locations import AUTO, PackLocations
 from arcface_api.packs.manifest import Manifest, ModelFile, Role
 from arcface_api.packs.manifest_toml import NAME_PATTERN, PACK_TOML, write_pack_toml
 from arcface_api.packs.progress import Progress, no_progress
@@ -192,10 +192,10 @@ def _carry_over(manifest: Manifest, target: Path, staged: Path) -> None:
 
 
 def _refuse_name(name: str | None) -> None:
-    if name is not None and (not NAME_PATTERN.fullmatch(name) or name.endswith(".onnx")):
+    if name is not None and (not NAME_PATTERN.fullmatch(name) or name.endswith(".onnx") or name == AUTO):
         raise PackNameInvalid(
             f"{name!r} cannot be the name of a pack. Use letters, digits, '.', '_' and '-', beginning with a letter or"
-            " digit, and not ending with .onnx."
+            f" digit, and not ending with .onnx; {AUTO} means something else."
         )
 
 

@@ -6,8 +6,15 @@ from typing import Literal, Self
 
 import platformdirs
 
-Origin = Literal["path", "models_dir", "cache", "insightface"]
+Origin = Literal["path", "models_dir", "cache", "insightface", "package"]
 """Which of the places a pack was found in; "path": it was named by its path."""
+
+
+AUTO = "auto"
+"""Stands where a pack's name may stand; no pack has it."""
+
+SHIPPED_DIR = Path(__file__).parents[1] / "shipped_packs"
+"""The packs that this package carries; only read."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class PackLocations:
     def places(self) -> list[tuple[Path, Origin]]:
         """The folders of packs in the order in which they are searched."""
         own: list[tuple[Path, Origin]] = [(self.models_dir, "models_dir")] if self.models_dir is not None else []
-        return [*own, (self.cache_dir, "cache"), (self.insightface_dir, "insightface")]
+        return [*own, (self.cache_dir, "cache"), (self.insightface_dir, "insightface"), (SHIPPED_DIR, "package")]
 
 
 def _home() -> Path:

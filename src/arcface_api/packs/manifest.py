@@ -22,6 +22,11 @@ class Role(StrEnum):
     """(n, 3, 192, 192) in; (n, 3309) out, whose last 68 x 3 numbers are the 3-D landmarks that give the
     head pose."""
 
+    AGE = "age"
+    """A face aligned as `InputSpec.template` says; (n, 1) out: the expected age in years."""
+    GENDER = "gender"
+    """A face aligned likewise; (n, 2) out: probabilities of female and male."""
+
     @property
     def described(self) -> str:
         """The role in a sentence, after "is" or "is taken for"."""
@@ -32,6 +37,8 @@ _DESCRIBED = {
     Role.RECOGNISER: "a recogniser",
     Role.AGE_GENDER: "a model for age and gender",
     Role.LANDMARKS_3D: "a model for 3-D landmarks",
+    Role.AGE: "a model for age",
+    Role.GENDER: "a model for gender",
 }
 
 
@@ -78,6 +85,16 @@ class Licence:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """From which similarity on two pictures are taken for the same person."""
+
+    far: float
+    """Part of pairs of different people that are then taken for the same, 0 to 1."""
+    similarity: float
+    """Cosine."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that is stated about one pack."""
 
@@ -95,6 +112,9 @@ class Manifest:
     """What requests get that do not say; None: as the service is set, else `none`."""
     fit: Literal["stretch", "letterbox"] | None = None
     """What requests get that do not say; None: as the service is set, else `stretch`."""
+
+    thresholds: tuple[Threshold, ...] = ()
+    """Measured with this recogniser on aligned pictures, by rising similarity; another recogniser has others."""
 
     @property
     def is_pinned(self) -> bool:

@@ -1,0 +1,154 @@
+"""Age, gender and head pose: one way for each kind of models that a pack may have for them.
+
+Image, landmarks ──look, on a decode thread──▶ Telling ──tell, on the event loop──▶ Attributes
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from arcface_api import attributes as age_and_gender
+from arcface_api import head_pose as pose
+from arcface_api.alignment import align, face_box, input_template
+from arcface_api.arrays import Box, Crop, Image, Points, Transform
+from arcface_api.attributes import BOX_MARGIN, attribute_crop, whole_picture
+from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels
+from arcface_api.embedder.queues import model_queue
+from arcface_api.embedder.request import Attributes
+
+Telling = Callable[[float, bool], Coroutine[Any, Any, Attributes]]
+"""Runs the models on crops that were made before, by a deadline, giving way to others or not."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """Where the face on a picture is."""
+
+    points: Points | None
+    """(5, 2), the picture's pixels; None: nobody looked."""
+    are_sure: bool
+    """The landmarks are good enough to align by; otherwise the whole picture is the face."""
+
+
+class AttributeTeller(Protocol):
+    """Owns the attribute models' queues. `look` may be called by several threads at once."""
+
+    needs_landmarks: bool
+    """Also where the picture is not to be aligned."""
+    least_side: float
+    """Pixels that a reduced picture's shorter side must keep for its models, before oversampling."""
+
+    def look(self, image: Image, face: Face) -> Telling:
+        """Cut what the models want of a picture."""
+
+    async def close(self) -> None:
+        """Finish what is queued, end the threads."""
+
+
+def teller(models: AttributeModels, capacity: int) -> AttributeTeller:
+    """What tells attributes with these models.
+
+    Args:
+        models: Loaded.
+        capacity: Pictures that may be inside at once.
+    """
+    return BoxTeller(models, capacity) if isinstance(models, BoxModels) else AlignedTeller(models, capacity)
+
+
+@dataclass(frozen=True)
+class BoxCrops:
+    """One picture as InsightFace's attribute models want it."""
+
+    age_gender: Crop
+    landmarks_3d: Crop
+    transform: Transform
+    """From the picture's pixels to those of the landmark crop."""
+
+
+class BoxTeller:
+    """InsightFace's models: the face's box amid a margin, upright where landmarks tell what that is."""
+
+    needs_landmarks = False
+
+    def __init__(self, models: BoxModels, capacity: int) -> None:
+        """Nothing runs yet."""
+        self._face_size = models.age_gender.spec.height
+        self._landmark_size = models.landmarks_3d.spec.height
+        self.least_side: float = max(self._face_size, self._landmark_size) / BOX_MARGIN
+        self._age_gender = model_queue(models.age_gender, "age_gender", capacity)
+        self._landmarks_3d = model_queue(models.landmarks_3d, "landmarks_3d", capacity)
+
+    def crops(self, image: Image, face: Face) -> BoxCrops:
+        """What both models see."""
+        is_placed = face.points is not None and face.are_sure
+        box = face_box(face.points) if face.points is not None and is_placed else whole_picture(*image.shape[:2])
+        crop, _ = attribute_crop(image, box, self._face_size)
+        return BoxCrops(crop, *attribute_crop(image, box, self._landmark_size))
+
+    def look(self, image: Image, face: Face) -> Telling:
+        """See `AttributeTeller.look`."""
+        crops = self.crops(image, face)
+
+        async def tell(deadline: float, is_bulk: bool) -> Attributes:
+            scores, row = await asyncio.gather(
+                self._age_gender.submit(crops.age_gender, deadline=deadline, is_bulk=is_bulk),
+                self._landmarks_3d.submit(crops.landmarks_3d, deadline=deadline, is_bulk=is_bulk),
+            )
+            landmarks = pose.landmarks_in_picture(row.row, self._landmark_size, crops.transform)
+            return Attributes(age_and_gender.age_gender(scores.row), pose.head_pose(landmarks))
+
+        return tell
+
+    async def close(self) -> None:
+        """See `AttributeTeller.close`."""
+        await self._age_gender.close()
+        await self._landmarks_3d.close()
+
+
+UNALIGNED_BOX = 0.8
+"""Of the picture's shorter side: what the open pack's models see where landmarks are unsure. Source: of the boxes tried
+on 320 LFW faces it told gender best (98.1 %)."""
+
+
+class AlignedTeller:
+    """The open pack's models: an aligned face; the head pose is that of its five landmarks."""
+
+    needs_landmarks = True
+
+    def __init__(self, models: AlignedModels, capacity: int) -> None:
+        """Nothing runs yet."""
+        self._specs = models.age.spec, models.gender.spec
+        self.least_side: float = max(spec.height for spec in self._specs)
+        self._age = model_queue(models.age, "age", capacity)
+        self._gender = model_queue(models.gender, "gender", capacity)
+
+    def look(self, image: Image, face: Face) -> Telling:
+        """See `AttributeTeller.look`."""
+        assert face.points is not None  # noqa: S101  # needs_landmarks
+        points = face.points
+        age_crop, gender_crop = (
+            align(image, points, spec.height, input_template(spec)) if face.are_sure else _middle(image, spec.height)
+            for spec in self._specs
+        )
+
+        async def tell(deadline: float, is_bulk: bool) -> Attributes:
+            age, gender = await asyncio.gather(
+                self._age.submit(age_crop, deadline=deadline, is_bulk=is_bulk),
+                self._gender.submit(gender_crop, deadline=deadline, is_bulk=is_bulk),
+            )
+            return Attributes(age_and_gender.age_gender_of_two(age.row, gender.row), pose.pose_of_five(points))
+
+        return tell
+
+    async def close(self) -> None:
+        """See `AttributeTeller.close`."""
+        await self._age.close()
+        await self._gender.close()
+
+
+def _middle(image: Image, size: int) -> Crop:
+    """The middle of a picture that could not be aligned."""
+    height, width = image.shape[:2]
+    box = Box(width / 2, height / 2, UNALIGNED_BOX * min(height, width) / BOX_MARGIN)
+    return attribute_crop(image, box, size)[0]
