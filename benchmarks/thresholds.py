@@ -37,8 +37,8 @@ BORROWED_FAR = 1e-2
 """The threshold of this false accept rate is tried elsewhere."""
 LIMITS = ImageLimits(250 * 250)
 """LFW's pictures."""
-ABOUT_PEOPLE = ("doubtful_same", "doubtful_different", "left_out")
-"""Of an evaluation, what a result does not keep: names."""
+NOT_KEPT = ("doubtful_same", "doubtful_different", "left_out", "histogram", "machine", "evaluation", "version")
+"""Of an evaluation, what a result leaves out: names of people, what is large, what the whole result says once."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,7 @@ def main() -> None:
             {
                 "recogniser": name,
                 "cut": cut_name,
-                **{
-                    key: value
-                    for key, value in evaluated.to_json().items()
-                    if key not in (*ABOUT_PEOPLE, "machine", "evaluation", "version")
-                },
+                **{key: value for key, value in evaluated.to_json().items() if key not in NOT_KEPT},
             }
             for (name, cut_name), evaluated in done.items()
         ],
