@@ -80,7 +80,7 @@ def committed() -> dict[str, dict[str, object]]:
 
 
 def recogniser(lfw: Path, sources: Mapping[str, bytes]) -> dict[str, Figures]:
-    """dlib's own results, the conversion's in float32 and the committed file's, on the same chips."""
+    """The conversion in float32 and the committed file against dlib itself, on the same chips."""
     faces = chips(lfw, TEMPLATE_SIDE, TEMPLATE_PADDING)
     theirs = by_dlib(sources[DLIB], faces)
     exact = run(to_bytes(to_onnx(dat.parse(sources[DLIB], DLIB)), "", are_weights_halved=False), faces)
@@ -115,6 +115,7 @@ def chips(lfw: Path, side: int, padding: float) -> list[Crop]:
             file = images.extractfile(row["image"])
             assert file is not None
             picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+            assert picture is not None
             landmarks = np.array([[row[f"{point}_x"], row[f"{point}_y"]] for point in points], np.float32)
             transform = similarity(landmarks, template(side, padding))
             faces.append(cv2.warpAffine(picture, transform, (side, side)).astype(np.uint8, copy=False))
@@ -150,7 +151,9 @@ def run(model: bytes, faces: Sequence[Crop], batch: int = 1) -> Rows:
 def run_original(model: bytes, faces: Sequence[Crop]) -> Rows:
     """What ONNX Runtime makes of an original graph, which takes normalised pixels: (n, numbers)."""
     pixels = np.stack(faces).transpose(0, 3, 1, 2).astype(np.float32)
-    return run_tensor(model, (pixels - np.array(MEANS, np.float32).reshape(3, 1, 1)) / 256, 1)
+    pixels -= np.array(MEANS, np.float32).reshape(3, 1, 1)
+    pixels /= 256
+    return run_tensor(model, pixels, 1)
 
 
 def run_tensor(model: bytes, tensor: Rows, batch: int) -> Rows:

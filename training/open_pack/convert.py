@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from dat import Add, Affine, Convolution, FullyConnected, Layer, Network, Pair, Pool, Relu, Skip, Tag
+from layers import Add, Affine, Convolution, FullyConnected, Layer, Network, Pair, Pool, Relu, Skip, Tag
 from onnx_file import INPUT, Graph
 
 OUTPUT = "embedding"

@@ -10,22 +10,16 @@ from there:
     down block     tag ─▶ … ─▶ tag, skip ─▶ … ─▶ add       the second tag keeps the first branch, the skip goes back to
                                                            where the first one was, `add` joins the two
 
-The format was worked out from files, not from dlib's code. What was not seen there is refused.
+What the file in sources.toml does not show is refused, not guessed.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float32]
-Pair: TypeAlias = tuple[int, int]
-"""Rows, columns. (dlib writes y before x; every pair that was seen has two equal numbers, so this is not proved.)"""
+from layers import Add, Affine, Array, Convolution, FullyConnected, Layer, Network, Pair, Pool, Relu, Skip, Tag
 
 INNERMOST, COMPUTES, TAG_OR_SKIP = 3, 2, 1
 """Versions that layers write, by what they are."""
@@ -35,91 +29,6 @@ MAX_EXPONENT = 1100
 
 class Unreadable(ValueError):
     """A file that is no such network, or not all of one."""
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """Cross-correlation, as ONNX's Conv; padding is the same on both sides."""
-
-    filters: Array
-    """(filters, channels, rows, columns)."""
-    biases: Array
-    """(filters,)."""
-    stride: Pair
-    padding: Pair
-
-
-@dataclass(frozen=True)
-class Affine:
-    """`gamma * x + beta` for each channel: what batch normalisation is once a network is trained."""
-
-    gamma: Array
-    """(channels,)."""
-    beta: Array
-    """(channels,)."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Maximum or mean of windows; of the whole map where `window` is (0, 0)."""
-
-    kind: Literal["max", "average"]
-    window: Pair
-    stride: Pair
-    padding: Pair
-
-
-@dataclass(frozen=True)
-class Relu:
-    """Rectifier."""
-
-
-@dataclass(frozen=True)
-class FullyConnected:
-    """Matrix product `x @ weights`, without biases."""
-
-    weights: Array
-    """(inputs, outputs)."""
-
-
-@dataclass(frozen=True)
-class Tag:
-    """A block begins: its input is kept, to be added."""
-
-
-@dataclass(frozen=True)
-class Skip:
-    """The block's first branch ends: its output is kept, to be added, and the second starts from the block's input."""
-
-
-@dataclass(frozen=True)
-class Add:
-    """The block ends: adds what was kept. The smaller one is filled up with zeros at the end of each dimension."""
-
-
-Layer: TypeAlias = Convolution | Affine | Pool | Relu | FullyConnected | Tag | Skip | Add
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network from its input to its output."""
-
-    means: tuple[float, float, float]
-    """Of red, green and blue, subtracted from pixels of 0 to 255. The result is divided by 256, which no file says."""
-    rows: int
-    columns: int
-    layers: tuple[Layer, ...]
-    max_distance: float
-    """Euclidean: two outputs that are closer show the same face, as it was trained."""
-
-
-def read(path: Path) -> Network:
-    """The network in a file.
-
-    Raises:
-        Unreadable: It holds something else, less, or more.
-    """
-    return parse(path.read_bytes(), path.name)
 
 
 def parse(content: bytes, name: str) -> Network:
@@ -207,7 +116,7 @@ class Reader:
     def expect(self, what: str, found: object, allowed: object) -> None:
         """Refuse what is not as it was seen in the files that the format is known from."""
         if found != allowed:
-            raise self._unreadable(f"{what} is {found!r}, and only {allowed!r} can be read")
+            raise self._unreadable(f"{what} is {found!r} where {allowed!r} was expected")
 
     def expect_end(self) -> None:
         """Refuse a file that goes on."""
@@ -278,12 +187,14 @@ def _convolution(reader: Reader) -> Convolution:
     stride, padding = reader.pair(), reader.pair()
     weights, biases = reader.split(parameters)
     _learning_rates(reader)
-    reader.expect("a convolution's filters and window", (weights.shape[0], *weights.shape[2:]), (filters, *window))
+    reader.expect("a convolution's filters and window", [weights.shape[0], *weights.shape[2:]], [filters, *window])
+    reader.expect("the number of a convolution's biases", biases.size, filters)
     return Convolution(weights, biases.reshape(filters), stride, padding)
 
 
 def _affine(reader: Reader) -> Affine:
     gamma, beta = reader.split(reader.tensor())
+    reader.expect("the shape of an affine layer's beta", beta.shape, gamma.shape)
     reader.expect("an affine layer's mode", reader.integer(), 0)  # for each channel
     return Affine(gamma.reshape(-1), beta.reshape(-1))
 
@@ -299,6 +210,7 @@ def _average_pool(reader: Reader) -> Pool:
 def _fully_connected(reader: Reader) -> FullyConnected:
     outputs, inputs = reader.integer(), reader.integer()
     weights, _ = reader.split(reader.tensor())
+    reader.expect("the number of a fully connected layer's weights", weights.size, inputs * outputs)
     reader.expect("a fully connected layer's bias mode", reader.integer(), 1)  # without
     _learning_rates(reader)
     return FullyConnected(weights.reshape(inputs, outputs))
