@@ -7,7 +7,8 @@ RUN := .venv-$(DEVICE)/bin/python
 DEV := .venv-dev/bin/python
 ENVIRONMENT := @requirements/make-environment
 
-.PHONY: help serve packs bench evaluate test test-all check fix livez lock image clean run-environment dev-environment
+.PHONY: help serve packs bench evaluate test test-all check fix livez open-pack lock image clean run-environment \
+	dev-environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ livez: dev-environment ## measure /livez under load on an IResNet100 with random
 	@mkdir -p build
 	@test -f build/iresnet100.onnx || $(DEV) benchmarks/iresnet.py build/iresnet100.onnx
 	$(DEV) benchmarks/livez.py build/iresnet100.onnx $(PICTURE) $(ARGS)
+
+open-pack: dev-environment ## make the open pack's networks anew, from packages of the registry (ARGS='--from FOLDER': from files)
+	$(DEV) training/open_pack/make_pack.py $(ARGS)
 
 lock: ## write the locks in requirements/ anew, with the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
