@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+import open_pack_tables
 import performance_tables
 import precision_tables
 import quality_tables
@@ -48,6 +49,11 @@ def problems_table() -> str:
 GENERATED = {
     "configuration.md": {"settings": settings_table},
     "http-api.md": {"problems": problems_table},
+    "open-pack.md": {
+        "verification": open_pack_tables.verification_table,
+        "attributes": open_pack_tables.attributes_table,
+        "pose": open_pack_tables.pose_sentence,
+    },
     "performance.md": {
         "peers": performance_tables.peers,
         "ratios": performance_tables.ratios,

@@ -138,6 +138,12 @@ def run_service(make_app: Callable[..., DirectApp]) -> Iterator[Callable[..., Se
 
 
 @pytest.fixture
+def run_named(run_service: Callable[..., Service]) -> Callable[[str], Service]:
+    """Start the real service with a pack that has a name."""
+    return lambda name: run_service(Path(name))
+
+
+@pytest.fixture
 def service(run_service: Callable[..., Service], tiny_recogniser: Path) -> Service:
     """A client of the service with the tiny recogniser and default settings."""
     return run_service(tiny_recogniser)
