@@ -36,9 +36,9 @@ from arcface_api.image import stretch
 from arcface_api.quality import Finding, QualityWarning, face_shape, picture_quality
 from check_set import check_set
 from faces import Face, read_faces
+from finding import Run, find, load
 from quality_errors import Measured
 from spoilt import NEVER_ALIGNED, WAYS, spoil
-from two_passes import Run, load, two_passes
 
 RECOGNISER_INPUT = InputSpec(None, 112, 112, 127.5, 127.5)
 PER_PERSON = 8
@@ -126,7 +126,7 @@ def measure(faces: Sequence[Face], models: Models, ways: Sequence[str], turns: i
 def measure_way(faces: Sequence[Face], models: Models, way: str, turn: int) -> Measured:
     """One crop of each face."""
     made = [spoil(face, way, turn) for face in faces]
-    found = [second for _, second in two_passes(models.regressor, [spoilt.image for spoilt in made])]
+    found = [second for _, second in find(models.regressor, [spoilt.image for spoilt in made])]
     crops, rows = [], []
     for spoilt, landmarks in zip(made, found, strict=True):
         is_aligned = landmarks.are_sure and way not in NEVER_ALIGNED
@@ -177,7 +177,7 @@ def embed(run: Run, crops: Sequence[Crop]) -> NDArray[np.float32]:
 
 def of_non_faces(run: Run, images: Sequence[Image]) -> dict[str, Any]:
     """How many pictures without a face are told to be such."""
-    found = [landmarks for _, landmarks in two_passes(run, images)]
+    found = [landmarks for _, landmarks in find(run, images)]
     warnings = [
         picture_quality(image, stretch(image, 112, 112), _finding(landmarks)).warnings
         for image, landmarks in zip(images, found, strict=True)

@@ -22,15 +22,17 @@ from arcface_api.alignment import (
     check_landmarks,
     face_size,
     face_view,
+    find_landmarks,
     moved,
     read_landmarks,
     regressor,
     scale_of,
     similarity,
+    turned_view,
     view_template,
     whole_view,
 )
-from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
+from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.errors import LandmarksInvalid, ModelFailed
 from conftest import FaceCrop
 from pictures import aligned_by_reference, decoded_by_opencv
@@ -391,3 +393,76 @@ def test_mirrored_face_has_mirrored_landmarks(session: ort.InferenceSession, fac
         apart.append(np.linalg.norm(mirrored.points - expected, axis=1).mean() / face_size(straight.points))
     assert np.mean(apart) <= 0.05
     assert np.max(apart) <= 0.15
+
+
+# ── all passes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("quarter_turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("shape", [(64, 64), (90, 40), (31, 100)])
+def test_turned_view_is_the_view_of_the_turned_picture(quarter_turns: int, shape: tuple[int, int]) -> None:
+    image = smooth(*shape)
+    turned = turned_view(whole_view(image), quarter_turns)
+    expected = whole_view(np.ascontiguousarray(np.rot90(image, -quarter_turns)))
+    assert np.abs(turned.crop.astype(int) - expected.crop).max() <= 1
+    top = np.array([[shape[1] / 2 - 0.5, 0]], np.float32)  # the middle of the upper edge turns clockwise
+    middle = moved(top, turned.transform)[0] - 31.5
+    half = 31.5 * shape[0] / max(shape) - (0.5 if shape[0] < max(shape) else 0)
+    towards = [(0, -1), (1, 0), (0, 1), (-1, 0)][quarter_turns]
+    assert np.allclose(middle, np.array(towards) * half, atol=1)
+
+
+def row(uncertainty: float, face_probability: float, points: Points | None = None) -> Features:
+    """A regressor's answer: landmarks in pixels of its input."""
+    given = view_template() if points is None else points
+    return np.array([*(given / 64).ravel(), uncertainty, face_probability], np.float32)
+
+
+class Answers:
+    """A regressor that gives these rows, one after the other, and keeps what it was shown."""
+
+    def __init__(self, *rows: Features) -> None:
+        self.rows = list(rows)
+        self.seen: list[Crop] = []
+
+    def __call__(self, crop: Crop) -> Features:
+        self.seen.append(crop)
+        return self.rows.pop(0)
+
+
+def test_two_passes_are_enough_where_the_second_is_certain() -> None:
+    regress = Answers(row(0.3, 0.9), row(0.03, 0.99))
+    assert find_landmarks(smooth(80, 80), regress).uncertainty == pytest.approx(0.03)
+    assert not regress.rows
+
+
+def test_third_pass_counts_only_where_it_is_more_certain() -> None:
+    for third, kept in ((0.05, 0.05), (0.2, 0.1)):
+        regress = Answers(row(0.3, 0.9), row(0.1, 0.99), row(third, 0.99))
+        assert find_landmarks(smooth(80, 80), regress).uncertainty == pytest.approx(kept)
+        assert not regress.rows
+
+
+def test_face_that_leads_nowhere_is_looked_for_on_the_turned_picture() -> None:
+    """Here it is found on the picture turned by a quarter; the half turn came first."""
+    lost = [row(1.0, 0.1), row(1.0, 0.1)]
+    regress = Answers(row(0.3, 0.9), *lost, row(0.3, 0.9), *lost, row(0.3, 0.9), row(0.02, 0.99))
+    image = smooth(80, 80)
+    found = find_landmarks(image, regress)
+    assert found.are_sure
+    assert not regress.rows
+    assert np.array_equal(regress.seen[3], regress.seen[0][::-1, ::-1])
+    assert np.array_equal(regress.seen[6], np.rot90(regress.seen[0], -1))
+
+
+def test_picture_without_a_face_is_not_looked_at_again() -> None:
+    regress = Answers(row(0.9, 0.2), row(1.0, 0.1), row(1.0, 0.1))
+    assert not find_landmarks(smooth(80, 80), regress).are_sure
+    assert not regress.rows
+
+
+def test_landmarks_in_one_place_are_unsure_and_no_error() -> None:
+    regress = Answers(row(0.02, 0.4, np.full((5, 2), 20, np.float32)))
+    found = find_landmarks(smooth(80, 80), regress)
+    assert (found.are_sure, found.face_probability) == (False, 0)
+    assert not regress.rows

@@ -22,7 +22,7 @@ from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
 from check_set import check_set
 from conditions import AUGMENTED, CONDITIONS
 from faces import PARTS, Face, read_faces
-from two_passes import Run, load, two_passes
+from finding import Run, find, load
 from verification import balanced_accuracy, make_pairs, tar_at_far
 
 HERE = Path(__file__).parent
@@ -79,14 +79,14 @@ def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -
     everything: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for name, condition in ({n: CONDITIONS[n] for n in names} | AUGMENTED).items():
         samples = [condition.crop(face, SEED) for face in faces]
-        passes = two_passes(run, [sample.image for sample in samples])
+        passes = find(run, [sample.image for sample in samples])
         both = list(zip(passes, samples, strict=True))
         first = np.array([_error(one, sample.labels) for (one, _), sample in both])
         second = np.array([_error(two, sample.labels) for (_, two), sample in both])
         unshifted = np.array([_error(two, sample.points) for (_, two), sample in both])
         uncertainty = np.array([two.uncertainty for _, two in passes])
         is_sure = np.array([two.are_sure for _, two in passes])
-        mirrored = two_passes(run, [np.ascontiguousarray(sample.image[:, ::-1]) for sample in samples])
+        mirrored = find(run, [np.ascontiguousarray(sample.image[:, ::-1]) for sample in samples])
         apart = [
             _mirror_error(straight, mirror, sample.image.shape[1])
             for ((_, straight), sample), (_, mirror) in zip(both, mirrored, strict=True)
@@ -116,7 +116,7 @@ def non_faces(run: Run) -> dict[str, object]:
     figures = {}
     refused: list[bool] = []
     for kind, pictures in check_set(SEED).items():
-        unsure = [not second.are_sure for _, second in two_passes(run, pictures)]
+        unsure = [not second.are_sure for _, second in find(run, pictures)]
         figures[kind] = {"pictures": len(pictures), "unsure_percent": _percent(np.mean(unsure))}
         refused += unsure
     return {"unsure_percent": _percent(np.mean(refused)), "kinds": figures}
@@ -171,7 +171,7 @@ def verification(
     for name in names:
         samples = [CONDITIONS[name].crop(face, SEED) for face in faces]
         crops, labels = [sample.image for sample in samples], [sample.labels for sample in samples]
-        found = [second for _, second in two_passes(run, crops)]
+        found = [second for _, second in find(run, crops)]
         stretched = [cv2.resize(crop, (112, 112)) for crop in crops]
         kinds = {
             "stretched": stretched,
@@ -181,7 +181,7 @@ def verification(
         figures[name] = {kind: _figures(recogniser, inputs, pairs) for kind, inputs in kinds.items()}
         print(name, figures[name], file=sys.stderr, flush=True)
     aligned = [align(face.image, face.points, 112) for face in faces]
-    again = [_aligned(crop, second, crop) for crop, (_, second) in zip(aligned, two_passes(run, aligned), strict=True)]
+    again = [_aligned(crop, second, crop) for crop, (_, second) in zip(aligned, find(run, aligned), strict=True)]
     figures["aligned already"] = {"labels": _figures(recogniser, aligned, pairs)}
     figures["aligned already"]["regressor"] = _figures(recogniser, again, pairs)
     print("aligned already", figures["aligned already"], file=sys.stderr, flush=True)
@@ -221,7 +221,7 @@ def table(figures: dict) -> str:
     if errors := figures.get("errors"):
         columns = {
             "first pass": "first_pass_percent",
-            "second pass": "error_percent",
+            "found": "error_percent",
             "unshifted": "unshifted_percent",
             "median": "unshifted_percent_p50",
             "95 of 100 below": "unshifted_percent_p95",

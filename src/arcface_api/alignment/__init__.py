@@ -30,6 +30,7 @@ from arcface_api.alignment.regressor import (
     find_landmarks,
     read_landmarks,
     regressor,
+    turned_view,
     view_template,
     whole_view,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "regressor",
     "scale_of",
     "similarity",
+    "turned_view",
     "view_template",
     "whole_view",
 ]

@@ -3,6 +3,8 @@
     Image ──whole_view──▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   first pass
     Image ──face_view───▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   second pass, upright
 
+`find_landmarks` does all of it, and again where it has to.
+
 The regressor (`landmarks.onnx`, made in `training/landmarks`, which has its model card) is run by a session. Training
 makes its samples with the functions here.
 """
@@ -34,6 +36,9 @@ VIEW_MARGIN = 1.15
 
 VIEW_BORDER = 127.0
 """Grey beyond the picture in the regressor's input: nothing, once normalised. Training used the same."""
+
+REFINABLE_UNCERTAINTY = 0.06
+"""Above it, in eye distances, another pass is worth its time. Chosen on pictures kept for choosing."""
 
 MAX_UNCERTAINTY = 0.15
 """Landmarks that are expected to be further off, in eye distances, are not to be aligned by. Chosen in training."""
@@ -75,7 +80,11 @@ def regressor() -> bytes:
 
 
 def find_landmarks(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
-    """Both passes: where the landmarks of the one face on this picture are, and how sure that is.
+    """All passes: where the landmarks of the one face on this picture are, and how sure that is.
+
+    Two passes; a third one where the second is not yet certain enough; and where that leads nowhere although the first
+    saw a face, all of it again on the picture turned by half and by quarter turns: faces that lie upside down are
+    sometimes taken for others.
 
     Args:
         image: (h, w, 3) uint8, RGB, of any shape, with or without a face.
@@ -86,13 +95,29 @@ def find_landmarks(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
     """
     view = whole_view(image)
     first = read_landmarks(run(view.crop), view)
+    found = _refined(image, first, run)
+    if not found.are_sure and first.face_probability >= MIN_FACE_PROBABILITY:
+        for quarter_turns in (2, 1, 3):
+            turned = turned_view(view, quarter_turns)
+            again = _refined(image, read_landmarks(run(turned.crop), turned), run)
+            found = min(found, again, key=lambda landmarks: landmarks.uncertainty)
+            if found.are_sure:
+                break
+    return found
+
+
+def _refined(image: Image, first: Landmarks, run: Callable[[Crop], Features]) -> Landmarks:
+    """The second pass, and a third where it may help."""
     try:
         view = face_view(image, first.points)
-        second = read_landmarks(run(view.crop), view)
-        similarity(second.points, TEMPLATE)  # it can be aligned by
+        found = read_landmarks(run(view.crop), view)
+        if found.uncertainty > REFINABLE_UNCERTAINTY:
+            view = face_view(image, found.points)
+            found = min(found, read_landmarks(run(view.crop), view), key=lambda landmarks: landmarks.uncertainty)
+        similarity(found.points, TEMPLATE)  # it can be aligned by
     except LandmarksInvalid:
         return Landmarks(first.points, uncertainty=1.0, face_probability=0.0)
-    return second
+    return found
 
 
 def whole_view(image: Image) -> View:
@@ -107,6 +132,16 @@ def whole_view(image: Image) -> View:
     offset_x, offset_y = (side - 1 - scale * (width - 1)) / 2, (side - 1 - scale * (height - 1)) / 2
     transform = np.array([[scale, 0, offset_x], [0, scale, offset_y]])
     return View(sample(image, transform, side, VIEW_BORDER), transform)
+
+
+def turned_view(view: View, quarter_turns: int) -> View:
+    """A view turned clockwise by quarter turns; no pixel changes."""
+    last = REGRESSOR_INPUT.width - 1
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter_turns % 4]
+    about_middle = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float64)
+    about_middle[:2, 2] = [last / 2, last / 2] - about_middle[:2, :2] @ [last / 2, last / 2]
+    turned = np.ascontiguousarray(np.rot90(view.crop, -quarter_turns))
+    return View(turned, about_middle[:2] @ np.vstack([view.transform, [0, 0, 1]]))
 
 
 def face_view(image: Image, points: Points) -> View:

@@ -1,0 +1,37 @@
+"""The regressor on whole pictures, as the service runs it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnxruntime as ort
+
+from arcface_api.alignment import REGRESSOR_INPUT, Landmarks, find_landmarks, read_landmarks, whole_view
+from arcface_api.arrays import Crop, Features, Image, Tensor, to_tensor
+
+Run = Callable[[Tensor], Features]
+
+
+def load(content: bytes | Path) -> Run:
+    """Run an ONNX file with two threads on the CPU."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")  # some recognisers are a hundred times slower
+    source = content if isinstance(content, bytes) else str(content)
+    session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda tensor: session.run(None, {name: tensor})[0]
+
+
+def find(run: Run, images: Sequence[Image]) -> list[tuple[Landmarks, Landmarks]]:
+    """What the first pass says of each picture, and what the service makes of it."""
+    return [(_first(run, image), find_landmarks(image, lambda crop: _row(run, crop))) for image in images]
+
+
+def _first(run: Run, image: Image) -> Landmarks:
+    view = whole_view(image)
+    return read_landmarks(_row(run, view.crop), view)
+
+
+def _row(run: Run, crop: Crop) -> Features:
+    row: Features = run(to_tensor([crop], REGRESSOR_INPUT))[0]
+    return row
