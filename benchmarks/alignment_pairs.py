@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from alignment_crops import SEED
 from faces import part_of
 from lfw import read_pairs
-from verification import balanced_accuracy, make_pairs, tar_at_far
+from verification import balanced_accuracy, make_pairs, tar_at_far, threshold_at_far
+
+MIXED = "auto against stretched"
+"""The pairs of which one picture was aligned and the other not, as in an archive that changes its ways."""
 
 Embeddings = Mapping[str, NDArray[np.float32]]
 """(dim,) normalised, by the picture's name."""
@@ -36,13 +39,20 @@ class Pairs:
         same = int(self.same.sum())
         return {"same": same, "different": len(self.same) - same, "pictures": len(self.pictures)}
 
-    def figures(self, embeddings: Embeddings) -> dict[str, float]:
-        """Balanced accuracy over ten folds, and the true accept rate at a false accept rate of 1e-2, in per cent."""
-        left, right = (np.stack([embeddings[pair[side]] for pair in self.names]) for side in (0, 1))
-        similarity = np.sum(left * right, axis=1, dtype=np.float64)
+    def figures(self, left: Embeddings, right: Embeddings) -> dict[str, float]:
+        """Balanced accuracy over ten folds; true accept rate and threshold at a false accept rate of 1e-2.
+
+        Args:
+            left: Of the first picture of each pair.
+            right: Of the second.
+        """
+        one = np.stack([left[name] for name, _ in self.names])
+        other = np.stack([right[name] for _, name in self.names])
+        similarity = np.sum(one * other, axis=1, dtype=np.float64)
         return {
             "accuracy_percent": _percent(balanced_accuracy(similarity, self.same)),
             "tar_percent": _percent(tar_at_far(similarity, self.same)),
+            "threshold": round(threshold_at_far(similarity, self.same), 4),
         }
 
 
@@ -85,13 +95,15 @@ def table_row(
         embeddings: By the way in which the pictures were sent.
         unsure: Names of the pictures of whose landmarks `align=auto` was unsure.
     """
+    sides = {way: (of, of) for way, of in embeddings.items()}
+    sides[MIXED] = (embeddings["auto"], embeddings["stretched"])
     row = {}
     for name, pairs in sets.items():
-        by_way = {way: pairs.figures(of) for way, of in embeddings.items()}
+        figures = {way: pairs.figures(*both) for way, both in sides.items()}
         pictures = pairs.pictures
         row[name] = {
             "unsure_percent": _percent(len(unsure & pictures) / len(pictures)),
-            **{key: {way: of[key] for way, of in by_way.items()} for key in ("accuracy_percent", "tar_percent")},
+            **{key: {way: of[key] for way, of in figures.items()} for key in next(iter(figures.values()))},
         }
     return row
 
