@@ -10,7 +10,20 @@ TURNED_FAR = ("rotated 90", "rotated 135", "rotated 180")
 BAR_POINTS = {ALIGNED: 0.1, **dict.fromkeys(TURNED_FAR, 0.5)}
 """How far the accuracy of `align=auto` may lie below its aim, by condition."""
 OTHER_BAR_POINTS = 0.3
+ORDINARY = "x1.2"
+"""The box with some background, as detectors are often set."""
 WAYS = ("stretched", "letterboxed", "auto", "landmarks")
+
+
+def lead() -> str:
+    """What stretching costs, in a sentence."""
+    recognisers = _report()["recognisers"]
+    tight = [told["conditions"]["tight"]["unseen"]["accuracy_percent"] for told in recognisers.values()]
+    stretched, aligned = (" and ".join(f"{each[way]:.1f} %" for each in tight) for way in ("stretched", "auto"))
+    return (
+        f"A detector's tight box, stretched to 112x112, lets {stretched} of pairs be told right ({', '.join(recognisers)});"
+        f" with `align=auto` it is {aligned}."
+    )
 
 
 def unseen_table() -> str:
@@ -35,6 +48,21 @@ def accuracy_table(report: dict[str, Any], pairs: str) -> str:
         pictures = [told["pairs"][pairs]["pictures"] for told in recognisers.values()]
         unsure = figures[pictures.index(max(pictures))]["unsure_percent"]
         rows.append(f"| {condition} | {' | '.join(cells)} | {unsure:.1f} % |")
+    return "\n".join(rows)
+
+
+def thresholds_table() -> str:
+    """A row for each way, of one ordinary kind of crop: what is told apart, and by which threshold."""
+    recognisers = _report()["recognisers"]
+    columns = ["pictures", *(f"{name}: accuracy | TAR | threshold" for name in recognisers)]
+    rows = [f"| {' | '.join(columns)} |", "| --- " * (1 + 3 * len(recognisers)) + "|"]
+    figures = [told["conditions"][ORDINARY]["unseen"] for told in recognisers.values()]
+    for way in figures[0]["threshold"]:
+        cells = [
+            f"{each['accuracy_percent'][way]:.2f} | {each['tar_percent'][way]:.2f} | {each['threshold'][way]:.3f}"
+            for each in figures
+        ]
+        rows.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
