@@ -21,8 +21,8 @@ def lead() -> str:
     tight = [told["conditions"]["tight"]["unseen"]["accuracy_percent"] for told in recognisers.values()]
     stretched, aligned = (" and ".join(f"{each[way]:.1f} %" for each in tight) for way in ("stretched", "auto"))
     return (
-        f"A detector's tight box, stretched to 112x112, lets {stretched} of pairs be told right ({', '.join(recognisers)});"
-        f" with `align=auto` it is {aligned}."
+        f"A detector's tight box, stretched to 112x112, lets {stretched} of pairs be told right"
+        f" ({', '.join(recognisers)}); with `align=auto` it is {aligned}."
     )
 
 
