@@ -23,6 +23,8 @@ WAYS = {
     "stretched": ("stretched", "#d1495b", "o"),
 }
 """Of each line: what it is called, its colour, its marker; the last one is drawn on top."""
+SIZES = {"s": 9, "o": 6}
+"""Squares show behind circles."""
 PAIRS = "unseen"
 UPRIGHT = "tight"
 CHANCE = 50.0
@@ -61,7 +63,7 @@ def draw_angles(axes: Axes, conditions: dict[str, Any]) -> None:
     angles = {0: UPRIGHT} | {int(found[1]): name for name in conditions if (found := re.match(r"rotated (\d+)", name))}
     for way, (label, colour, marker) in WAYS.items():
         y = [accuracy(conditions[name], way) for name in angles.values()]
-        axes.plot([*angles], y, f"{marker}-", color=colour, markersize=6, linewidth=2, label=label)
+        axes.plot([*angles], y, f"{marker}-", color=colour, markersize=SIZES[marker], linewidth=2, label=label)
     axes.set_xticks([*angles])
     dress(axes)
 
@@ -72,7 +74,7 @@ def draw_cuts(axes: Axes, conditions: dict[str, Any]) -> None:
     names = [name for name in names if not name.startswith("rotated")]
     for way, (_, colour, marker) in WAYS.items():
         y = [accuracy(conditions[name], way) for name in names]
-        axes.plot(range(len(names)), y, f"{marker}:", color=colour, markersize=7, linewidth=0.8)
+        axes.plot(range(len(names)), y, f"{marker}:", color=colour, markersize=SIZES[marker], linewidth=0.8)
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
     dress(axes)
 
