@@ -87,7 +87,7 @@ def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: b
     kept_file.parent.mkdir(parents=True, exist_ok=True)
     with RunningService(command, port, health, log=kept_file.with_suffix(".log")) as service:
         about = describe(model, service, sets)
-        conditions = {} if is_fresh else _read_kept(kept_file, about)
+        conditions = {} if is_fresh else read_kept(kept_file, about)
         todo = [name for name in NAMES if name not in conditions]
         say(f"{model.stem}: {len(todo)} of {len(NAMES)} conditions to measure")
         with Client(service.address) as client, ShareBar(model.stem) as bar:
@@ -97,7 +97,9 @@ def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: b
                     bar(name, (number + share) / len(todo))
 
                 conditions[name] = measure_condition(client, folder, name, sets, tell)
-                kept_file.write_text(json.dumps({"about": about, "conditions": conditions}), encoding="utf-8")
+                part = kept_file.with_suffix(".part")
+                part.write_text(json.dumps({"about": about, "conditions": conditions}), encoding="utf-8")
+                part.replace(kept_file)
                 say(f"\n{name}: {conditions[name]}")
     return {**about, "conditions": {name: conditions[name] for name in NAMES}}
 
@@ -161,7 +163,7 @@ def _kept_file(model: Path) -> Path:
     return KEPT / f"{model.stem}.json"
 
 
-def _read_kept(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def read_kept(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """The conditions of a run of the same that was cut off."""
     kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     conditions: dict[str, Any] = kept["conditions"] if kept.get("about") == about else {}

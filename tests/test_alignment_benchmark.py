@@ -1,5 +1,9 @@
 """Promises of `benchmarks/alignment.py` that its figures and their table rest on; no service is measured."""
 
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import numpy as np
 import pytest
 
 import alignment_tables
+from alignment import CHUNKS_AT_ONCE, Answered, in_parallel, read_kept
 from alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
 from alignment_pairs import Pairs, official_pairs, table_row
 from arcface_api.alignment import align, check_landmarks
@@ -103,6 +108,35 @@ def test_part_of_the_official_pairs_keeps_their_order(tmp_path: Path) -> None:
     assert numbers == sorted(numbers)
     assert len(numbers) == 30
     assert some.same.tolist() == [n % 2 == 1 for n in numbers]
+
+
+# ── the run ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_run_that_was_cut_off_goes_on_only_where_it_measures_the_same(tmp_path: Path) -> None:
+    file, about = tmp_path / "kept.json", {"sha256": "a", "pairs": {"unseen": {"same": 3}}}
+    assert read_kept(file, about) == {}
+    file.write_text(json.dumps({"about": about, "conditions": {"tight": {"framed": 0}}}))
+    assert read_kept(file, about) == {"tight": {"framed": 0}}
+    assert read_kept(file, {**about, "sha256": "b"}) == {}
+
+
+def test_parts_are_answered_in_order_and_cut_no_earlier_than_needed() -> None:
+    cut = []
+
+    def parts() -> Iterator[list[Face]]:
+        for number in range(20):
+            cut.append(number)
+            yield [replace(face(), name=str(number))]
+
+    def embed(part: list[Face]) -> Answered:
+        time.sleep(0.002 * (int(part[0].name) % 3))
+        return Answered([each.name for each in part], {}, 0)
+
+    for number, answered in enumerate(in_parallel(embed, parts())):
+        assert answered.pictures == [str(number)]
+        assert len(cut) <= number + 1 + CHUNKS_AT_ONCE
+    assert cut == list(range(20))
 
 
 # ── the table ──────────────────────────────────────────────────────────────────────────────────────────────────────
