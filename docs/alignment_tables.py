@@ -81,9 +81,9 @@ def sentence() -> str:
     outside = ", ".join(f"{name}: {told['framed']}" for name, told in conditions.items() if told["framed"])
     unseen, official = (_points_of_a_pair(report, key) for key in ("unseen", "official"))
     return (
-        f"{'; '.join(parts)}. One pair of people never seen counts {unseen:.2f} points of accuracy, one of LFW's own up to"
-        f" {official:.2f}. Where a label lay outside the crop ({outside} of {conditions[ALIGNED]['pictures']:,} pictures),"
-        " `landmarks` was sent the crop in a black frame just wide enough to hold it."
+        f"{'; '.join(parts)}. One pair of people never seen counts {unseen:.2f} points of accuracy, one of LFW's own up"
+        f" to {official:.2f}. Where a label lay outside the crop ({outside} of {conditions[ALIGNED]['pictures']:,}"
+        " pictures), `landmarks` was sent the crop in a black frame just wide enough to hold it."
     )
 
 
