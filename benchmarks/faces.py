@@ -21,18 +21,19 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(folder: Path | None, count: int = COUNT) -> list[bytes]:
+def load(folder: Path | None, count: int = COUNT, grow: float = 1.0) -> list[bytes]:
     """Face crops as JPEG (or whatever the folder's files are); the same call gives the same crops.
 
     Args:
         folder: Of crops, or of LFW's `images.tar` and `labels.csv`; None: smooth pictures with noise are made,
             about as many bytes as a face of that size.
         count: How many at most.
+        grow: LFW's boxes are cut so much larger about their centres, within the image.
     """
     if folder is None:
         return [_made(seed) for seed in range(count)]
     if (folder / "images.tar").is_file():
-        return _lfw(folder, count)
+        return _lfw(folder, count, grow)
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[:count]
     if not files:
         raise SystemExit(f"{folder} has neither pictures ({', '.join(SUFFIXES)}) nor LFW's images.tar.")
@@ -52,7 +53,7 @@ def decoded(content: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.resize(picture, (112, 112)), cv2.COLOR_BGR2RGB)
 
 
-def _lfw(folder: Path, count: int) -> list[bytes]:
+def _lfw(folder: Path, count: int, grow: float) -> list[bytes]:
     """Detector boxes cut from the images as they are, one of each of `count` people."""
     with (folder / "labels.csv").open() as labels:
         people = {row["image"].split("/")[0]: row for row in csv.DictReader(labels)}
@@ -63,7 +64,9 @@ def _lfw(folder: Path, count: int) -> list[bytes]:
             file = images.extractfile(row["image"])
             assert file is not None, row["image"]
             picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
-            left, top, width, height = (round(float(row[f"box_{side}"])) for side in "xywh")
+            x, y, w, h = (float(row[f"box_{side}"]) for side in "xywh")
+            margin = (grow - 1) / 2
+            left, top, width, height = map(round, (x - margin * w, y - margin * h, grow * w, grow * h))
             crops.append(_jpeg(picture[max(0, top) : top + height, max(0, left) : left + width]))
     return crops
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+import alignment_tables
 import open_pack_tables
 import performance_tables
 import precision_tables
@@ -47,6 +48,13 @@ def problems_table() -> str:
 
 
 GENERATED = {
+    "alignment.md": {
+        "lead": alignment_tables.lead,
+        "sentence": alignment_tables.sentence,
+        "unseen": alignment_tables.unseen_table,
+        "official": alignment_tables.official_table,
+        "thresholds": alignment_tables.thresholds_table,
+    },
     "configuration.md": {"settings": settings_table},
     "http-api.md": {"problems": problems_table},
     "open-pack.md": {

@@ -13,6 +13,7 @@ for mirrored crops had been put back one pixel off.) `Face.points` is without th
 import csv
 import hashlib
 import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,15 +65,21 @@ def part_of(image_name: str) -> str:
 
 def read_faces(folder: Path, parts: tuple[str, ...]) -> list[Face]:
     """The faces of some parts, in the order of their names."""
+    faces = [
+        face
+        for face in each_face(folder, lambda name: part_of(name) in parts)
+        if parts != ("train",) or face.spread <= MAX_TRAINING_SPREAD
+    ]
+    return sorted(faces, key=lambda face: face.name)
+
+
+def each_face(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[Face]:
+    """The faces whose picture's name is wanted, one after the other, in the order of `images.tar`."""
     with (folder / "labels.csv").open(encoding="utf-8") as file:
-        rows = {row["image"]: row for row in csv.DictReader(file) if part_of(row["image"]) in parts}
-    faces = []
+        rows = {row["image"]: row for row in csv.DictReader(file) if is_wanted(row["image"])}
     with tarfile.open(folder / "images.tar") as archive:
         for member in archive:
             if (row := rows.get(member.name)) is None:
-                continue
-            spread = float(row["spread"])
-            if parts == ("train",) and spread > MAX_TRAINING_SPREAD:
                 continue
             content = archive.extractfile(member)
             assert content is not None
@@ -80,5 +87,5 @@ def read_faces(folder: Path, parts: tuple[str, ...]) -> list[Face]:
             labels = np.array([[row[f"{point}_{axis}"] for axis in "xy"] for point in _POINT_NAMES], np.float32)
             box = np.array([float(row[f"box_{key}"]) for key in "xywh"])
             points = labels - np.array([LABEL_SHIFT * box[2], 0], np.float32)
-            faces.append(Face(member.name, np.ascontiguousarray(bgr[..., ::-1]), box, labels, points, spread))
-    return sorted(faces, key=lambda face: face.name)
+            image = np.ascontiguousarray(bgr[..., ::-1])
+            yield Face(member.name, image, box, labels, points, float(row["spread"]))

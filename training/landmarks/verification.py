@@ -58,6 +58,10 @@ def _best_threshold(scores: NDArray[np.float64], is_same: NDArray[np.bool_]) -> 
 
 def tar_at_far(scores: NDArray[np.float64], is_same: NDArray[np.bool_], far: float = 1e-2) -> float:
     """Part of the same pairs above the threshold that lets at most `far` of the different ones through."""
+    return float((scores[is_same] > threshold_at_far(scores, is_same, far)).mean())
+
+
+def threshold_at_far(scores: NDArray[np.float64], is_same: NDArray[np.bool_], far: float = 1e-2) -> float:
+    """The lowest threshold above which lie at most `far` of the different pairs."""
     different = np.sort(scores[~is_same])[::-1]
-    threshold = different[int(far * len(different))]
-    return float((scores[is_same] > threshold).mean())
+    return float(different[int(far * len(different))])
