@@ -41,6 +41,16 @@ def test_each_picture_is_read_once(images: Path) -> None:
     assert dict(read) == CONTENTS
 
 
+def test_of_two_members_with_one_name_the_last_counts(tmp_path: Path) -> None:
+    """As when the archive is unpacked: `tar --append` adds a newer one behind."""
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        for content in (b"old", b"newer"):
+            member = tarfile.TarInfo("a.jpg")
+            member.size = len(content)
+            archive.addfile(member, BytesIO(content))
+    assert list(open_pictures(tmp_path / "images.tar", ["a.jpg"]).read(["a.jpg"])) == [("a.jpg", b"newer")]
+
+
 def test_missing_pictures_are_counted_and_named(images: Path) -> None:
     with pytest.raises(
         PicturesMissing, match=r"lacks 2 of the 3 pictures that the pairs name: b, c/4\.jpg\. Names are"

@@ -71,23 +71,27 @@ class Archive:
     """Pictures as members of a .tar, compressed or not."""
 
     def __init__(self, path: Path) -> None:
+        """Read the archive's headers.
+
+        Raises:
+            PicturesMissing: It cannot be read.
+        """
         self._path = path
+        with self._reading() as archive:
+            self._places = {_name(member): member.offset for member in archive if member.isfile()}
+            """Where each picture begins; of those with one name the last, as when the archive is unpacked."""
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """As `Pictures`; reads the archive's headers."""
-        with self._reading() as archive:
-            present = {_name(member) for member in archive if member.isfile()}
-        return [name for name in names if name not in present]
+        """As `Pictures`."""
+        return [name for name in names if name not in self._places]
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """As `Pictures`, in the order of the archive, which is read once from its beginning to its end."""
-        wanted = set(names)
+        wanted = {self._places[name] for name in names}
         with self._reading() as archive:
             for member in archive:
-                if not member.isfile() or _name(member) not in wanted:
-                    continue
-                wanted.remove(_name(member))
-                yield _name(member), archive.extractfile(member).read()  # type: ignore[union-attr]  # None: no file
+                if member.offset in wanted:
+                    yield _name(member), archive.extractfile(member).read()  # type: ignore[union-attr]  # None: no file
 
     @contextmanager
     def _reading(self) -> Iterator[tarfile.TarFile]:
