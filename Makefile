@@ -21,11 +21,13 @@ packs: run-environment ## manage model packs: make packs ARGS='pull antelopev2 -
 	@exec $(RUN) -m arcface_api packs $(ARGS)
 
 bench: run-environment ## measure the service on this machine, in about a minute: make bench ARGS='--output bench.json'
-	@exec env ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api bench $(ARGS)
+	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} \
+		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api bench $(ARGS)
 
 evaluate: ## tell which threshold to use, from your own pairs: make evaluate ARGS='pairs.csv crops/ --output report'
 	@$(ENVIRONMENT) .venv-evaluate-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt requirements/evaluate.txt
-	@exec env ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} .venv-evaluate-$(DEVICE)/bin/python -m arcface_api evaluate $(ARGS)
+	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} \
+		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} .venv-evaluate-$(DEVICE)/bin/python -m arcface_api evaluate $(ARGS)
 
 test: dev-environment ## run the tests
 	$(DEV) -m pytest $(ARGS)

@@ -23,8 +23,9 @@ import machine
 from arcface_api import evaluation
 from arcface_api.alignment import align
 from arcface_api.embedder.request import CONTRACT, EmbedOptions
-from arcface_api.evaluation.boxes import Box
+from arcface_api.evaluation.boxes import FaceBox
 from arcface_api.evaluation.embedding import Prepare
+from arcface_api.evaluation.in_process import open_in_process
 from arcface_api.evaluation.pairs import Pairs
 from arcface_api.image import ImageLimits, decode
 from arcface_api.packs import PackLocations, locate
@@ -52,7 +53,7 @@ class Cut:
 
 def cuts(labels: dict[str, lfw.Label]) -> list[Cut]:
     """The ways that are compared."""
-    boxes = {name: Box(*label.box.tolist()) for name, label in labels.items()}
+    boxes = {name: FaceBox(*label.box.tolist()) for name, label in labels.items()}
 
     def aligned(name: str, content: bytes) -> bytes:
         points = labels[name].landmarks.astype(np.float32)
@@ -72,9 +73,7 @@ def cuts(labels: dict[str, lfw.Label]) -> list[Cut]:
 def evaluate(recogniser: Path, cut: Cut, pairs: Pairs, images: Path, on_progress: Callable[[str, float], None]) -> Any:
     """One recogniser on one kind of crops."""
     pack = locate(str(recogniser), PackLocations.default(None))
-    source = evaluation.open_in_process(
-        pack, Settings(pack=str(recogniser), device="cpu", precision="float32"), cut.options
-    )
+    source = open_in_process(pack, Settings(pack=str(recogniser), device="cpu", precision="float32"), cut.options)
     pictures = evaluation.open_pictures(images, pairs.pictures)
     return evaluation.evaluate(pairs, pictures, source, on_progress, prepare=cut.prepare)
 

@@ -13,12 +13,14 @@ import onnxruntime as ort
 import pytest
 from insightface.data import get_image
 
-from arcface_api.alignment import REGRESSOR_INPUT, face_box, find_landmarks, regressor
+from arcface_api.alignment import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.api.app import open_embedder
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
-from arcface_api.embedder import BoxModels
-from arcface_api.embedder.telling import BoxTeller, Face
+from arcface_api.embedder import BoxModels, EmbedOptions, Picture
+from arcface_api.embedder.cropping import Cropper, Crops
+from arcface_api.embedder.telling import BoxTeller
+from arcface_api.errors import RuntimeUnfit
 from arcface_api.packs import PackLocations, locate
 from arcface_api.settings import Settings
 from conftest import FaceCrop
@@ -169,6 +171,30 @@ def test_auto_is_sure_of_real_crops(
     assert told.count("auto") >= 0.98 * len(told)
 
 
+def test_line_of_a_million_pixels_costs_neither_gigabytes_nor_its_neighbours(service: Service) -> None:
+    """3 kB as a file; squares as high as the line is long would be 46 GB."""
+    line = np.full((1, 1_000_000, 3), 90, np.uint8)
+    line[0, ::3] = 200
+    for content in (png(line), png(np.ascontiguousarray(line.transpose(1, 0, 2)))):
+        answer = embed(service, content, align="auto")
+        assert (answer.status_code, answer.headers["x-alignment"]) == (200, "unsure")
+        results = batch(service, [content, NO_FACE], align="auto").json()["results"]
+        assert all("embedding" in result for result in results)
+
+
+def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Cropper.crops
+
+    def defective(self: Cropper, picture: Picture, options: EmbedOptions) -> Crops:
+        if picture.content == b"defect":
+            raise ZeroDivisionError
+        return real(self, picture, options)
+
+    monkeypatch.setattr(Cropper, "crops", defective)
+    results = batch(service, [NO_FACE, b"defect", NO_FACE]).json()["results"]
+    assert [result.get("problem", {}).get("code") for result in results] == [None, "internal_error", None]
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -238,10 +264,14 @@ def test_file_that_is_too_large_keeps_its_landmarks_to_itself(
         ([*POINTS, [1, 2]], "shape (6, 2)"),
         ([[1, 2, 3]] * 5, "shape (5, 3)"),
         ([], "shape (0,)"),
-        (None, "shape ()"),
+        (None, "pairs of numbers"),
         ("here", "pairs of numbers"),
         ({"left_eye": [1, 2]}, "pairs of numbers"),
         ([[1, "a"]] * 5, "pairs of numbers"),
+        ([["30", "40"]] * 5, "pairs of numbers"),
+        ([[True, False]] * 5, "pairs of numbers"),
+        ([[10**400, 2]] * 5, "pairs of numbers"),
+        ([[1, 2], [3]], "pairs of numbers"),
         ([[1e999, 2]] * 5, "not JSON"),
         ([[x + 60, y] for x, y in POINTS], "outside the picture of 90 x 120 pixels"),
         ([[x / 90, y / 120] for x, y in POINTS], "in one place"),
@@ -284,6 +314,17 @@ def test_landmarks_that_nobody_asked_for_are_refused_and_not_ignored(service: Se
     ):
         assert problem(answer) == (422, "parameters_conflict")
         assert "align=landmarks" in answer.json()["detail"]
+
+
+def test_example_for_a_batch_is_a_list_of_lists(service: Service) -> None:
+    answer = service.post(
+        "/embed/batch",
+        files=[("files", NO_FACE)],
+        data={"landmarks": "[[1,2]"},
+        params={"align": "landmarks"},
+    )
+    assert problem(answer) == (422, "landmarks_invalid")
+    assert "for each file: [[[" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(("landmarks", "told"), [([POINTS], "a list of 1"), (POINTS, "a list of 5"), ({}, "no list")])
@@ -364,6 +405,8 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
     service = run_service(tmp_path)
     assert embed(service, NO_FACE).status_code == 200
     assert problem(embed(service, NO_FACE, align="auto")) == (422, "alignment_unavailable")
+    with pytest.raises(RuntimeUnfit, match="ARCFACE_ALIGN=none"):
+        run_service(tmp_path, align="auto")
 
 
 # ── attributes ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -380,18 +423,18 @@ def box_teller(tiny_pack: Path, tmp_path: Path) -> BoxTeller:
 
 def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(box_teller: BoxTeller) -> None:
     """However the picture is cut: turned, or with more background."""
-    upright = box_teller.crops(portrait(), Face(found_on(portrait()), are_sure=True)).age_gender
+    upright = box_teller.crops(portrait(), Landmarks(found_on(portrait()), 0.0, 1.0)).age_gender
     for image in (loose_portrait(), np.ascontiguousarray(np.rot90(loose_portrait()))):
-        seen = box_teller.crops(image, Face(found_on(image), are_sure=True)).age_gender
+        seen = box_teller.crops(image, Landmarks(found_on(image), 0.0, 1.0)).age_gender
         middle = slice(24, 72)  # the pictures differ in what lies around the face
         assert np.abs(seen[middle, middle].astype(int) - upright[middle, middle]).mean() < 12
 
 
 def test_attributes_see_the_whole_picture_where_its_landmarks_are_unsure(box_teller: BoxTeller) -> None:
     image = portrait()
-    unsure = box_teller.crops(image, Face(found_on(image), are_sure=False)).age_gender
-    assert np.array_equal(unsure, box_teller.crops(image, Face(None, are_sure=False)).age_gender)
-    assert not np.array_equal(unsure, box_teller.crops(image, Face(found_on(image), are_sure=True)).age_gender)
+    unsure = box_teller.crops(image, Landmarks(found_on(image), 1.0, 1.0)).age_gender
+    assert np.array_equal(unsure, box_teller.crops(image, None).age_gender)
+    assert not np.array_equal(unsure, box_teller.crops(image, Landmarks(found_on(image), 0.0, 1.0)).age_gender)
 
 
 def test_head_pose_of_a_turned_picture_is_told_in_the_picture_s_frame(
@@ -437,6 +480,12 @@ def test_quality_changes_no_attribute(run_service: Callable[..., Service], tiny_
     assert answers[0] == answers[1]
     aligned = embed(service, content, include_attributes=True, align="auto").json()["attributes"]
     assert aligned != answers[0]
+
+
+def test_quality_of_the_caller_s_landmarks_is_beyond_doubt(service: Service) -> None:
+    body = embed(service, NO_FACE, POINTS, align="landmarks", include_quality=True).json()
+    assert body["quality"]["landmark_confidence"] == 1
+    assert not {"landmarks_unsure", "probably_no_face"} & set(body["warnings"])
 
 
 def test_face_size_is_in_pixels_of_the_file(service: Service) -> None:

@@ -303,7 +303,7 @@ def test_landmarks_may_lie_anywhere_in_a_picture_that_is_not_square() -> None:
         ([[1, 2], [3]], "5 pairs of numbers"),
         ("nose", "5 pairs of numbers"),
         ([["a", "b"]] * 5, "5 pairs of numbers"),
-        (None, "shape"),
+        (None, "5 pairs of numbers"),
         ({"left_eye": [1, 2]}, "5 pairs of numbers"),
         ([[38, 51], [73, 51], [56, float("nan")], [41, 92], [70, 92]], "NaN or infinite"),
         ([[38, 51], [73, 51], [56, float("inf")], [41, 92], [70, 92]], "NaN or infinite"),
@@ -441,6 +441,13 @@ def test_third_pass_counts_only_where_it_is_more_certain() -> None:
         regress = Answers(row(0.3, 0.9), row(0.1, 0.99), row(third, 0.99))
         assert find_landmarks(smooth(80, 80), regress).uncertainty == pytest.approx(kept)
         assert not regress.rows
+
+
+def test_sure_landmarks_are_kept_though_unsure_ones_look_more_certain() -> None:
+    regress = Answers(row(0.3, 0.9), row(0.1, 0.45), row(0.12, 0.95))
+    found = find_landmarks(smooth(80, 80), regress)
+    assert found.are_sure
+    assert not regress.rows
 
 
 def test_face_that_leads_nowhere_is_looked_for_on_the_turned_picture() -> None:

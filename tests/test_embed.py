@@ -207,6 +207,7 @@ def test_fingerprint_covers_every_step_before_the_model() -> None:
         {"channel_order": ChannelOrder.BGR},
         {"height": 128},
         {"width": 96},
+        {"template": ((1.0, 2.0),) * 5},
     ]
     assert len({fingerprint(**changed) for changed in steps}) == len(steps)
     assert fingerprint(name="input.1") == fingerprint()

@@ -53,6 +53,8 @@ def test_mirrored_face_looks_the_other_way(open_service: Service) -> None:
 def test_attributes_of_no_face_are_an_answer_too(open_service: Service) -> None:
     answer = embed(open_service, NO_FACE, include_attributes=True)
     assert answer.headers["x-alignment"] == "unsure"
+    plain = embed(open_service, NO_FACE, include_attributes=True, align="none")
+    assert plain.headers["x-warnings"] == "landmarks_unsure", "the head pose rests on them"
     assert set(answer.json()["attributes"]["pose"]) == {"yaw", "pitch", "roll"}
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arcface_api import alignment, quality
 from arcface_api.alignment import (
     REGRESSOR_INPUT,
     Landmarks,
@@ -390,3 +391,9 @@ def test_numbers_follow_a_real_face_down(look: Callable[[Image], Quality], faces
     assert falls(means(lambda face, share: resized(face, share, share), (1, 0.5, 0.25, 0.15), "face_size_px"))
     assert falls(means(exposed, (3, 1, 0, -2, -5), "brightness"))
     assert falls(means(exposed, (0, -2, -4, -6), "contrast"))
+
+
+def test_limits_that_two_rooms_know_are_the_same() -> None:
+    """Rooms of one floor do not import each other."""
+    assert quality.TOLERABLE_ERROR == alignment.MAX_UNCERTAINTY
+    assert quality.MIN_FACE_PROBABILITY == alignment.MIN_FACE_PROBABILITY

@@ -18,7 +18,7 @@
     │   ├── ImageDamaged              truncated or corrupt
     │   ├── LandmarksInvalid          points by which no face can be aligned
     │   ├── AttributesUnavailable     the pack lacks the models for age, gender and head pose
-    │   ├── AlignmentUnavailable      the pack's recogniser was trained on faces that lie otherwise
+    │   ├── AlignmentUnavailable      the pack's recogniser takes crops that are not square
     │   └── FingerprintDiffers        the caller's embeddings come from another model than the one that is loaded
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
@@ -173,7 +173,7 @@ class LandmarksInvalid(RequestError):
 
 
 class AlignmentUnavailable(RequestError):
-    """The loaded recogniser does not take faces that lie as ArcFace's template says."""
+    """The loaded recogniser takes crops that are not square; templates, by which faces are aligned, are."""
 
     code = "alignment_unavailable"
 

@@ -4,7 +4,7 @@
     Finding ─────────┼──picture_quality──▶ Quality
     Crop ────────────┘
 
-Light and sharpness are measured on the middle of the crop that is embedded, so they cost the same whatever the
+Light and sharpness are measured on the middle of the face as it would be aligned, so they cost the same whatever the
 picture's size. What only the landmarks can tell (how large the face is, which way it looks, whether it was squeezed) is
 told from sure landmarks alone.
 
@@ -85,8 +85,8 @@ class QualityWarning(StrEnum):
     OVEREXPOSED = "overexposed"
     """The face is nearly white, its detail clipped. Take a picture with less light."""
     LANDMARKS_UNSURE = "landmarks_unsure"
-    """Eyes, nose and mouth were not found reliably, so the picture was not aligned: the face is covered, turned away,
-    cut off, or far from the picture's middle. Send a crop of the face alone, or landmarks of your own."""
+    """Eyes, nose and mouth were not found reliably, so the picture cannot be aligned by them: the face is covered,
+    turned away, cut off, or far from the picture's middle. Send a crop of the face alone, or landmarks of your own."""
     NO_FACE = "probably_no_face"
     """The picture probably shows no face. Do not store its embedding; look at the picture and the detector."""
     EXTREME_POSE = "extreme_pose"
@@ -150,7 +150,7 @@ def picture_quality(image: Image, face: Crop, finding: Finding, *, reduction: fl
 
     Args:
         image: The decoded, upright picture: (h, w, 3) uint8, RGB, of any size; only its shape is looked at.
-        face: What is embedded of it: (112, 112, 3) uint8, RGB; aligned by sure landmarks, or the stretched picture.
+        face: (112, 112, 3) uint8, RGB: aligned by sure landmarks, or the stretched picture.
         finding: What the landmark regressor said of `image`.
         reduction: How many of the file's pixels one of the image's is wide: it was decoded at a fraction of its size.
     """

@@ -17,7 +17,7 @@ from arcface_api.arrays import Embedding
 MODEL_FINGERPRINT_HEADER = "X-Model-Fingerprint"
 """Two embeddings may be compared only if this header was equal."""
 EMBEDDING_NORM_HEADER = "X-Embedding-Norm"
-"""Length of the raw embedding, also where the body holds the normalised one."""
+"""Length of the raw embedding, also where the body holds the normalised one; with `flip`, of the sum of two."""
 REQUIRE_FINGERPRINT_HEADER = "X-Require-Fingerprint"
 """From the caller: the fingerprint that its stored embeddings have. Another one is refused."""
 SERVER_TIMING_HEADER = "Server-Timing"

@@ -19,7 +19,7 @@ from arcface_api.embedder import EmbedOptions
 from arcface_api.errors import EvaluationFailed, EvaluationIncomplete, PairsInvalid, PicturesMissing
 from arcface_api.evaluation import files
 from arcface_api.evaluation.evaluation import similarities
-from arcface_api.evaluation.in_process import InProcess
+from arcface_api.evaluation.in_process import InProcess, open_in_process
 from arcface_api.evaluation.source import EmbeddedPicture, GroupLimits
 from arcface_api.packs import PackLocations, locate
 from arcface_api.settings import Settings
@@ -170,7 +170,7 @@ def test_each_picture_is_embedded_once_and_in_small_groups(
     monkeypatch.setattr("arcface_api.evaluation.in_process.GroupLimits", lambda: limits)
     pairs = evaluation.read_pairs(labelled.pairs)
     pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
-    source = evaluation.open_in_process(pack, Settings(pack=str(tiny_recogniser)), EmbedOptions())
+    source = open_in_process(pack, Settings(pack=str(tiny_recogniser)), EmbedOptions())
     shares: list[float] = []
     pictures = evaluation.open_pictures(labelled.images, pairs.pictures)
     evaluation.evaluate(pairs, pictures, source, lambda _, share: shares.append(share))
@@ -300,7 +300,7 @@ def test_thresholds_are_points_of_scikit_learns_curve(
 ) -> None:
     pairs = evaluation.read_pairs(labelled.pairs)
     pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
-    source = evaluation.open_in_process(pack, Settings(pack=str(tiny_recogniser)), EmbedOptions())
+    source = open_in_process(pack, Settings(pack=str(tiny_recogniser)), EmbedOptions())
     pictures = evaluation.open_pictures(labelled.images, pairs.pictures)
     curve = evaluation.evaluate(pairs, pictures, source, lambda *_: None).figures.curve
     assert len(curve.thresholds) == len(pairs.same) + 1

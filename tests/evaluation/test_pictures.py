@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from arcface_api.errors import BoxesInvalid, PicturesMissing
-from arcface_api.evaluation.boxes import Box, check_boxes, cutter, read_boxes
+from arcface_api.evaluation.boxes import FaceBox, check_boxes, cutter, read_boxes
 from arcface_api.evaluation.pictures import open_pictures
 from arcface_api.image import ImageLimits
 from pictures import decoded_by_opencv, picture_bytes
@@ -92,7 +92,7 @@ def test_a_picture_that_vanishes_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", ["image,x,y,width,height", "image,box_x,box_y,box_w,box_h"])
 def test_boxes_are_read_by_picture(tmp_path: Path, columns: str) -> None:
     (tmp_path / "boxes.csv").write_text(f"{columns},more\na.jpg,1.5,2,30,40,x\n")
-    assert read_boxes(tmp_path / "boxes.csv") == {"a.jpg": Box(1.5, 2, 30, 40)}
+    assert read_boxes(tmp_path / "boxes.csv") == {"a.jpg": FaceBox(1.5, 2, 30, 40)}
 
 
 @pytest.mark.parametrize(
@@ -114,20 +114,20 @@ def test_boxes_that_cannot_be_read_are_a_sentence(tmp_path: Path, text: str, tol
 
 def test_pictures_without_a_box_are_counted_and_named() -> None:
     with pytest.raises(BoxesInvalid, match=r"x.csv has no box for 2 of the 3 pictures that the pairs name, b among"):
-        check_boxes(Path("x.csv"), {"a": Box(0, 0, 1, 1)}, ("a", "b", "c"))
+        check_boxes(Path("x.csv"), {"a": FaceBox(0, 0, 1, 1)}, ("a", "b", "c"))
 
 
 @pytest.mark.parametrize(
     ("box", "margin", "rows", "columns"),
     [
-        (Box(10, 20, 30, 40), 1.0, slice(20, 60), slice(10, 40)),
-        (Box(10, 20, 30, 40), 1.2, slice(16, 64), slice(7, 43)),
-        (Box(-5, -5, 20, 20), 1.0, slice(0, 15), slice(0, 15)),
-        (Box(80, 100, 50, 50), 2.0, slice(75, 120), slice(55, 90)),
-        (Box(10.4, 20.6, 29.2, 39.2), 1.0, slice(21, 60), slice(10, 40)),
+        (FaceBox(10, 20, 30, 40), 1.0, slice(20, 60), slice(10, 40)),
+        (FaceBox(10, 20, 30, 40), 1.2, slice(16, 64), slice(7, 43)),
+        (FaceBox(-5, -5, 20, 20), 1.0, slice(0, 15), slice(0, 15)),
+        (FaceBox(80, 100, 50, 50), 2.0, slice(75, 120), slice(55, 90)),
+        (FaceBox(10.4, 20.6, 29.2, 39.2), 1.0, slice(21, 60), slice(10, 40)),
     ],
 )
-def test_a_box_is_cut_as_it_is_and_without_loss(box: Box, margin: float, rows: slice, columns: slice) -> None:
+def test_a_box_is_cut_as_it_is_and_without_loss(box: FaceBox, margin: float, rows: slice, columns: slice) -> None:
     photo = picture_bytes("PNG", (90, 120))
     crop = cutter({"a": box}, margin, ImageLimits(10**6))("a", photo)
     assert crop.startswith(b"\x89PNG")
@@ -138,7 +138,7 @@ def test_a_box_is_that_of_the_upright_picture() -> None:
     """Orientation 6 of EXIF: the 90 x 120 of the file are 120 x 90 when upright."""
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     photo = picture_bytes("JPEG", (90, 120), exif=exif)
-    crop = cutter({"a": Box(0, 0, 120, 90)}, 1.0, ImageLimits(10**6))("a", photo)
+    crop = cutter({"a": FaceBox(0, 0, 120, 90)}, 1.0, ImageLimits(10**6))("a", photo)
     assert decoded_by_opencv(crop).shape == (90, 120, 3)
     as_stored = cv2.imdecode(np.frombuffer(photo, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     assert as_stored is not None
@@ -147,4 +147,4 @@ def test_a_box_is_that_of_the_upright_picture() -> None:
 
 def test_a_box_outside_its_picture_is_a_sentence() -> None:
     with pytest.raises(BoxesInvalid, match=r"Its box 100, 20, 30, 40 .* lies outside its 90x120 pixels\."):
-        cutter({"a": Box(100, 20, 30, 40)}, 1.0, ImageLimits(10**6))("a", picture_bytes("PNG", (90, 120)))
+        cutter({"a": FaceBox(100, 20, 30, 40)}, 1.0, ImageLimits(10**6))("a", picture_bytes("PNG", (90, 120)))

@@ -112,6 +112,7 @@ def test_a_missing_pack_is_answered_with_all_places_and_commands(everywhere: Pac
         "  - have the service download it when it starts: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE=tiny",
         "  - without internet, bring its files: arcface-api packs import FILES",
         "  - name a folder or recogniser file that you have: --pack /path",
+        "  - take the open pack, which is part of this package and weaker: --pack open",
     ]
 
 

@@ -1,6 +1,6 @@
 """From a crop that is not aligned to one that is: pure functions on arrays, which a session's output passes through.
 
-    Image ──view──▶ regressor, twice ──▶ Landmarks ─┐
+    Image ──view──▶ regressor, twice or more ──▶ Landmarks ─┐
     a caller's points ──check_landmarks──▶ Points ──┴──align──▶ Crop
 
 Everything is sampled from the picture's own pixels, never from a shrunken copy of them, and the second pass sees the

@@ -52,7 +52,10 @@ def similarity(points: Points, template: Points) -> Transform:
         extent = float(x @ x + y @ y)
         cos, sin = float(x @ u + y @ v), float(x @ v - y @ u)
     if not (np.isfinite((extent, cos, sin)).all() and extent > 0 and hypot(cos, sin) > 0):
-        raise LandmarksInvalid("The landmarks are not finite, all in one place, or fit the template in no way.")
+        raise LandmarksInvalid(
+            "The landmarks are not finite, all in one place, or fit the template in no way. Send left eye, right eye,"
+            " nose tip, left and right mouth corner of one face."
+        )
     linear = np.array([[cos, -sin], [sin, cos]]) / extent
     return np.column_stack([linear, target_mean - linear @ source_mean])
 

@@ -56,9 +56,15 @@ def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
 
 def _pairs(points: ArrayLike) -> NDArray[np.float64]:
     try:
-        array = np.asarray(points, np.float64)
-    except (TypeError, ValueError) as error:
-        raise LandmarksInvalid(f"Landmarks are {LANDMARKS} pairs of numbers x, y in pixels, not {points!r}.") from error
+        given = np.asarray(points)
+        array = given.astype(np.float64) if given.dtype.kind in "iuf" else None
+    except (TypeError, ValueError, OverflowError):  # lists of different lengths; integers beyond all bounds
+        array = None
+    if array is None:
+        raise LandmarksInvalid(
+            f"The landmarks are something else than {LANDMARKS} pairs of numbers x, y in pixels. Send left eye, right"
+            " eye, nose tip, left and right mouth corner, each as a list of two numbers."
+        )
     if array.shape != (LANDMARKS, 2):
         raise LandmarksInvalid(
             f"Landmarks are {LANDMARKS} pairs x, y, so of shape ({LANDMARKS}, 2); these have shape {array.shape}. Send"

@@ -100,7 +100,7 @@ def find_landmarks(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
         for quarter_turns in (2, 1, 3):
             turned = turned_view(view, quarter_turns)
             again = _refined(image, read_landmarks(run(turned.crop), turned), run)
-            found = min(found, again, key=lambda landmarks: landmarks.uncertainty)
+            found = min(found, again, key=_doubt)
             if found.are_sure:
                 break
     return found
@@ -113,11 +113,16 @@ def _refined(image: Image, first: Landmarks, run: Callable[[Crop], Features]) ->
         found = read_landmarks(run(view.crop), view)
         if found.uncertainty > REFINABLE_UNCERTAINTY:
             view = face_view(image, found.points)
-            found = min(found, read_landmarks(run(view.crop), view), key=lambda landmarks: landmarks.uncertainty)
+            found = min(found, read_landmarks(run(view.crop), view), key=_doubt)
         similarity(found.points, TEMPLATE)  # it can be aligned by
     except LandmarksInvalid:
         return Landmarks(first.points, uncertainty=1.0, face_probability=0.0)
     return found
+
+
+def _doubt(landmarks: Landmarks) -> tuple[bool, float]:
+    """Least for the landmarks to be kept."""
+    return not landmarks.are_sure, landmarks.uncertainty
 
 
 def whole_view(image: Image) -> View:

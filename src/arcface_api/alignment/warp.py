@@ -56,10 +56,11 @@ def _reduced(image: Image, transform: Transform, size: int, block: int) -> tuple
     part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
     if part.size == 0:  # the face lies beyond the picture altogether
         return image[:1, :1], transform
-    missing_rows, missing_columns = -part.shape[0] % block, -part.shape[1] % block
+    # no block reaches beyond a picture that is narrower: padding a line of pixels to squares could take gigabytes
+    rows, columns = (min(block, side) for side in part.shape[:2])
+    missing_rows, missing_columns = -part.shape[0] % rows, -part.shape[1] % columns
     whole = cv2.copyMakeBorder(part, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
-    reduced = cv2.resize(whole, (whole.shape[1] // block, whole.shape[0] // block), interpolation=cv2.INTER_AREA)
+    reduced = cv2.resize(whole, (whole.shape[1] // columns, whole.shape[0] // rows), interpolation=cv2.INTER_AREA)
     # a reduced pixel's centre lies in the middle of its block
-    middle = (block - 1) / 2
-    to_image = np.array([[block, 0, left + middle], [0, block, top + middle], [0, 0, 1]])
+    to_image = np.array([[columns, 0, left + (columns - 1) / 2], [0, rows, top + (rows - 1) / 2], [0, 0, 1]])
     return reduced.astype(np.uint8, copy=False), transform @ to_image

@@ -10,6 +10,11 @@ from pydantic import BaseModel, Field
 
 from arcface_api.quality import QualityWarning
 
+_WARNINGS = (
+    "What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
+    " the latter alone tells of `landmarks_unsure` only."
+)
+
 
 class Pose(BaseModel):
     """Head pose in degrees; docs/http-api.md draws the signs."""
@@ -38,7 +43,7 @@ class QualityAnswer(BaseModel):
     sharpness: float
     brightness: float = Field(description="Of the face, 0 to 1.", examples=[0.47])
     contrast: float = Field(description="Of the face, 0 to 1.", examples=[0.21])
-    norm: float = Field(description="Length of the raw embedding.", examples=[22.4])
+    norm: float = Field(description="Length of the raw embedding; with `flip`, of the sum of two.", examples=[22.4])
 
 
 class EmbedAnswer(BaseModel):
@@ -54,11 +59,7 @@ class EmbedAnswer(BaseModel):
     input_size: str = Field(description="Width x height of the recogniser's input, in pixels.", examples=["112x112"])
     attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
     quality: QualityAnswer | None = Field(None, description="Only with `include_quality=true`.")
-    warnings: list[QualityWarning] | None = Field(
-        None,
-        description="What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
-        " the latter alone tells of `landmarks_unsure` only.",
-    )
+    warnings: list[QualityWarning] | None = Field(None, description=_WARNINGS)
 
 
 class ProblemAnswer(BaseModel):
@@ -75,14 +76,10 @@ class ResultAnswer(BaseModel):
     """One picture's result: `embedding` and `norm`, or `problem`."""
 
     embedding: list[float] | str | None = None
-    norm: float | None = Field(None, description="Length of the raw embedding.")
+    norm: float | None = Field(None, description="Length of the raw embedding; with `flip`, of the sum of two.")
     attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
     quality: QualityAnswer | None = Field(None, description="Only with `include_quality=true`.")
-    warnings: list[QualityWarning] | None = Field(
-        None,
-        description="What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
-        " the latter alone tells of `landmarks_unsure` only.",
-    )
+    warnings: list[QualityWarning] | None = Field(None, description=_WARNINGS)
     problem: ProblemAnswer | None = Field(None, description="Why there is no embedding.")
 
 

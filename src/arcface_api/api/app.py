@@ -34,6 +34,7 @@ from arcface_api.embedder import (
     Models,
     Recogniser,
 )
+from arcface_api.errors import RuntimeUnfit
 from arcface_api.image import ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.session import (
@@ -62,9 +63,10 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     Raises:
         PackError: A file of the pack is damaged or not what its manifest states.
         ModelFailed: A model cannot be loaded, or takes or returns something unexpected.
-        RuntimeUnfit: The device that was asked for cannot be used.
+        RuntimeUnfit: The device, or the alignment, that was asked for cannot be used.
     """
     verified = {role: pack.read(role) for role in pack.paths}
+    _check_default(pack, settings)
     embedder = open_embedder(pack, verified, settings)
     info = _describe(pack, verified, embedder, settings)
 
@@ -94,6 +96,17 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
         if isinstance(route, APIRoute) and route.methods == {"POST"}
     }
     return DirectApp(app, handlers, info)
+
+
+def _check_default(pack: InstalledPack, settings: Settings) -> None:
+    """Refuse to start with a default that no request could be served with."""
+    file = pack.manifest.file(Role.RECOGNISER)
+    is_square = file is None or file.input.height == file.input.width
+    if default_options(pack, settings).align is not Align.NONE and not is_square:
+        raise RuntimeUnfit(
+            f"Faces cannot be aligned for {pack.manifest.name}, whose recogniser's input is not square. Set"
+            " ARCFACE_ALIGN=none."
+        )
 
 
 def default_options(pack: InstalledPack, settings: Settings) -> EmbedOptions:
@@ -188,7 +201,7 @@ def _describe(
                     sha256=model.sha256,
                     size_bytes=len(model.content),
                     licence=licence.name,
-                    provenance=model.file.provenance,
+                    provenance=model.file.provenance or "",
                 )
                 for role, model in verified.items()
             ),

@@ -1,5 +1,6 @@
 """The bodies of the answers to `/embed` and `/embed/batch`; `answers` describes them for OpenAPI."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from arcface_api.api.options import RequestOptions
 from arcface_api.api.problems import problem_of
 from arcface_api.arrays import Embedding
 from arcface_api.embedder import Embedded
-from arcface_api.errors import ArcFaceError
 from arcface_api.quality import Quality
 
 
@@ -27,7 +27,7 @@ def embed_body(about_model: dict[str, Any], embedded: Embedded, options: Request
 
 
 def batch_body(
-    about_model: dict[str, Any], results: list[Embedded | ArcFaceError], options: RequestOptions, dim: int
+    about_model: dict[str, Any], results: Sequence[Embedded | Exception], options: RequestOptions, dim: int
 ) -> bytes:
     """The answer to `/embed/batch`.
 
@@ -47,7 +47,7 @@ def batch_body(
     return _binary_body(rows, options.media_type)
 
 
-def _result_body(result: Embedded | ArcFaceError, options: RequestOptions) -> dict[str, Any]:
+def _result_body(result: Embedded | Exception, options: RequestOptions) -> dict[str, Any]:
     if isinstance(result, Embedded):
         return {**_vector_body(result, options), "norm": result.norm, **_opted_body(result, options)}
     return {"problem": problem_of(result).body()}

@@ -52,8 +52,8 @@ def _read(landmarks: bytes | None, align: Align, *, is_batch: bool) -> Any:
                 " leave the part out."
             )
         return None
+    files, example = ("files=@a.jpg -F files=@b.jpg", f"[{EXAMPLE},…]") if is_batch else ("file=@face.jpg", EXAMPLE)
     if landmarks is None:
-        files, example = ("files=@a.jpg -F files=@b.jpg", f"[{EXAMPLE},…]") if is_batch else ("file=@face.jpg", EXAMPLE)
         raise LandmarksInvalid(
             f"align=landmarks needs a form with the part {LANDMARKS_PART_NAME}: left eye, right eye, nose tip, left and"
             f" right mouth corner as JSON (curl -F {files} -F '{LANDMARKS_PART_NAME}={example}')."
@@ -62,6 +62,6 @@ def _read(landmarks: bytes | None, align: Align, *, is_batch: bool) -> Any:
         return orjson.loads(landmarks)
     except orjson.JSONDecodeError:
         raise LandmarksInvalid(
-            f"The form's part {LANDMARKS_PART_NAME} is not JSON. Send five pairs of finite numbers x, y, for example"
-            f" {EXAMPLE}."
+            f"The form's part {LANDMARKS_PART_NAME} is not JSON. Send five pairs of finite numbers x, y"
+            f"{' for each file' if is_batch else ''}: {example}."
         ) from None

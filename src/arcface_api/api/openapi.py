@@ -113,7 +113,7 @@ _SHARED_HEADERS = {
 }
 _EMBED_HEADERS = {
     **_SHARED_HEADERS,
-    wire.EMBEDDING_NORM_HEADER: ("number", "Length of the raw embedding."),
+    wire.EMBEDDING_NORM_HEADER: ("number", "Length of the raw embedding; with `flip`, of the sum of two."),
     wire.ALIGNMENT_HEADER: ("string", f"What became of the alignment: {', '.join(wire.Alignment)}."),
     wire.WARNINGS_HEADER: ("string", "Codes of what may be wrong with the picture, where there are any."),
     wire.BATCH_SIZE_HEADER: ("integer", "Size of the batch it ran in, together with crops of other callers."),

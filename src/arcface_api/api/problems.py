@@ -85,10 +85,10 @@ class Problem:
         }
 
 
-def problem_of(error: ArcFaceError) -> Problem:
+def problem_of(error: Exception) -> Problem:
     """The problem that an error becomes; one without an entry in the table becomes `internal_error`."""
-    status = STATUS_BY_ERROR.get(type(error))
-    if status is None:
+    status = STATUS_BY_ERROR.get(type(error)) if isinstance(error, ArcFaceError) else None
+    if status is None or not isinstance(error, ArcFaceError):
         return _internal_error()
     return Problem(status, error.code, str(error))
 

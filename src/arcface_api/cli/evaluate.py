@@ -124,14 +124,17 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
 def _source(url: str | None, settings: Settings, align: str | None, fit: str | None, *, flip: bool) -> "OpenSource":
     """What embeds: the service at the URL, or the settings' pack in this process."""
     from arcface_api import evaluation  # noqa: PLC0415
-    from arcface_api.api.app import default_options  # noqa: PLC0415
     from arcface_api.wire import Align, Fit  # noqa: PLC0415
 
     aligned, fitted = align and Align(align), fit and Fit(fit)
     if url is not None:
         return evaluation.open_over_http(url, aligned or None, fitted or None, flip=flip)
+    # Only these bring the runtimes, which a machine that asks a service need not have.
+    from arcface_api.api.app import default_options  # noqa: PLC0415
+    from arcface_api.evaluation.in_process import open_in_process  # noqa: PLC0415
+
     with BarProgress() as progress:
         pack = find_pack(settings, progress)
     default = default_options(pack, settings)
     wanted = replace(default, align=aligned or default.align, fit=fitted or default.fit, flip=flip)
-    return evaluation.open_in_process(pack, settings, wanted)
+    return open_in_process(pack, settings, wanted)

@@ -50,9 +50,14 @@ def _chosen(settings: Settings, locations: PackLocations, progress: Progress) ->
         _log.warning(
             "Serving the pack %s (%s, %s): %s", manifest.name, manifest.title, manifest.licence.name, choice.reason
         )
+        remedy = (
+            "To have antelopev2 (non-commercial research only) downloaded, set ARCFACE_ACCEPT_LICENSE=antelopev2"
+            if choice.error is None
+            else "`arcface-api packs pull antelopev2` tries again and tells every reason"
+        )
         _log.warning(
-            "It is weaker, and its vectors cannot be compared with others. To have antelopev2 (non-commercial research"
-            " only) downloaded, set ARCFACE_ACCEPT_LICENSE=antelopev2; for any other pack set ARCFACE_PACK."
+            "It is weaker, and its vectors cannot be compared with others. %s; for any other pack set ARCFACE_PACK.",
+            remedy,
         )
     return choice.pack
 

@@ -16,7 +16,7 @@ from arcface_api.alignment import Landmarks, align, check_landmarks, find_landma
 from arcface_api.arrays import TEMPLATE_SIDE, Crop, Features, Image, Points
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
-from arcface_api.embedder.telling import AttributeTeller, Face, Telling
+from arcface_api.embedder.telling import AttributeTeller, Telling
 from arcface_api.errors import DeadlineExceeded
 from arcface_api.image import OVERSAMPLING, ImageLimits, Resize, decode, letterbox, read_header, stretch
 from arcface_api.quality import Finding, Quality, QualityWarning, picture_quality
@@ -68,24 +68,28 @@ class Cropper:
         may_reduce = options.align is Align.NONE and options.resize is Resize.AUTO
         image = decode(picture.content, self._limits, self._least_side if may_reduce else None)
         decoded = time.monotonic()
-        found: Landmarks | None = None
         teller = self._teller if options.include_attributes else None
-        if options.align is Align.AUTO or options.include_quality or (teller and teller.needs_landmarks):
+        needs_landmarks = options.include_quality or (teller is not None and teller.needs_landmarks)
+        found: Landmarks | None = None
+        if options.align is Align.LANDMARKS:
+            points = check_landmarks(picture.landmarks, *image.shape[:2])
+            found = Landmarks(points, uncertainty=0.0, face_probability=1.0)  # the caller knows
+        elif options.align is Align.AUTO or needs_landmarks:
             found = find_landmarks(image, self._run_regressor)
-        outcome, points = self._alignment(image, picture, options.align, found)
-        face = self._face(image, points, options.fit)
+        outcome, aligned_by = self._alignment(image, options.align, found)
+        face = self._face(image, aligned_by, options.fit)
         quality: Quality | None = None
         warnings: tuple[QualityWarning, ...] = ()
         if options.include_quality and found is not None:
             quality = self._quality(picture.content, image, found)
             warnings = quality.warnings
-        elif outcome is Alignment.UNSURE:
+        elif found is not None and not found.are_sure:
             warnings = (QualityWarning.LANDMARKS_UNSURE,)
         telling: Telling | None = None
         if teller is not None:
             # the contract's attributes are of the whole picture, whatever else was found out about it
-            may_place = options.align is Align.AUTO or teller.needs_landmarks
-            telling = teller.look(image, _face(points, found if may_place else None))
+            may_place = options.align is not Align.NONE or teller.needs_landmarks
+            telling = teller.look(image, found if may_place else None)
         crop_ms = (time.monotonic() - decoded) * 1000
         return Crops(face, outcome, warnings, quality, telling, (decoded - started) * 1000, crop_ms)
 
@@ -101,32 +105,21 @@ class Cropper:
         return fitted(image, spec.height, spec.width)
 
     def _quality(self, content: bytes, image: Image, found: Landmarks) -> Quality:
-        """The same whatever `align` says: of the face as it would be aligned."""
+        """Of the face as it would be aligned, whatever `align` says."""
         face = align(image, found.points, TEMPLATE_SIDE) if found.are_sure else stretch(image, *[TEMPLATE_SIDE] * 2)
         finding = Finding(found.points, found.uncertainty, found.face_probability, found.are_sure)
         header = read_header(content)
         reduction = max(header.width, header.height) / max(image.shape[:2])
         return picture_quality(image, face, finding, reduction=reduction)
 
-    def _alignment(
-        self, image: Image, picture: Picture, wanted: Align, found: Landmarks | None
-    ) -> tuple[Alignment, Points | None]:
+    def _alignment(self, image: Image, wanted: Align, found: Landmarks | None) -> tuple[Alignment, Points | None]:
         """What becomes of the alignment, and by which landmarks; None: the picture stays as it is."""
-        if wanted is Align.LANDMARKS:
-            return Alignment.LANDMARKS, check_landmarks(picture.landmarks, *image.shape[:2])
         if wanted is Align.NONE or found is None:
             return Alignment.NONE, None
+        if wanted is Align.LANDMARKS:
+            return Alignment.LANDMARKS, found.points
         if not found.are_sure:
             return Alignment.UNSURE, None
         size = self._models.recogniser.spec.height
         is_aligned = lies_aligned(found.points, self._template, size, *image.shape[:2])
         return Alignment.AUTO, None if is_aligned else found.points
-
-
-def _face(points: Points | None, found: Landmarks | None) -> Face:
-    """Where the face is, for attributes: by what it was aligned by, else by what was found for them."""
-    if points is not None:
-        return Face(points, are_sure=True)
-    if found is not None:
-        return Face(found.points, are_sure=found.are_sure)
-    return Face(None, are_sure=False)

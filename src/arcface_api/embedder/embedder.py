@@ -8,6 +8,7 @@ As many pictures as `capacity` may be inside at once, wherever they are on this 
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Coroutine, Iterator, Sequence
@@ -35,6 +36,8 @@ from arcface_api.errors import (
 )
 from arcface_api.image import ImageLimits
 from arcface_api.wire import Align
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Embedder:
         self,
         pictures: Sequence[Picture],
         options: EmbedOptions = CONTRACT,
-    ) -> list[Embedded | ArcFaceError]:
+    ) -> list[Embedded | Exception]:
         """Embed many pictures of one request: in their order, each an embedding or the error that it met.
 
         They give way to pictures that are sent one by one.
@@ -117,10 +120,13 @@ class Embedder:
         """
         self._check_models(options)
 
-        async def each(picture: Picture) -> Embedded | ArcFaceError:
+        async def each(picture: Picture) -> Embedded | Exception:
             try:
                 return await self._embed(picture, options, is_bulk=True)
             except ArcFaceError as error:
+                return error
+            except Exception as error:  # noqa: BLE001  # any defect: it is logged, and costs its own picture only
+                _log.exception("A defect in embedding one picture of many:")
                 return error
 
         with self._admitted(len(pictures)):

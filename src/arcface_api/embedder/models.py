@@ -40,10 +40,15 @@ class Recogniser(Model):
     def fingerprint(self) -> str:
         """16 hex digits; two embeddings may be compared only if it is equal.
 
-        It covers the weights and every step that turns a picture into the model's input.
+        It covers the weights, how pixels are fed to them, and a template other than ArcFace's. What a request chooses
+        (`align`, `fit`, `flip`, `resize`) leaves embeddings comparable, and it out.
         """
         spec = self.spec
-        steps = (PREPROCESSING_VERSION, spec.height, spec.width, spec.mean, spec.std, str(spec.channel_order))
+        steps: tuple[object, ...] = (
+            PREPROCESSING_VERSION, spec.height, spec.width, spec.mean, spec.std, str(spec.channel_order)
+        )  # fmt: skip
+        if spec.template is not None:
+            steps = (*steps, spec.template)
         return hashlib.sha256(repr((self.sha256, *steps)).encode()).hexdigest()[:16]
 
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from arcface_api import attributes as age_and_gender
 from arcface_api import head_pose as pose
-from arcface_api.alignment import align, face_box, input_template
-from arcface_api.arrays import Box, Crop, Image, Points, Transform
+from arcface_api.alignment import Landmarks, align, face_box, input_template
+from arcface_api.arrays import Box, Crop, Image, Transform
 from arcface_api.attributes import BOX_MARGIN, attribute_crop, whole_picture
 from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels
 from arcface_api.embedder.queues import model_queue
@@ -19,16 +19,6 @@ from arcface_api.embedder.request import Attributes
 
 Telling = Callable[[float, bool], Coroutine[Any, Any, Attributes]]
 """Runs the models on crops that were made before, by a deadline, giving way to others or not."""
-
-
-@dataclass(frozen=True)
-class Face:
-    """Where the face on a picture is."""
-
-    points: Points | None
-    """(5, 2), the picture's pixels; None: nobody looked."""
-    are_sure: bool
-    """The landmarks are good enough to align by; otherwise the whole picture is the face."""
 
 
 class AttributeTeller(Protocol):
@@ -39,8 +29,13 @@ class AttributeTeller(Protocol):
     least_side: float
     """Pixels that a reduced picture's shorter side must keep for its models, before oversampling."""
 
-    def look(self, image: Image, face: Face) -> Telling:
-        """Cut what the models want of a picture."""
+    def look(self, image: Image, found: Landmarks | None) -> Telling:
+        """Cut what the models want of a picture.
+
+        Args:
+            image: (h, w, 3) uint8, RGB.
+            found: Where its face is; None, or unsure: the whole picture is the face.
+        """
 
     async def close(self) -> None:
         """Finish what is queued, end the threads."""
@@ -79,16 +74,15 @@ class BoxTeller:
         self._age_gender = model_queue(models.age_gender, "age_gender", capacity)
         self._landmarks_3d = model_queue(models.landmarks_3d, "landmarks_3d", capacity)
 
-    def crops(self, image: Image, face: Face) -> BoxCrops:
+    def crops(self, image: Image, found: Landmarks | None) -> BoxCrops:
         """What both models see."""
-        is_placed = face.points is not None and face.are_sure
-        box = face_box(face.points) if face.points is not None and is_placed else whole_picture(*image.shape[:2])
+        box = face_box(found.points) if found and found.are_sure else whole_picture(*image.shape[:2])
         crop, _ = attribute_crop(image, box, self._face_size)
         return BoxCrops(crop, *attribute_crop(image, box, self._landmark_size))
 
-    def look(self, image: Image, face: Face) -> Telling:
+    def look(self, image: Image, found: Landmarks | None) -> Telling:
         """See `AttributeTeller.look`."""
-        crops = self.crops(image, face)
+        crops = self.crops(image, found)
 
         async def tell(deadline: float, is_bulk: bool) -> Attributes:
             scores, row = await asyncio.gather(
@@ -123,12 +117,12 @@ class AlignedTeller:
         self._age = model_queue(models.age, "age", capacity)
         self._gender = model_queue(models.gender, "gender", capacity)
 
-    def look(self, image: Image, face: Face) -> Telling:
+    def look(self, image: Image, found: Landmarks | None) -> Telling:
         """See `AttributeTeller.look`."""
-        assert face.points is not None  # noqa: S101  # needs_landmarks
-        points = face.points
+        assert found is not None  # noqa: S101  # needs_landmarks
+        points = found.points
         age_crop, gender_crop = (
-            align(image, points, spec.height, input_template(spec)) if face.are_sure else _middle(image, spec.height)
+            align(image, points, spec.height, input_template(spec)) if found.are_sure else _middle(image, spec.height)
             for spec in self._specs
         )
 

@@ -9,7 +9,6 @@ advice holds the sentences that table and report share.
 from arcface_api.evaluation.boxes import check_boxes, cutter, read_boxes
 from arcface_api.evaluation.evaluation import Evaluation, evaluate
 from arcface_api.evaluation.files import prepare_folder, write
-from arcface_api.evaluation.in_process import open_in_process
 from arcface_api.evaluation.over_http import open_over_http
 from arcface_api.evaluation.pairs import Pairs, read_pairs
 from arcface_api.evaluation.pictures import open_pictures
@@ -21,7 +20,6 @@ __all__ = [
     "check_boxes",
     "cutter",
     "evaluate",
-    "open_in_process",
     "open_over_http",
     "open_pictures",
     "prepare_folder",

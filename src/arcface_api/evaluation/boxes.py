@@ -18,7 +18,7 @@ COLUMNS = (("x", "y", "width", "height"), ("box_x", "box_y", "box_w", "box_h"))
 
 
 @dataclass(frozen=True)
-class Box:
+class FaceBox:
     """A face in a picture, pixels of the upright picture: left, top, width, height."""
 
     x: float
@@ -26,13 +26,13 @@ class Box:
     width: float
     height: float
 
-    def grown(self, margin: float) -> "Box":
+    def grown(self, margin: float) -> "FaceBox":
         """`margin` times as wide and as high, about the same centre."""
         width, height = self.width * margin, self.height * margin
-        return Box(self.x - (width - self.width) / 2, self.y - (height - self.height) / 2, width, height)
+        return FaceBox(self.x - (width - self.width) / 2, self.y - (height - self.height) / 2, width, height)
 
 
-def read_boxes(path: Path) -> dict[str, Box]:
+def read_boxes(path: Path) -> dict[str, FaceBox]:
     """Read boxes by the picture's name: a CSV with the columns image and x,y,width,height (or box_x,box_y,box_w,box_h).
 
     Raises:
@@ -50,12 +50,12 @@ def read_boxes(path: Path) -> dict[str, Box]:
             f"{path}: its first line has to name the columns image,{','.join(COLUMNS[0])} or image,"
             f"{','.join(COLUMNS[1])}; it names {', '.join(present) or 'none'}."
         )
-    boxes: dict[str, Box] = {}
+    boxes: dict[str, FaceBox] = {}
     for line, row in rows:
         try:
-            box = Box(*(float(row[column]) for column in columns))
+            box = FaceBox(*(float(row[column]) for column in columns))
         except (TypeError, ValueError):  # None where the line is too short
-            box = Box(math.nan, math.nan, math.nan, math.nan)
+            box = FaceBox(math.nan, math.nan, math.nan, math.nan)
         if not (math.isfinite(box.x + box.y + box.width + box.height) and box.width > 0 and box.height > 0):
             raise BoxesInvalid(
                 f"{path}, line {line}: {', '.join(columns)} have to be numbers in pixels, width and height"
@@ -65,7 +65,7 @@ def read_boxes(path: Path) -> dict[str, Box]:
     return boxes
 
 
-def cutter(boxes: dict[str, Box], margin: float, limits: ImageLimits) -> Callable[[str, bytes], bytes]:
+def cutter(boxes: dict[str, FaceBox], margin: float, limits: ImageLimits) -> Callable[[str, bytes], bytes]:
     """A function that cuts out of a picture, by its name, the box grown to `margin` times its size, as PNG.
 
     It is cut to whole pixels, within the picture, and not squared.
@@ -89,7 +89,7 @@ def cutter(boxes: dict[str, Box], margin: float, limits: ImageLimits) -> Callabl
     return cut
 
 
-def check_boxes(path: Path, boxes: dict[str, Box], names: tuple[str, ...]) -> None:
+def check_boxes(path: Path, boxes: dict[str, FaceBox], names: tuple[str, ...]) -> None:
     """See that every picture has its box.
 
     Raises:

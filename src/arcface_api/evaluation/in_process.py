@@ -24,7 +24,7 @@ async def open_in_process(pack: InstalledPack, settings: Settings, options: Embe
     Raises:
         PackError, ModelFailed, RuntimeUnfit: It cannot be loaded as the settings say.
     """
-    room = settings.model_copy(update={"queue_capacity": REQUESTS_IN_FLIGHT * GROUP_PICTURES})
+    room = settings.model_copy(update={"queue_capacity": REQUESTS_IN_FLIGHT * GROUP_PICTURES, "workers": 1})
     embedder = open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, room)
     try:
         yield InProcess(embedder, pack.manifest.name, options)

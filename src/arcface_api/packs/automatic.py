@@ -21,6 +21,8 @@ class Choice:
     pack: InstalledPack
     reason: str | None
     """A sentence; None: it is the preferred one."""
+    error: PackError | None = None
+    """Why the preferred one could not be pulled, where that was tried."""
 
 
 def choose(
@@ -38,6 +40,7 @@ def choose(
         progress: Told about a download.
         sources: Of the preferred pack, instead of its manifest's.
     """
+    failure: PackError | None = None
     try:
         return Choice(locate(PREFERRED, locations), None)
     except PackNotFound:
@@ -47,5 +50,6 @@ def choose(
             pack = pull(PREFERRED, locations, accepted_licences=accepted_licences, progress=progress, sources=sources)
             return Choice(pack, None)
         except PackError as error:
-            reason = f"{PREFERRED} could not be had. {error}"
-    return Choice(locate(CARRIED, locations), reason)
+            failure = error
+            reason = f"{PREFERRED} could not be had: {str(error).splitlines()[0]}"
+    return Choice(locate(CARRIED, locations), reason, failure)

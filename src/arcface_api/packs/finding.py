@@ -223,5 +223,6 @@ def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest])
         f"  - have the service download it when it starts: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE={registered}",
         "  - without internet, bring its files: arcface-api packs import FILES",
         "  - name a folder or recogniser file that you have: --pack /path",
+        "  - take the open pack, which is part of this package and weaker: --pack open",
     ]
     return "\n".join(lines)

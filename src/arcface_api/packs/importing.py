@@ -12,7 +12,7 @@ from arcface_api.packs.finding import locate, stated_manifest
 from arcface_api.packs.install import exclusive, publish, staging
 from arcface_api.packs.installed_pack import InstalledPack
 from arcface_api.packs.loading_bay import candidates_at, copied, is_zip
-from arcface_api.packs.locations import AUTO, PackLocations
+from arcface_api.packs.locations import AUTO, SHIPPED_DIR, PackLocations
 from arcface_api.packs.manifest import Manifest, ModelFile, Role
 from arcface_api.packs.manifest_toml import NAME_PATTERN, PACK_TOML, write_pack_toml
 from arcface_api.packs.progress import Progress, no_progress
@@ -67,6 +67,8 @@ def import_pack(
         stated = _stated(paths, bay, known, progress) or _recognised(paths, bay, known, name, progress)
         manifest = replace(stated.manifest, name=name) if name else stated.manifest
         _refuse_reserved(manifest, known)
+        if (SHIPPED_DIR / manifest.name).is_dir():
+            return locate(manifest.name, locations, known=known)  # a part of it would hide the whole
         with exclusive(parent, manifest.name), staging(parent, manifest.name) as staged:
             target = parent / manifest.name
             if manifest.name not in known and target.exists():

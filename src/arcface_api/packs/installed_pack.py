@@ -92,6 +92,8 @@ class InstalledPack:
         return path.relative_to(self.folder).as_posix()
 
     def _remedy(self) -> str:
+        if self.origin == "package":
+            return "It is part of the package: install arcface-api again."
         if not self.manifest.sources:
             return "Get the file again from where it came, and import it with `arcface-api packs import FILES`."
         name = self.manifest.name

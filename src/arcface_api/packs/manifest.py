@@ -57,8 +57,8 @@ class ModelFile:
     sha256: str | None = None
     aliases: tuple[str, ...] = ()
     """Other paths under which archives and mirrors carry the same file, for example `recognition/model.onnx`."""
-    provenance: str = ""
-    """What is known of the pictures that it was trained on; docs/licences.md says more. Empty: nothing."""
+    provenance: str | None = None
+    """What is known of the pictures that it was trained on; docs/licences.md says more. None: nothing."""
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@ def _manifest(chosen: Sequence[Entry], known: Mapping[str, Manifest], name: str,
         # packs share files: the name decides, then how many of the pack's files are here, by hash
         return max(fitting, key=lambda pack: (pack.name == name, _by_hash(chosen, pack) / len(pack.files)))
     recogniser = chosen[0]
-    model = recogniser.owners[0].model if recogniser.owners else _model_name(recogniser.candidate.name, known)
+    owner = recogniser.owners[0] if recogniser.owners else None
+    model = owner.model if owner else _model_name(recogniser.candidate.name, known)
     assumptions = [sentence for entry in chosen for sentence in entry.assumptions]
     if not recogniser.owners:
         assumptions.append(f"The pack reports {model!r} as its model, after the name of {recogniser.candidate.name}.")
@@ -138,6 +139,9 @@ def _manifest(chosen: Sequence[Entry], known: Mapping[str, Manifest], name: str,
         licence=_licence(chosen),
         files=tuple(entry.file for entry in chosen),
         assumptions=tuple(assumptions),
+        align=owner.align if owner else None,
+        fit=owner.fit if owner else None,
+        thresholds=owner.thresholds if owner else (),
     )
 
 
