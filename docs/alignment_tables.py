@@ -90,7 +90,7 @@ def sentence() -> str:
 def _points_of_a_pair(report: dict[str, Any], pairs: str) -> float:
     """What one pair counts of the accuracy, at most."""
     counts = [told["pairs"][pairs] for told in report["recognisers"].values()]
-    return max(50 / min(each["same"], each["different"]) for each in counts)
+    return max(50.0 / int(min(each["same"], each["different"])) for each in counts)
 
 
 def _cell(figures: dict[str, Any], way: str, condition: str) -> str:
