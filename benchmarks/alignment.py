@@ -13,10 +13,11 @@ was cut off goes on where it was: each condition is kept under `build/alignment/
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -43,6 +44,8 @@ from recogniser import say
 from service import RunningService, ask, free_port, own_command, write_report
 
 KEPT = ROOT / "build" / "alignment"
+CODE = (ROOT / "src" / "arcface_api", ROOT / "training" / "landmarks")
+"""What the figures depend on, beside the models."""
 CHUNK = 64
 """Faces that are cut, sent and forgotten together; no more fit into a batch request."""
 CHUNKS_AT_ONCE = 2
@@ -152,11 +155,22 @@ def describe(model: Path, service: RunningService, sets: Mapping[str, Pairs]) ->
     info = json.loads(ask(service.address, raw_request(service.address, "GET", "/info"))[1])
     return {
         **recogniser.describe(model),
+        "code_sha256": hash_of(CODE),
         "regressor_sha256": info["crop"]["regressor_sha256"],
         "provider": health["provider"],
         "precision": health["precision"],
         "pairs": {name: pairs.describe() for name, pairs in sets.items()},
     }
+
+
+def hash_of(folders: Sequence[Path]) -> str:
+    """SHA-256 of all Python files in some folders, with their names."""
+    total = hashlib.sha256()
+    for folder in folders:
+        for file in sorted(folder.rglob("*.py")):
+            content = file.read_bytes()
+            total.update(f"{file.relative_to(folder)} {len(content)}\n".encode() + content)
+    return total.hexdigest()
 
 
 def _kept_file(model: Path) -> Path:

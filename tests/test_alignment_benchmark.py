@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import alignment_tables
-from alignment import CHUNKS_AT_ONCE, Answered, in_parallel, read_kept
+from alignment import CHUNKS_AT_ONCE, Answered, hash_of, in_parallel, read_kept
 from alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
 from alignment_pairs import Pairs, official_pairs, table_row
 from arcface_api.alignment import align, check_landmarks
@@ -119,6 +119,19 @@ def test_run_that_was_cut_off_goes_on_only_where_it_measures_the_same(tmp_path: 
     file.write_text(json.dumps({"about": about, "conditions": {"tight": {"framed": 0}}}))
     assert read_kept(file, about) == {"tight": {"framed": 0}}
     assert read_kept(file, {**about, "sha256": "b"}) == {}
+
+
+def test_other_code_measures_something_else(tmp_path: Path) -> None:
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "a.py").write_text("x = 1")
+    hashes = [hash_of([tmp_path])]
+    (tmp_path / "some" / "a.py").write_text("x = 2")
+    hashes.append(hash_of([tmp_path]))
+    (tmp_path / "some" / "a.py").rename(tmp_path / "some" / "b.py")
+    hashes.append(hash_of([tmp_path]))
+    assert len(set(hashes)) == 3
+    (tmp_path / "notes.md").write_text("no code")
+    assert hash_of([tmp_path]) == hashes[-1]
 
 
 def test_parts_are_answered_in_order_and_cut_no_earlier_than_needed() -> None:
