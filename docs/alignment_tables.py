@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "alignment.json"
+TIME = RESULTS.with_name("align-time-iresnet100.json")
 ALIGNED = "aligned already"
 TURNED_FAR = ("rotated 90", "rotated 135", "rotated 180")
 BAR_POINTS = {ALIGNED: 0.1, **dict.fromkeys(TURNED_FAR, 0.5)}
@@ -64,6 +65,24 @@ def thresholds_table() -> str:
         ]
         rows.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def time_sentence() -> str:
+    """What is added to the time of a face, and on what that was measured."""
+    report: dict[str, Any] = json.loads(TIME.read_text(encoding="utf-8"))
+    parts = []
+    for clients in ("16 clients", "1 clients"):
+        auto, quality = (report[clients][way] for way in ("auto", "auto, quality"))
+        parts.append(
+            f"with {clients.removesuffix('s') if clients.startswith('1 ') else clients} `align=auto` adds"
+            f" {auto['added_percent']:.1f} % to the time of a face, with `include_quality=true`"
+            f" {quality['added_percent']:.1f} %"
+        )
+    machine = report["machine"]
+    return (
+        f"On an IResNet100 in {report['precision']} ({report['provider']}, {machine['cpus']} CPUs of"
+        f" {machine['processor']}), {'; '.join(parts)}."
+    )
 
 
 def sentence() -> str:

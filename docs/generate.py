@@ -54,6 +54,7 @@ GENERATED = {
         "unseen": alignment_tables.unseen_table,
         "official": alignment_tables.official_table,
         "thresholds": alignment_tables.thresholds_table,
+        "time": alignment_tables.time_sentence,
     },
     "configuration.md": {"settings": settings_table},
     "http-api.md": {"problems": problems_table},
