@@ -419,3 +419,9 @@ def test_the_command_says_in_one_sentence_what_is_wrong(labelled: Labelled) -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"Error: \S+pairs\.csv: all 1 pairs are of one person\. .*\n", done.stderr)
+
+
+def test_asking_a_service_needs_no_runtime_here() -> None:
+    """The extra `evaluate` brings none; only a model that runs in this process does."""
+    code = "import sys, arcface_api.evaluation, arcface_api.cli.evaluate; sys.exit('onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,8 @@
 """Age, gender and head pose: one way for each kind of models that a pack may have for them.
 
 Image, landmarks ──look, on a decode thread──▶ Telling ──tell, on the event loop──▶ Attributes
+
+Which models a pack has, the roles in its manifest say.
 """
 
 import asyncio
