@@ -1,7 +1,7 @@
 """Promises of `align` and `fit`: what becomes of a picture, what is said of it, and which landmarks are refused."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import onnxruntime as ort
 import pytest
 from insightface.data import get_image
 
+from arcface_api import alignment
 from arcface_api.alignment import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.api.app import open_embedder
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
-from arcface_api.embedder import BoxModels, EmbedOptions, Picture
+from arcface_api.embedder import BoxModels, Embedder, EmbedOptions, Picture, aligning
+from arcface_api.embedder.aligning import Aligner
 from arcface_api.embedder.cropping import Cropper, Crops
 from arcface_api.embedder.telling import BoxTeller
 from arcface_api.errors import RuntimeUnfit
@@ -79,6 +81,12 @@ def found_on(image: Image) -> Points:
     landmarks = find_landmarks(image, run)
     assert landmarks.are_sure
     return landmarks.points
+
+
+def tiny_embedder(tiny_pack: Path, folder: Path) -> Embedder:
+    """The embedder with the tiny pack's models; nothing runs on it."""
+    pack = locate(str(tiny_pack), PackLocations(None, folder, folder))
+    return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, Settings(pack=str(tiny_pack)))
 
 
 def embed(service: Service, content: bytes, landmarks: object = None, **query: Any) -> httpx.Response:
@@ -193,6 +201,78 @@ def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch
     monkeypatch.setattr(Cropper, "crops", defective)
     results = batch(service, [NO_FACE, b"defect", NO_FACE]).json()["results"]
     assert [result.get("problem", {}).get("code") for result in results] == [None, "internal_error", None]
+
+
+def test_defect_in_finding_one_face_costs_only_that_picture(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where faces are found together."""
+    real = alignment.align
+
+    def defective(image: Image, points: Points, size: int, template: Points) -> Crop:
+        if image.shape == loose_portrait().shape:
+            raise ZeroDivisionError
+        return real(image, points, size, template)
+
+    monkeypatch.setattr(aligning, "align", defective)
+    others = [png(loose_portrait()[4:]), png(loose_portrait()[:, 6:])]
+    expected = [vector(embed(service, content, align="auto")) for content in others]
+    answer = batch(service, [others[0], png(loose_portrait()), others[1]], align="auto")
+    results = answer.json()["results"]
+    assert results[1]["problem"]["code"] == "internal_error"
+    assert [results[0]["embedding"], results[2]["embedding"]] == expected
+    assert embed(service, png(loose_portrait()), align="auto").status_code == 500
+
+
+def test_faces_of_a_batch_are_found_together_and_eight_at_most(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = alignment.find_landmarks_of_many
+
+    def spying(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
+        sizes.append(len(images))
+        return real(images, run)
+
+    monkeypatch.setattr(aligning, "find_landmarks_of_many", spying)
+    batch(run_service(tiny_recogniser, max_batch=16), [png(loose_portrait())] * 30, align="auto")
+    assert sum(sizes) == 30
+    assert max(sizes) == 8
+
+
+def test_face_is_cut_alike_whichever_thread_finds_it(service: Service) -> None:
+    """Alone on a decode thread where quality is wanted too; with others on the recogniser's where it is not."""
+    contents = [png(image) for image in (loose_portrait(), loose_portrait()[5:, 9:], np.rot90(loose_portrait(), 2))]
+    one_by_one = [vector(embed(service, content, align="auto", include_quality=True)) for content in contents]
+    results = batch(service, contents, align="auto").json()["results"]
+    assert [result["embedding"] for result in results] == one_by_one
+
+
+def test_face_waits_for_no_company_where_the_regressor_s_rows_vary_with_it(
+    run_service: Callable[..., Service], tiny_recogniser: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That they do not is proved at start; here the proof is said to have failed."""
+    content = png(loose_portrait())
+    expected = vector(embed(service, content, align="auto"))
+    monkeypatch.setattr("arcface_api.api.app.is_batch_invariant", lambda session, crops: False)
+    careful = run_service(tiny_recogniser)
+    monkeypatch.delattr(Aligner, "_find_all")
+    assert vector(embed(careful, content, align="auto")) == expected
+    assert embed(service, content, align="auto").status_code == 500  # it is what finds faces together
+
+
+def test_large_picture_is_not_kept_until_its_batch_has_been_formed(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Aligner, "_find_all")
+    small, large = (cv2.resize(portrait(), (512, height)).astype(np.uint8, copy=False) for height in (512, 513))
+    assert embed(service, png(large), align="auto").headers["x-alignment"] == "auto"
+    assert embed(service, png(small), align="auto").status_code == 500  # it is what finds faces together
+
+
+def test_gpu_waits_for_no_face_to_be_found(tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = tiny_embedder(tiny_pack, tmp_path).models
+    assert models.may_align_in_batches
+    monkeypatch.setattr(models.recogniser.session, "provider", "CUDAExecutionProvider")
+    assert not models.may_align_in_batches
 
 
 @pytest.mark.parametrize(
@@ -415,10 +495,9 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
 @pytest.fixture
 def box_teller(tiny_pack: Path, tmp_path: Path) -> BoxTeller:
     """What tells attributes with the tiny pack's models."""
-    pack = locate(str(tiny_pack), PackLocations(None, tmp_path, tmp_path))
-    embedder = open_embedder(pack, {role: pack.read(role) for role in pack.paths}, Settings(pack=str(tiny_pack)))
-    assert isinstance(embedder.models.attributes, BoxModels)
-    return BoxTeller(embedder.models.attributes, 1)
+    attributes = tiny_embedder(tiny_pack, tmp_path).models.attributes
+    assert isinstance(attributes, BoxModels)
+    return BoxTeller(attributes, 1)
 
 
 def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(box_teller: BoxTeller) -> None:

@@ -119,6 +119,20 @@ def test_failing_batch_fails_its_own_callers_only() -> None:
     asyncio.run(check())
 
 
+def test_item_that_fails_alone_fails_its_own_caller_only() -> None:
+    async def check() -> None:
+        def run(items: Sequence[int]) -> list[int | Exception]:
+            return [ModelFailed(f"not {item}") if item % 2 else item for item in items]
+
+        queue: Batcher[int, int] = Batcher(run, name="test", sizes=(1, 2, 4), capacity=10)
+        answers = await asyncio.gather(*map(queue.submit, range(4)), return_exceptions=True)
+        told = [str(each) if isinstance(each, Exception) else each.row for each in answers]  # type: ignore[union-attr]  # BaseException
+        assert told == [0, "not 1", 2, "not 3"]
+        await queue.close()
+
+    asyncio.run(check())
+
+
 def test_wrong_number_of_rows_is_an_error_not_a_mix_up() -> None:
     async def check() -> None:
         model = HeldModel()

@@ -6,7 +6,7 @@ There is no timer: a lone caller never waits for company, and under load batches
 arrive while the batch before runs. Promises, each with a test:
 
 - rows return to their own callers; a wrong number of rows is an error, never a mix-up;
-- a failing batch fails its own callers and nobody else;
+- a failing batch fails its own callers and nobody else, and an item that fails alone fails its own caller only;
 - a caller that leaves, or whose deadline cannot be met, costs the model nothing and its neighbours nothing;
 - a full queue refuses at once and says when to come back;
 - callers that send one item at a time are not kept waiting by those that send many;
@@ -63,12 +63,18 @@ class Batcher(Generic[Item, Row]):
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Item]], Sequence[Row]], *, name: str, sizes: Sequence[int], capacity: int
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Row | Exception]],
+        *,
+        name: str,
+        sizes: Sequence[int],
+        capacity: int,
     ) -> None:
         """Nothing runs before the first `submit`.
 
         Args:
-            run: Blocking: a batch of items to as many rows, in order. Called by one thread, one batch at a time.
+            run: Blocking: a batch of items to as many rows, in order; in the place of an item that failed alone, its
+                exception. Called by one thread, one batch at a time.
             name: Of the thread.
             sizes: Batch sizes that may occur, 1 among them. A batch is as large as what is queued allows.
             capacity: Most items that may wait.
@@ -109,7 +115,7 @@ class Batcher(Generic[Item, Row]):
             QueueFull: At once, when as many items wait as may.
             DeadlineExceeded: It could not be served in time.
             ServiceClosing: `close` was called.
-            ModelFailed, ...: What `run` raised for its batch.
+            ModelFailed, ...: What `run` raised for its batch, or returned in its place.
         """
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Item, Row] = _Waiting(item, loop.create_future(), time.monotonic(), deadline)
@@ -160,7 +166,10 @@ class Batcher(Generic[Item, Row]):
         self._learn(seconds / len(batch))
         for waiting, row in zip(batch, rows, strict=True):
             waited_ms = (started - waiting.submitted) * 1000
-            self._deliver(waiting, Batched(row, waited_ms, seconds * 1000, len(batch)))
+            self._deliver(
+                waiting,
+                row if isinstance(row, Exception) else Batched(row, waited_ms, seconds * 1000, len(batch)),
+            )
 
     def _deliver(self, waiting: _Waiting[Item, Row], answer: Batched[Row] | Exception) -> None:
         """Hand an answer to its caller, on the event loop; nobody may be there any more."""
@@ -206,7 +215,7 @@ class Batcher(Generic[Item, Row]):
         self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
 
 
-def _checked(rows: Sequence[Row], wanted: int) -> Sequence[Row]:
+def _checked(rows: Sequence[Row | Exception], wanted: int) -> Sequence[Row | Exception]:
     if len(rows) != wanted:
         raise ModelFailed(f"The model returned {len(rows)} rows for a batch of {wanted}.")
     return rows

@@ -128,7 +128,12 @@ def lies_aligned(points: Points, template: Points, size: int, height: int, width
     Raises:
         LandmarksInvalid: As `similarity` does.
     """
-    corners = np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]], np.float32)
-    in_picture = (corners + 0.5) * (np.array([width, height]) / size) - 0.5
-    drift = moved(in_picture.astype(np.float32), similarity(points, template)) - corners
-    return float(np.hypot(*drift.T).max()) <= MAX_DRIFT * size
+    stretched = np.array([[width / size, 0, (width / size - 1) / 2], [0, height / size, (height / size - 1) / 2]])
+    return corner_drift(similarity(points, template) @ np.vstack([stretched, [0, 0, 1]]), size) <= MAX_DRIFT * size
+
+
+def corner_drift(transform: Transform, size: int) -> float:
+    """How far a transform moves that corner of a square of so many pixels which it moves furthest, in pixels."""
+    corners = np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]], np.float64)
+    drift = corners @ transform[:, :2].T + transform[:, 2] - corners
+    return float(np.hypot(*drift.T).max())

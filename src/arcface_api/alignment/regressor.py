@@ -9,13 +9,13 @@ The regressor (`landmarks.onnx`, made in `training/landmarks`, which has its mod
 makes its samples with the functions here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
 
-from arcface_api.alignment.geometry import LANDMARKS, back, similarity
+from arcface_api.alignment.geometry import LANDMARKS, back, corner_drift, moved, similarity
 from arcface_api.alignment.warp import sample
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Features, Image, InputSpec, Points, Transform
 from arcface_api.errors import LandmarksInvalid, ModelFailed
@@ -39,6 +39,11 @@ VIEW_BORDER = 127.0
 
 REFINABLE_UNCERTAINTY = 0.06
 """Above it, in eye distances, another pass is worth its time. Chosen on pictures kept for choosing."""
+
+REFINABLE_DRIFT = 0.05
+"""Above it, in sides of the view, the second pass did not see the face upright enough. Chosen on the same pictures: at
+90 degrees a third pass brings the errors' 99th percentile from 6.6 to 5.7 % of the eye distance; upright crops hardly
+ever need it."""
 
 MAX_UNCERTAINTY = 0.15
 """Landmarks that are expected to be further off, in eye distances, are not to be aligned by. Chosen in training."""
@@ -82,9 +87,9 @@ def regressor() -> bytes:
 def find_landmarks(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
     """All passes: where the landmarks of the one face on this picture are, and how sure that is.
 
-    Two passes; a third one where the second is not yet certain enough; and where that leads nowhere although the first
-    saw a face, all of it again on the picture turned by half and by quarter turns: faces that lie upside down are
-    sometimes taken for others.
+    Two passes; a third one where the second is not yet certain enough, or shows that the first had not brought the face
+    upright; and where that leads nowhere although the first saw a face, all of it again on the picture turned by half
+    and by quarter turns: faces that lie upside down are sometimes taken for others.
 
     Args:
         image: (h, w, 3) uint8, RGB, of any shape, with or without a face.
@@ -93,31 +98,85 @@ def find_landmarks(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
     Raises:
         ModelFailed: As `read_landmarks` does, or what `run` raises.
     """
+    (found,) = find_landmarks_of_many([image], lambda crops: np.stack([run(crop) for crop in crops]))
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def find_landmarks_of_many(
+    images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]
+) -> list[Landmarks | Exception]:
+    """What `find_landmarks` finds on each picture, with the same pass of all of them in one batch.
+
+    Args:
+        images: n pictures.
+        run: The regressor: m crops of (64, 64, 3) in, (m, 12) out, for each m from 1 to n.
+
+    Returns:
+        Of each picture its landmarks, or what was raised on its account only.
+
+    Raises:
+        ModelFailed, ...: What `run` raises.
+    """
+    searches = [_search(image) for image in images]
+    found: dict[int, Landmarks | Exception] = {}
+    rows: dict[int, Features | None] = dict.fromkeys(range(len(images)))
+    while rows:
+        crops: dict[int, Crop] = {}
+        for index, row in rows.items():
+            try:
+                crops[index] = searches[index].send(row)
+            except StopIteration as end:
+                found[index] = end.value
+            except Exception as error:  # noqa: BLE001  # whatever it was, it is this picture's own answer
+                found[index] = error
+        rows = dict(zip(crops, run(list(crops.values())), strict=True)) if crops else {}
+    return [found[index] for index in range(len(images))]
+
+
+_Search = Generator[Crop, Features | None, Landmarks]
+"""Yields what the regressor is to see next, is sent its row (at first None), and returns what was found."""
+
+
+def _search(image: Image) -> _Search:
     view = whole_view(image)
-    first = read_landmarks(run(view.crop), view)
-    found = _refined(image, first, run)
+    first = yield from _look(view)
+    found = yield from _refined(image, first)
     if not found.are_sure and first.face_probability >= MIN_FACE_PROBABILITY:
         for quarter_turns in (2, 1, 3):
-            turned = turned_view(view, quarter_turns)
-            again = _refined(image, read_landmarks(run(turned.crop), turned), run)
+            turned = yield from _look(turned_view(view, quarter_turns))
+            again = yield from _refined(image, turned)
             found = min(found, again, key=_doubt)
             if found.are_sure:
                 break
     return found
 
 
-def _refined(image: Image, first: Landmarks, run: Callable[[Crop], Features]) -> Landmarks:
+def _refined(image: Image, first: Landmarks) -> _Search:
     """The second pass, and a third where it may help."""
     try:
         view = face_view(image, first.points)
-        found = read_landmarks(run(view.crop), view)
-        if found.uncertainty > REFINABLE_UNCERTAINTY:
-            view = face_view(image, found.points)
-            found = min(found, read_landmarks(run(view.crop), view), key=_doubt)
+        found = yield from _look(view)
+        if found.uncertainty > REFINABLE_UNCERTAINTY or _drift_in(view, found.points) > REFINABLE_DRIFT:
+            again = yield from _look(face_view(image, found.points))
+            found = min(found, again, key=_doubt)
         similarity(found.points, TEMPLATE)  # it can be aligned by
     except LandmarksInvalid:
         return Landmarks(first.points, uncertainty=1.0, face_probability=0.0)
     return found
+
+
+def _look(view: View) -> _Search:
+    row = yield view.crop
+    assert row is not None  # noqa: S101  # only the first thing that a search is sent is None
+    return read_landmarks(row, view)
+
+
+def _drift_in(view: View, points: Points) -> float:
+    """How far a view's furthest corner is from where it should be, if these are the landmarks; in sides of the view."""
+    side = REGRESSOR_INPUT.width
+    return corner_drift(similarity(moved(points, view.transform), view_template()), side) / side
 
 
 def _doubt(landmarks: Landmarks) -> tuple[bool, float]:

@@ -33,6 +33,7 @@ from arcface_api.embedder import (
     Model,
     Models,
     Recogniser,
+    Regressor,
 )
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.image import ImageLimits
@@ -44,11 +45,16 @@ from arcface_api.session import (
     ModelContent,
     Wish,
     check_installation,
+    is_batch_invariant,
     open_reference,
     open_session,
+    probe_crops,
 )
 from arcface_api.settings import Device, Settings
 from arcface_api.wire import Align, Fit
+
+REGRESSOR_MAX_BATCH = 8
+"""Nearly all that batching gains on a CPU is in by 8."""
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -160,11 +166,18 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
                 chosen.self_test_cosine,
                 chosen.reason,
             ),
-            open_reference(_regressor(), threads=1, batch_sizes=(1,)),
+            _open_regressor(),
             attribute_models,
         ),
         Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
     )
+
+
+def _open_regressor() -> Regressor:
+    # One thread: it runs on decode threads, too, several at once. Any size: how many passes a picture takes differs.
+    session = open_reference(_regressor(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
+    spec = alignment.REGRESSOR_INPUT
+    return Regressor(session, is_batch_invariant(session, probe_crops(spec.height, spec.width)))
 
 
 def _regressor() -> ModelContent:

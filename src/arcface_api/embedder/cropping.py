@@ -1,35 +1,38 @@
 """From one picture to the crops that the models want: what runs on a decode thread.
 
-    bytes ──decode──▶ Image ──stretch, letterbox or align──▶ Crop, for the recogniser
-                        └────look──────────────────────────▶ Telling, what the attribute models want
+    bytes ──decode──▶ Image ──stretch, letterbox or align──▶ CutFace, for the recogniser
+                        ├──as it is──▶ UncutFace, where its face can be found with those of its batch
+                        └────look────▶ Telling, what the attribute models want
 
-The landmark regressor runs here, on the same thread, a picture at a time: its work is small beside a decoded picture's
-way through another queue, the picture need not be kept meanwhile, and no company can change where a face is cut
-(docs/adr/0010).
+Landmarks that anything else than the recogniser needs are found here, a picture at a time.
 """
 
 import math
 import time
 from dataclasses import dataclass
 
-from arcface_api.alignment import Landmarks, align, check_landmarks, find_landmarks, input_template, lies_aligned
-from arcface_api.arrays import TEMPLATE_SIDE, Crop, Features, Image, Points
+from arcface_api.alignment import Landmarks, align, check_landmarks
+from arcface_api.arrays import TEMPLATE_SIDE, Image
+from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
 from arcface_api.embedder.telling import AttributeTeller, Telling
 from arcface_api.errors import DeadlineExceeded
-from arcface_api.image import OVERSAMPLING, ImageLimits, Resize, decode, letterbox, read_header, stretch
+from arcface_api.image import OVERSAMPLING, ImageLimits, Resize, decode, read_header, stretch
 from arcface_api.quality import Finding, Quality, QualityWarning, picture_quality
-from arcface_api.wire import Align, Alignment, Fit
+from arcface_api.wire import Align
+
+MAX_WAITING_PIXELS = 512 * 512
+"""Larger pictures do not wait decoded until their batch has been formed: so many pixels are 0.8 MB, and hundreds of
+pictures may wait. Their decoding takes much longer than what the regressor could save."""
 
 
 @dataclass(frozen=True)
 class Crops:
     """One picture as the models want it, and what was seen on the way."""
 
-    face: Crop
+    face: CutFace | UncutFace
     """The recogniser's."""
-    alignment: Alignment
     warnings: tuple[QualityWarning, ...]
     quality: Quality | None
     """None unless asked for."""
@@ -37,18 +40,18 @@ class Crops:
     """None unless asked for."""
     decode_ms: float
     crop_ms: float
-    """Milliseconds from the picture to its crops."""
+    """Milliseconds from the picture to its crops, as far as they are cut."""
 
 
 class Cropper:
     """Makes crops for the loaded models; several threads may call it at once."""
 
-    def __init__(self, models: Models, teller: AttributeTeller | None, limits: ImageLimits) -> None:
+    def __init__(self, models: Models, aligner: Aligner, teller: AttributeTeller | None, limits: ImageLimits) -> None:
         """Nothing is decoded yet."""
-        self._models = models
+        self._aligner = aligner
         self._teller = teller
         self._limits = limits
-        self._template = input_template(models.recogniser.spec)
+        self._may_align_in_batches = models.may_align_in_batches
         # Also for attributes that a request does not ask for: else asking for them would change the embedding.
         sides = [models.recogniser.spec.height, models.recogniser.spec.width, teller.least_side if teller else 0]
         self._least_side = math.ceil(OVERSAMPLING * max(sides))
@@ -69,15 +72,17 @@ class Cropper:
         image = decode(picture.content, self._limits, self._least_side if may_reduce else None)
         decoded = time.monotonic()
         teller = self._teller if options.include_attributes else None
+        if self._may_wait(image, options, teller):
+            crop_ms = (time.monotonic() - decoded) * 1000
+            return Crops(UncutFace(image, options.fit), (), None, None, (decoded - started) * 1000, crop_ms)
         needs_landmarks = options.include_quality or (teller is not None and teller.needs_landmarks)
         found: Landmarks | None = None
         if options.align is Align.LANDMARKS:
             points = check_landmarks(picture.landmarks, *image.shape[:2])
             found = Landmarks(points, uncertainty=0.0, face_probability=1.0)  # the caller knows
         elif options.align is Align.AUTO or needs_landmarks:
-            found = find_landmarks(image, self._run_regressor)
-        outcome, aligned_by = self._alignment(image, options.align, found)
-        face = self._face(image, aligned_by, options.fit)
+            found = self._aligner.find(image)
+        face = self._aligner.cut(image, options.align, options.fit, found)
         quality: Quality | None = None
         warnings: tuple[QualityWarning, ...] = ()
         if options.include_quality and found is not None:
@@ -91,18 +96,13 @@ class Cropper:
             may_place = options.align is not Align.NONE or teller.needs_landmarks
             telling = teller.look(image, found if may_place else None)
         crop_ms = (time.monotonic() - decoded) * 1000
-        return Crops(face, outcome, warnings, quality, telling, (decoded - started) * 1000, crop_ms)
+        return Crops(face, warnings, quality, telling, (decoded - started) * 1000, crop_ms)
 
-    def _run_regressor(self, crop: Crop) -> Features:
-        row: Features = self._models.regressor.run([crop])[0]
-        return row
-
-    def _face(self, image: Image, points: Points | None, fit: Fit) -> Crop:
-        spec = self._models.recogniser.spec
-        if points is not None:
-            return align(image, points, spec.height, self._template)
-        fitted = letterbox if fit is Fit.LETTERBOX else stretch
-        return fitted(image, spec.height, spec.width)
+    def _may_wait(self, image: Image, options: EmbedOptions, teller: AttributeTeller | None) -> bool:
+        """Only the recogniser needs its landmarks, once, and it is small enough to be kept until then."""
+        is_wanted_once = options.align is Align.AUTO and not (options.include_quality or options.flip or teller)
+        is_small = image.shape[0] * image.shape[1] <= MAX_WAITING_PIXELS
+        return self._may_align_in_batches and is_wanted_once and is_small
 
     def _quality(self, content: bytes, image: Image, found: Landmarks) -> Quality:
         """Of the face as it would be aligned, whatever `align` says."""
@@ -111,15 +111,3 @@ class Cropper:
         header = read_header(content)
         reduction = max(header.width, header.height) / max(image.shape[:2])
         return picture_quality(image, face, finding, reduction=reduction)
-
-    def _alignment(self, image: Image, wanted: Align, found: Landmarks | None) -> tuple[Alignment, Points | None]:
-        """What becomes of the alignment, and by which landmarks; None: the picture stays as it is."""
-        if wanted is Align.NONE or found is None:
-            return Alignment.NONE, None
-        if wanted is Align.LANDMARKS:
-            return Alignment.LANDMARKS, found.points
-        if not found.are_sure:
-            return Alignment.UNSURE, None
-        size = self._models.recogniser.spec.height
-        is_aligned = lies_aligned(found.points, self._template, size, *image.shape[:2])
-        return Alignment.AUTO, None if is_aligned else found.points

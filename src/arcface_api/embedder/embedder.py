@@ -1,6 +1,6 @@
 """The whole road of one request: bytes in, embedding (and attributes) out.
 
-    Picture ──decode thread──▶ Crops ──▶ Batcher ──▶ embedding ──checked──▶ Embedded
+    Picture ──decode thread──▶ Crops ──▶ Batcher ──▶ Recognised ──checked──▶ Embedded
                                  └─────▶ a Batcher each ──▶ age, gender, head pose
 
 The event loop only waits: decoding and cropping run on a few threads, each model on one thread of its own, in batches.
@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from arcface_api.arrays import Crop, Embedding
+from arcface_api.arrays import Embedding
 from arcface_api.batching import Batched
+from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
 from arcface_api.embedder.cropping import Cropper
 from arcface_api.embedder.models import Models, Recogniser
-from arcface_api.embedder.queues import model_queue
+from arcface_api.embedder.recognition import Recognised, recognition_queue
 from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
 from arcface_api.embedder.telling import teller
 from arcface_api.errors import (
@@ -35,7 +36,8 @@ from arcface_api.errors import (
     ServiceClosing,
 )
 from arcface_api.image import ImageLimits
-from arcface_api.wire import Align
+from arcface_api.quality import QualityWarning
+from arcface_api.wire import Align, Alignment
 
 _log = logging.getLogger(__name__)
 
@@ -63,11 +65,12 @@ class Embedder:
         self._is_closing = False
         self._became_empty = asyncio.Event()
         self._teller = None if models.attributes is None else teller(models.attributes, limits.capacity)
-        self._cropper = Cropper(models, self._teller, limits.image)
+        aligner = Aligner(models)
+        self._cropper = Cropper(models, aligner, self._teller, limits.image)
         self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
-        self._recognition = model_queue(models.recogniser, "recogniser", 2 * limits.capacity)  # with `flip` two each
+        self._recognition = recognition_queue(models, aligner, 2 * limits.capacity)  # with `flip` two each
 
     @property
     def recogniser(self) -> Recogniser:
@@ -143,8 +146,9 @@ class Embedder:
         """
         spec = self.recogniser.spec
         ramp = np.linspace(0, 255, spec.height * spec.width * 3).astype(np.uint8)
-        batched = await self._recognition.submit(ramp.reshape(spec.height, spec.width, 3))
-        return self._checked_norm(batched.row)
+        face = CutFace(ramp.reshape(spec.height, spec.width, 3), Alignment.NONE)
+        batched = await self._recognition.submit(face)
+        return self._checked_norm(batched.row.raw)
 
     async def close(self) -> None:
         """Refuse new work, finish what is inside, end the threads."""
@@ -196,30 +200,32 @@ class Embedder:
         else:
             telling = _timed(crops.tell_attributes(options.deadline, is_bulk))
             recognised, (attributes, stages["attributes"]) = await asyncio.gather(recognition, telling)
-        raw = recognised.row
-        norm = self._checked_norm(raw)
-        stages |= {"queue": decode_waited_ms + recognised.waited_ms, "inference": recognised.ran_ms}
-        embedding = raw / np.float32(norm) if options.normalize else raw
+        row = recognised.row
+        norm = self._checked_norm(row.raw)
+        stages["queue"] = decode_waited_ms + recognised.waited_ms
+        stages["crop" if isinstance(crops.face, UncutFace) else "queue"] += row.crop_ms
+        stages["inference"] = row.inference_ms
+        warnings = crops.warnings
+        if row.alignment is Alignment.UNSURE and not warnings:
+            warnings = (QualityWarning.LANDMARKS_UNSURE,)
+        embedding = row.raw / np.float32(norm) if options.normalize else row.raw
         return Embedded(
-            embedding,
-            norm,
-            crops.alignment,
-            crops.warnings,
-            crops.quality,
-            attributes,
-            stages,
-            recognised.batch_size,
+            embedding, norm, row.alignment, warnings, crops.quality, attributes, stages, recognised.batch_size
         )
 
-    async def _recognise(self, face: Crop, options: EmbedOptions, *, is_bulk: bool) -> Batched[Embedding]:
-        """The raw embedding of a crop; with `flip`, the sum of its own and its mirror image's."""
+    async def _recognise(
+        self, face: CutFace | UncutFace, options: EmbedOptions, *, is_bulk: bool
+    ) -> Batched[Recognised]:
+        """The raw embedding of a face; with `flip`, the sum of its crop's own and that of the crop's mirror image."""
         own = self._recognition.submit(face, deadline=options.deadline, is_bulk=is_bulk)
         if not options.flip:
             return await own
-        mirror_image = np.ascontiguousarray(face[:, ::-1])
+        assert isinstance(face, CutFace)  # noqa: S101  # it is cut before, to be mirrored
+        mirror_image = CutFace(np.ascontiguousarray(face.pixels[:, ::-1]), face.alignment)
         mirrored = self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=is_bulk)
         one, other = await asyncio.gather(own, mirrored)
-        return replace(one, row=one.row + other.row, ran_ms=max(one.ran_ms, other.ran_ms))
+        inference_ms = max(one.row.inference_ms, other.row.inference_ms)
+        return replace(one, row=replace(one.row, raw=one.row.raw + other.row.raw, inference_ms=inference_ms))
 
     def _checked_norm(self, raw: Embedding) -> float:
         norm = _checked_norm(raw)

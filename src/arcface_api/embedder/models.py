@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from arcface_api.arrays import InputSpec
-from arcface_api.session import Session
+from arcface_api.session import GPU_PROVIDERS, Session
 
 PREPROCESSING_VERSION = 2
 """Raised with every change that can change a vector: decoding, resizing, normalising.
@@ -72,11 +72,27 @@ AttributeModels = BoxModels | AlignedModels
 
 
 @dataclass(frozen=True)
+class Regressor:
+    """The loaded model that finds landmarks, for `align=auto`. Small: several threads run it at once."""
+
+    session: Session
+    is_batch_invariant: bool
+    """A crop's row is the same, bit for bit, alone and in any batch, so that no face is cut by the company it has."""
+
+
+@dataclass(frozen=True)
 class Models:
     """Everything that is loaded."""
 
     recogniser: Recogniser
-    regressor: Session
-    """Finds landmarks, for `align=auto`. Small: several threads run it at once, a picture at a time."""
+    regressor: Regressor
     attributes: AttributeModels | None
     """None: the pack lacks them."""
+
+    @property
+    def may_align_in_batches(self) -> bool:
+        """Landmarks of a batch's pictures may be found together, on the thread that then embeds them.
+
+        Not with a GPU, which would idle meanwhile.
+        """
+        return self.regressor.is_batch_invariant and self.recogniser.session.provider not in GPU_PROVIDERS

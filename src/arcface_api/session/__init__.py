@@ -11,6 +11,8 @@ from arcface_api.session.cache import Cache
 from arcface_api.session.choosing import Chosen, Wish, check_installation, open_reference, open_session
 from arcface_api.session.model import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
+from arcface_api.session.probes import probe_crops
+from arcface_api.session.proving import is_batch_invariant
 
 __all__ = [
     "GPU_PROVIDERS",
@@ -21,6 +23,8 @@ __all__ = [
     "Session",
     "Wish",
     "check_installation",
+    "is_batch_invariant",
     "open_reference",
     "open_session",
+    "probe_crops",
 ]

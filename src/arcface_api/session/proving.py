@@ -57,6 +57,25 @@ def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) 
     return lowest
 
 
+def is_batch_invariant(session: Session, crops: Sequence[Crop]) -> bool:
+    """Whether each crop's row is the same, bit for bit, alone and in every batch size, at every place of a batch.
+
+    Args:
+        session: In whose `batch_sizes` the crops run.
+        crops: Of the model's input size.
+
+    Raises:
+        ModelFailed: The session failed.
+    """
+    alone = np.concatenate([session.run([crop]) for crop in crops])
+    for size in session.batch_sizes:
+        for start in range(len(crops)):
+            chosen = [(start + offset) % len(crops) for offset in range(size)]
+            if not np.array_equal(session.run([crops[index] for index in chosen]), alone[chosen]):
+                return False
+    return True
+
+
 def fastest(sessions: Sequence[Session], probes: Sequence[Crop]) -> Session:
     """The session with the least time a face, as the geometric mean of a lone crop's and a batch's.
 
