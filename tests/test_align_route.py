@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from arcface_api.alignment import REGRESSOR_INPUT, Landmarks, face_box, find_lan
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.api.app import open_embedder
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
-from arcface_api.embedder import BoxModels, Embedder, EmbedOptions, Picture, aligning
-from arcface_api.embedder.aligning import Aligner
+from arcface_api.batching import Batcher
+from arcface_api.embedder import BoxModels, EmbedOptions, Models, Picture, aligning
+from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
 from arcface_api.embedder.cropping import Cropper, Crops
 from arcface_api.embedder.telling import BoxTeller
 from arcface_api.errors import RuntimeUnfit
+from arcface_api.image import ImageLimits
 from arcface_api.packs import PackLocations, locate
 from arcface_api.settings import Settings
+from arcface_api.wire import Align, Fit
 from conftest import FaceCrop
 from pictures import aligned_by_reference, decoded_by_opencv, picture_bytes
 from serving import Service
@@ -81,12 +85,6 @@ def found_on(image: Image) -> Points:
     landmarks = find_landmarks(image, run)
     assert landmarks.are_sure
     return landmarks.points
-
-
-def tiny_embedder(tiny_pack: Path, folder: Path) -> Embedder:
-    """The embedder with the tiny pack's models; nothing runs on it."""
-    pack = locate(str(tiny_pack), PackLocations(None, folder, folder))
-    return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, Settings(pack=str(tiny_pack)))
 
 
 def embed(service: Service, content: bytes, landmarks: object = None, **query: Any) -> httpx.Response:
@@ -203,8 +201,89 @@ def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch
     assert [result.get("problem", {}).get("code") for result in results] == [None, "internal_error", None]
 
 
+# ── faces that are found together ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def models(tiny_pack: Path, tmp_path: Path) -> Models:
+    """The tiny pack's, loaded."""
+    pack = locate(str(tiny_pack), PackLocations(None, tmp_path, tmp_path))
+    return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, Settings(pack=str(tiny_pack))).models
+
+
+def waits(models: Models, image: Image, options: EmbedOptions, *, is_idle: bool = False) -> bool:
+    """Whether a picture's face is left to be found with others."""
+    teller = BoxTeller(models.attributes, 1) if isinstance(models.attributes, BoxModels) else None
+    cropper = Cropper(models, Aligner(models), teller, ImageLimits(1_000_000), lambda: is_idle)
+    return isinstance(cropper.crops(Picture(png(image)), options).face, UncutFace)
+
+
+AUTO = EmbedOptions(align=Align.AUTO)
+
+
+def test_face_waits_to_be_found_with_others_while_the_recogniser_is_busy(models: Models) -> None:
+    assert waits(models, loose_portrait(), AUTO)
+    assert not waits(models, loose_portrait(), AUTO, is_idle=True)
+
+
+def test_face_whose_landmarks_are_needed_otherwise_does_not_wait(models: Models) -> None:
+    for wanted in (
+        replace(AUTO, include_quality=True),
+        replace(AUTO, include_attributes=True),
+        replace(AUTO, flip=True),
+    ):
+        assert not waits(models, loose_portrait(), wanted)
+
+
+def test_large_picture_is_not_kept_until_its_batch_has_been_formed(models: Models) -> None:
+    small, large = (cv2.resize(portrait(), (512, height)).astype(np.uint8, copy=False) for height in (512, 513))
+    assert waits(models, small, AUTO)
+    assert not waits(models, large, AUTO)
+
+
+def test_no_face_waits_where_company_might_change_it(models: Models) -> None:
+    varying = replace(models, regressor=replace(models.regressor, is_batch_invariant=False))
+    assert not waits(varying, loose_portrait(), AUTO)
+
+
+def test_gpu_does_not_wait_for_faces_to_be_found(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models.recogniser.session, "provider", "CUDAExecutionProvider")
+    assert not waits(models, loose_portrait(), AUTO)
+
+
+def test_faces_are_found_together_eight_at_most(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many the regressor was proved with; a recogniser's batch may be larger. They are cut as they are alone."""
+    sizes: list[int] = []
+    real = alignment.find_landmarks_of_many
+
+    def spying(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
+        sizes.append(len(images))
+        return real(images, run)
+
+    monkeypatch.setattr(aligning, "find_landmarks_of_many", spying)
+    aligner = Aligner(models)
+    pictures = [UncutFace(loose_portrait()[number:], Fit.STRETCH) for number in range(20)]
+    together = aligner.find_and_cut(pictures)
+    assert sizes == [8, 8, 4]
+    for picture, cut in zip(pictures, together, strict=True):
+        alone = aligner.cut(picture.image, Align.AUTO, Fit.STRETCH, aligner.find(picture.image))
+        assert isinstance(cut, CutFace)
+        assert np.array_equal(cut.pixels, alone.pixels)
+
+
+def test_vector_is_the_same_whichever_thread_found_the_face(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = (loose_portrait(), loose_portrait()[5:, 9:], np.rot90(loose_portrait(), 2), decoded_by_opencv(NO_FACE))
+    contents = [png(image) for image in images]
+    alone = [embed(service, content, align="auto") for content in contents]
+    monkeypatch.setattr(Batcher, "is_idle", False)
+    monkeypatch.delattr(Aligner, "find")  # what decode threads find faces by
+    results = batch(service, contents, align="auto").json()["results"]
+    assert [result["embedding"] for result in results] == [vector(answer) for answer in alone]
+    assert [result["warnings"] for result in results] == [answer.json()["warnings"] for answer in alone]
+
+
 def test_defect_in_finding_one_face_costs_only_that_picture(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where faces are found together."""
+    monkeypatch.setattr(Batcher, "is_idle", False)
     real = alignment.align
 
     def defective(image: Image, points: Points, size: int, template: Points) -> Crop:
@@ -215,64 +294,13 @@ def test_defect_in_finding_one_face_costs_only_that_picture(service: Service, mo
     monkeypatch.setattr(aligning, "align", defective)
     others = [png(loose_portrait()[4:]), png(loose_portrait()[:, 6:])]
     expected = [vector(embed(service, content, align="auto")) for content in others]
-    answer = batch(service, [others[0], png(loose_portrait()), others[1]], align="auto")
-    results = answer.json()["results"]
+    results = batch(service, [others[0], png(loose_portrait()), others[1]], align="auto").json()["results"]
     assert results[1]["problem"]["code"] == "internal_error"
     assert [results[0]["embedding"], results[2]["embedding"]] == expected
     assert embed(service, png(loose_portrait()), align="auto").status_code == 500
 
 
-def test_faces_of_a_batch_are_found_together_and_eight_at_most(
-    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes: list[int] = []
-    real = alignment.find_landmarks_of_many
-
-    def spying(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
-        sizes.append(len(images))
-        return real(images, run)
-
-    monkeypatch.setattr(aligning, "find_landmarks_of_many", spying)
-    batch(run_service(tiny_recogniser, max_batch=16), [png(loose_portrait())] * 30, align="auto")
-    assert sum(sizes) == 30
-    assert max(sizes) == 8
-
-
-def test_face_is_cut_alike_whichever_thread_finds_it(service: Service) -> None:
-    """Alone on a decode thread where quality is wanted too; with others on the recogniser's where it is not."""
-    contents = [png(image) for image in (loose_portrait(), loose_portrait()[5:, 9:], np.rot90(loose_portrait(), 2))]
-    one_by_one = [vector(embed(service, content, align="auto", include_quality=True)) for content in contents]
-    results = batch(service, contents, align="auto").json()["results"]
-    assert [result["embedding"] for result in results] == one_by_one
-
-
-def test_face_waits_for_no_company_where_the_regressor_s_rows_vary_with_it(
-    run_service: Callable[..., Service], tiny_recogniser: Path, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That they do not is proved at start; here the proof is said to have failed."""
-    content = png(loose_portrait())
-    expected = vector(embed(service, content, align="auto"))
-    monkeypatch.setattr("arcface_api.api.app.is_batch_invariant", lambda session, crops: False)
-    careful = run_service(tiny_recogniser)
-    monkeypatch.delattr(Aligner, "_find_all")
-    assert vector(embed(careful, content, align="auto")) == expected
-    assert embed(service, content, align="auto").status_code == 500  # it is what finds faces together
-
-
-def test_large_picture_is_not_kept_until_its_batch_has_been_formed(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(Aligner, "_find_all")
-    small, large = (cv2.resize(portrait(), (512, height)).astype(np.uint8, copy=False) for height in (512, 513))
-    assert embed(service, png(large), align="auto").headers["x-alignment"] == "auto"
-    assert embed(service, png(small), align="auto").status_code == 500  # it is what finds faces together
-
-
-def test_gpu_waits_for_no_face_to_be_found(tiny_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = tiny_embedder(tiny_pack, tmp_path).models
-    assert models.may_align_in_batches
-    monkeypatch.setattr(models.recogniser.session, "provider", "CUDAExecutionProvider")
-    assert not models.may_align_in_batches
+# ── any picture ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -493,11 +521,10 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
 
 
 @pytest.fixture
-def box_teller(tiny_pack: Path, tmp_path: Path) -> BoxTeller:
+def box_teller(models: Models) -> BoxTeller:
     """What tells attributes with the tiny pack's models."""
-    attributes = tiny_embedder(tiny_pack, tmp_path).models.attributes
-    assert isinstance(attributes, BoxModels)
-    return BoxTeller(attributes, 1)
+    assert isinstance(models.attributes, BoxModels)
+    return BoxTeller(models.attributes, 1)
 
 
 def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(box_teller: BoxTeller) -> None:

@@ -70,6 +70,23 @@ def test_lone_item_does_not_wait_for_company() -> None:
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
+def test_it_is_idle_while_nothing_runs_or_waits() -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model, sizes=(1,))
+        told = [queue.is_idle]
+        first = await behind_a_running_batch(model, queue)
+        told.append(queue.is_idle)
+        (second,) = await submitted(queue, 1)
+        told.append(queue.is_idle)
+        model.let_go()
+        await asyncio.gather(first, second)
+        await queue.close()
+        assert [*told, queue.is_idle] == [True, False, False, True]
+
+    asyncio.run(check())
+
+
 def test_what_queued_up_meanwhile_is_the_next_batch_and_rows_find_their_callers() -> None:
     async def check() -> None:
         model = HeldModel()

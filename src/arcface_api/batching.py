@@ -91,6 +91,7 @@ class Batcher(Generic[Item, Row]):
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
+        self._is_running = False
         self._item_seconds = 0.0
         """Running mean of a batch's time divided by its size; 0 before the first batch."""
 
@@ -98,6 +99,11 @@ class Batcher(Generic[Item, Row]):
     def queued(self) -> int:
         """Items that wait now."""
         return len(self._single) + len(self._bulk)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs and nothing waits: the next item would be run at once, alone. Any thread may ask."""
+        return not (self._is_running or self.queued)
 
     def seconds_for(self, items: int) -> int:
         """In how many whole seconds so many items will have been served, at least 1; by the speed of late."""
@@ -149,10 +155,12 @@ class Batcher(Generic[Item, Row]):
                     return
                 late = self._drop_dead()
                 batch = self._next_batch()
+                self._is_running = bool(batch)
             for waiting in late:
                 self._deliver(waiting, DeadlineExceeded.told())
             if batch:
                 self._run_batch(batch)
+            self._is_running = False
 
     def _run_batch(self, batch: list[_Waiting[Item, Row]]) -> None:
         started = time.monotonic()

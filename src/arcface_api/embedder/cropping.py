@@ -9,6 +9,7 @@ Landmarks that anything else than the recogniser needs are found here, a picture
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from arcface_api.alignment import Landmarks, align, check_landmarks
@@ -46,11 +47,27 @@ class Crops:
 class Cropper:
     """Makes crops for the loaded models; several threads may call it at once."""
 
-    def __init__(self, models: Models, aligner: Aligner, teller: AttributeTeller | None, limits: ImageLimits) -> None:
-        """Nothing is decoded yet."""
+    def __init__(
+        self,
+        models: Models,
+        aligner: Aligner,
+        teller: AttributeTeller | None,
+        limits: ImageLimits,
+        is_idle: Callable[[], bool],
+    ) -> None:
+        """Nothing is decoded yet.
+
+        Args:
+            models: Loaded.
+            aligner: Of the same models.
+            teller: Of the attribute models; None: the pack lacks them.
+            limits: Of a picture.
+            is_idle: Whether the recogniser has nothing to do just now.
+        """
         self._aligner = aligner
         self._teller = teller
         self._limits = limits
+        self._is_idle = is_idle
         self._may_align_in_batches = models.may_align_in_batches
         # Also for attributes that a request does not ask for: else asking for them would change the embedding.
         sides = [models.recogniser.spec.height, models.recogniser.spec.width, teller.least_side if teller else 0]
@@ -99,10 +116,10 @@ class Cropper:
         return Crops(face, warnings, quality, telling, (decoded - started) * 1000, crop_ms)
 
     def _may_wait(self, image: Image, options: EmbedOptions, teller: AttributeTeller | None) -> bool:
-        """Only the recogniser needs its landmarks, once, and it is small enough to be kept until then."""
+        """Only the recogniser needs its landmarks, once; it is busy; and the picture is small enough to be kept."""
         is_wanted_once = options.align is Align.AUTO and not (options.include_quality or options.flip or teller)
         is_small = image.shape[0] * image.shape[1] <= MAX_WAITING_PIXELS
-        return self._may_align_in_batches and is_wanted_once and is_small
+        return self._may_align_in_batches and is_wanted_once and is_small and not self._is_idle()
 
     def _quality(self, content: bytes, image: Image, found: Landmarks) -> Quality:
         """Of the face as it would be aligned, whatever `align` says."""

@@ -66,11 +66,11 @@ class Embedder:
         self._became_empty = asyncio.Event()
         self._teller = None if models.attributes is None else teller(models.attributes, limits.capacity)
         aligner = Aligner(models)
-        self._cropper = Cropper(models, aligner, self._teller, limits.image)
         self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
         self._recognition = recognition_queue(models, aligner, 2 * limits.capacity)  # with `flip` two each
+        self._cropper = Cropper(models, aligner, self._teller, limits.image, lambda: self._recognition.is_idle)
 
     @property
     def recogniser(self) -> Recogniser:
