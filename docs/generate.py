@@ -67,6 +67,7 @@ GENERATED = {
         "peers": performance_tables.peers,
         "ratios": performance_tables.ratios,
         "machine": performance_tables.machine,
+        "batch sizes": performance_tables.batch_sizes,
     },
     "precision.md": {
         "reference": precision_tables.reference_sentence,

@@ -43,6 +43,19 @@ def ratios() -> str:
     return "\n".join(rows)
 
 
+def batch_sizes() -> str:
+    """A row for each number of clients: what the service serves of what the bare session could."""
+    report = _read("batch-sizes-iresnet100.json")
+    rows = [
+        "| clients | faces/s | p50, ms | p99, ms | mean batch | of the bare session at that batch | at batch 8 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for clients, told in report["service"].items():
+        figures = " | ".join(f"{told[name]:.1f}" for name in ("faces_per_second", "p50_ms", "p99_ms", "mean_batch"))
+        rows.append(f"| {clients} | {figures} | {told['of_bare_at_mean_batch']:.0%} | {told['of_bare_at_8']:.0%} |")
+    return "\n".join(rows)
+
+
 def machine() -> str:
     """What it was measured on."""
     report = _read("peers-iresnet100.json")
