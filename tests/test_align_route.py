@@ -1,6 +1,8 @@
 """Promises of `align` and `fit`: what becomes of a picture, what is said of it, and which landmarks are refused."""
 
+import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +25,15 @@ from arcface_api.batching import Batcher
 from arcface_api.embedder import BoxModels, EmbedOptions, Models, Picture, aligning
 from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
 from arcface_api.embedder.cropping import Cropper, Crops
+from arcface_api.embedder.recognition import recognition_queue
 from arcface_api.embedder.telling import BoxTeller
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.image import ImageLimits
 from arcface_api.packs import PackLocations, locate
+from arcface_api.session import Session
+from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
-from arcface_api.wire import Align, Fit
+from arcface_api.wire import Align, Alignment, Fit
 from conftest import FaceCrop
 from pictures import aligned_by_reference, decoded_by_opencv, picture_bytes
 from serving import Service
@@ -246,8 +251,11 @@ def test_no_face_waits_where_company_might_change_it(models: Models) -> None:
     assert not waits(varying, loose_portrait(), AUTO)
 
 
-def test_gpu_does_not_wait_for_faces_to_be_found(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models.recogniser.session, "provider", "CUDAExecutionProvider")
+@pytest.mark.parametrize(("name", "value"), [("provider", "CUDAExecutionProvider"), ("threads", 3)])
+def test_gpu_and_many_threads_do_not_wait_for_faces_to_be_found(
+    models: Models, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    monkeypatch.setattr(models.recogniser.session, name, value)
     assert not waits(models, loose_portrait(), AUTO)
 
 
@@ -274,16 +282,25 @@ def test_faces_are_found_together_eight_at_most(models: Models, monkeypatch: pyt
 def test_vector_is_the_same_whichever_thread_found_the_face(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     images = (loose_portrait(), loose_portrait()[5:, 9:], np.rot90(loose_portrait(), 2), decoded_by_opencv(NO_FACE))
     contents = [png(image) for image in images]
-    alone = [embed(service, content, align="auto") for content in contents]
+    monkeypatch.setattr(Batcher, "is_idle", True)
+    alone = [embed(service, content, align="auto", fit="letterbox") for content in contents]
     monkeypatch.setattr(Batcher, "is_idle", False)
     monkeypatch.delattr(Aligner, "find")  # what decode threads find faces by
-    results = batch(service, contents, align="auto").json()["results"]
+    results = batch(service, contents, align="auto", fit="letterbox").json()["results"]
     assert [result["embedding"] for result in results] == [vector(answer) for answer in alone]
     assert [result["warnings"] for result in results] == [answer.json()["warnings"] for answer in alone]
 
 
-def test_defect_in_finding_one_face_costs_only_that_picture(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Batcher, "is_idle", False)
+def test_lone_face_is_found_on_a_decode_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Aligner, "find_and_cut")
+    assert embed(service, png(loose_portrait()), align="auto").headers["x-alignment"] == "auto"
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_what_one_picture_meets_is_the_same_on_both_roads_and_its_own(
+    service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
+) -> None:
+    monkeypatch.setattr(Batcher, "is_idle", is_idle)
     real = alignment.align
 
     def defective(image: Image, points: Points, size: int, template: Points) -> Crop:
@@ -297,7 +314,78 @@ def test_defect_in_finding_one_face_costs_only_that_picture(service: Service, mo
     results = batch(service, [others[0], png(loose_portrait()), others[1]], align="auto").json()["results"]
     assert results[1]["problem"]["code"] == "internal_error"
     assert [results[0]["embedding"], results[2]["embedding"]] == expected
-    assert embed(service, png(loose_portrait()), align="auto").status_code == 500
+    alone = embed(service, png(loose_portrait()), align="auto")
+    assert (alone.status_code, alone.json()["code"]) == (500, "internal_error")
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_stages_tell_where_a_face_was_found(
+    service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
+) -> None:
+    """The regressor is held for 50 ms a pass; whichever thread waits for it, that is `crop` and nothing else."""
+    monkeypatch.setattr(Batcher, "is_idle", is_idle)
+    real = OnnxCpuSession.run
+
+    def held(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
+        if crops[0].shape[0] == REGRESSOR_INPUT.height:
+            time.sleep(0.05)
+        return real(self, crops)
+
+    monkeypatch.setattr(OnnxCpuSession, "run", held)
+    answer = embed(service, png(loose_portrait()), align="auto")
+    told = dict(stage.split(";dur=") for stage in answer.headers["server-timing"].split(", "))
+    stages = {name: float(ms) for name, ms in told.items()}
+    assert stages["crop"] >= 100
+    assert stages["total"] >= sum(ms for name, ms in stages.items() if name != "total") - 1
+
+
+class Mixed:
+    """A recogniser's session whose row is its crop's first pixel, and a regressor's that fails on command."""
+
+    provider, precision, threads = "none", "float32", 1
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
+
+    def __init__(self, real: Session) -> None:
+        self.real = real
+        self.fails = False
+        self.batches: list[int] = []
+
+    def run(self, crops: Sequence[Crop]) -> Features:
+        if crops[0].shape[0] == REGRESSOR_INPUT.height:
+            if self.fails:
+                raise MemoryError
+            return self.real.run(crops)
+        self.batches.append(len(crops))
+        rows: Features = np.array([[crop[0, 0, 0]] for crop in crops], np.float32)
+        return rows
+
+
+def test_faces_to_be_found_and_others_share_a_batch_and_keep_their_rows(models: Models) -> None:
+    """One of them cannot be found; with a regressor that fails altogether, the others are served all the same."""
+    session = Mixed(models.regressor.session)
+    mixed = replace(
+        models,
+        recogniser=replace(models.recogniser, session=session),
+        regressor=replace(models.regressor, session=session),
+    )
+    faces: list[CutFace | UncutFace] = [
+        CutFace(np.full((112, 112, 3), number, np.uint8), Alignment.NONE)
+        if number % 2
+        else UncutFace(np.full((112, 112, 3), number, np.uint8), Fit.STRETCH)  # no face: it stays as it is
+        for number in range(8)
+    ]
+
+    async def rows() -> list[object]:
+        queue = recognition_queue(mixed, Aligner(mixed), 20)
+        answers = await asyncio.gather(*map(queue.submit, faces), return_exceptions=True)
+        await queue.close()
+        return [type(each) if isinstance(each, BaseException) else int(each.row.raw[0]) for each in answers]
+
+    assert asyncio.run(rows()) == [*range(8)]
+    session.fails = True
+    found = asyncio.run(rows())
+    assert [found[number] for number in range(1, 8, 2)] == [1, 3, 5, 7]
+    assert [found[number] for number in range(0, 8, 2)] == [MemoryError] * 4
 
 
 # ── any picture ────────────────────────────────────────────────────────────────────────────────────────────────────

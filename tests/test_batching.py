@@ -1,8 +1,10 @@
 """Promises of `arcface_api.batching`, on a model whose every batch the test can hold, let go and look at."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -176,6 +178,43 @@ def test_caller_that_leaves_costs_the_model_nothing_and_its_neighbours_nothing()
         answers = await asyncio.gather(first, *rest, return_exceptions=True)
         assert [getattr(answer, "row", None) for answer in answers] == [0, 2, None, 6]
         assert model.batches == [[0], [1, 3]]
+        await queue.close()
+
+    asyncio.run(check())
+
+
+def test_no_item_is_kept_for_a_caller_that_left_or_once_it_was_served() -> None:
+    class Large:
+        pass
+
+    async def check() -> None:
+        gate = threading.Event()
+        entered = threading.Event()
+
+        def run(items: Sequence[Large]) -> list[int]:
+            entered.set()
+            gate.wait(30)
+            return [1] * len(items)
+
+        queue: Batcher[Large, int] = Batcher(run, name="test", sizes=(1,), capacity=10)
+        served, departed = Large(), Large()
+        kept = weakref.ref(served), weakref.ref(departed)
+        stays = asyncio.create_task(queue.submit(served))
+        leaves = asyncio.create_task(queue.submit(departed))
+        del served, departed
+        await asyncio.to_thread(entered.wait)
+        leaves.cancel()
+        await asyncio.wait([leaves])
+        del leaves
+        gc.collect()
+        assert (queue.queued, kept[1]()) == (0, None)  # while the batch of the other still runs
+        gate.set()
+        await stays
+        del stays
+        while not queue.is_idle:  # noqa: ASYNC110  # its thread, which says so, is on no event loop
+            await asyncio.sleep(0.001)
+        gc.collect()
+        assert kept[0]() is None
         await queue.close()
 
     asyncio.run(check())

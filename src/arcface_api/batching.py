@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -40,12 +41,10 @@ class Batched(Generic[Row]):
     row: Row
     waited_ms: float
     """From `submit` until its batch began to run."""
-    ran_ms: float
-    """How long its batch ran."""
     batch_size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Waiting(Generic[Item, Row]):
     """One item in the queue."""
 
@@ -102,7 +101,7 @@ class Batcher(Generic[Item, Row]):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing runs and nothing waits: the next item would be run at once, alone. Any thread may ask."""
+        """Nothing runs and nothing waits. Any thread may ask; a moment later it may be otherwise."""
         return not (self._is_running or self.queued)
 
     def seconds_for(self, items: int) -> int:
@@ -135,7 +134,12 @@ class Batcher(Generic[Item, Row]):
                 self._thread.start()
             (self._bulk if is_bulk else self._single).append(waiting)
             self._changed.notify()
-        return await waiting.answer
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:  # the caller left: its item is not kept until the running batch ends
+            with self._changed, suppress(ValueError):
+                (self._bulk if is_bulk else self._single).remove(waiting)
+            raise
 
     async def close(self) -> None:
         """Refuse new work, finish what is queued, end the thread."""
@@ -147,20 +151,25 @@ class Batcher(Generic[Item, Row]):
 
     def _work(self) -> None:
         """The thread: batch after batch, until closed and empty."""
-        while True:
-            with self._changed:
-                while not self.queued and not self._is_closing:
-                    self._changed.wait()
-                if not self.queued:
-                    return
-                late = self._drop_dead()
-                batch = self._next_batch()
-                self._is_running = bool(batch)
-            for waiting in late:
-                self._deliver(waiting, DeadlineExceeded.told())
-            if batch:
-                self._run_batch(batch)
-            self._is_running = False
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Wait for items and run the next batch; False once closed and empty. No item outlives its batch here."""
+        with self._changed:
+            while not self.queued and not self._is_closing:
+                self._changed.wait()
+            if not self.queued:
+                return False
+            late = self._drop_dead()
+            batch = self._next_batch()
+            self._is_running = bool(batch)
+        for waiting in late:
+            self._deliver(waiting, DeadlineExceeded.told())
+        if batch:
+            self._run_batch(batch)
+        self._is_running = False
+        return True
 
     def _run_batch(self, batch: list[_Waiting[Item, Row]]) -> None:
         started = time.monotonic()
@@ -176,7 +185,7 @@ class Batcher(Generic[Item, Row]):
             waited_ms = (started - waiting.submitted) * 1000
             self._deliver(
                 waiting,
-                row if isinstance(row, Exception) else Batched(row, waited_ms, seconds * 1000, len(batch)),
+                row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch)),
             )
 
     def _deliver(self, waiting: _Waiting[Item, Row], answer: Batched[Row] | Exception) -> None:

@@ -4,6 +4,7 @@ Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app�
 """
 
 import hashlib
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,6 +53,8 @@ from arcface_api.session import (
 )
 from arcface_api.settings import Device, Settings
 from arcface_api.wire import Align, Fit
+
+_log = logging.getLogger(__name__)
 
 REGRESSOR_MAX_BATCH = 8
 """Nearly all that batching gains on a CPU is in by 8."""
@@ -177,7 +180,13 @@ def _open_regressor() -> Regressor:
     # One thread: it runs on decode threads, too, several at once. Any size: how many passes a picture takes differs.
     session = open_reference(_regressor(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
     spec = alignment.REGRESSOR_INPUT
-    return Regressor(session, is_batch_invariant(session, probe_crops(spec.height, spec.width)))
+    is_invariant = is_batch_invariant(session, probe_crops(spec.height, spec.width))
+    if not is_invariant:
+        _log.warning(
+            "On this machine the landmark regressor's answers vary with the batch size, so faces are found one by one;"
+            " align=auto takes a little longer."
+        )
+    return Regressor(session, is_invariant)
 
 
 def _regressor() -> ModelContent:

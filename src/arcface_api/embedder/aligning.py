@@ -78,8 +78,7 @@ class Aligner:
     def find_and_cut(self, pictures: Sequence[UncutFace]) -> list[CutFace | Exception]:
         """The crops of several pictures, to be aligned as `Align.AUTO` says; or what one picture met.
 
-        Raises:
-            ModelFailed: The landmark regressor failed.
+        It raises nothing: among the batch's other faces there may be some that want no alignment.
         """
         images = [picture.image for picture in pictures]
         return [self._cut_or_error(*each) for each in zip(pictures, self._find_all(images), strict=True)]
@@ -94,11 +93,20 @@ class Aligner:
 
     def _find_all(self, images: Sequence[Image]) -> list[Landmarks | Exception]:
         most = max(self._regressor.session.batch_sizes)
-        return [
-            found
-            for start in range(0, len(images), most)
-            for found in find_landmarks_of_many(images[start : start + most], self._regressor.session.run)
-        ]
+        starts = range(0, len(images), most)
+        return [found for start in starts for found in self._find_together(images[start : start + most])]
+
+    def _find_together(self, images: Sequence[Image]) -> list[Landmarks | Exception]:
+        try:
+            return find_landmarks_of_many(images, self._regressor.session.run)
+        except Exception:  # noqa: BLE001  # whatever it was: alone, each picture meets what is its own of it
+            return [self._found_or_error(image) for image in images]
+
+    def _found_or_error(self, image: Image) -> Landmarks | Exception:
+        try:
+            return self.find(image)
+        except Exception as error:  # noqa: BLE001  # it is this picture's own answer
+            return error
 
     def _row(self, crop: Crop) -> Features:
         row: Features = self._regressor.session.run([crop])[0]

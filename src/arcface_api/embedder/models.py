@@ -13,6 +13,10 @@ PREPROCESSING_VERSION = 2
 """
 
 
+MAX_IDLING_THREADS = 2
+"""So many threads of the recogniser may wait while its batch's faces are found on one: with two, measured, it pays."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A loaded model and how it wants its pixels."""
@@ -93,6 +97,8 @@ class Models:
     def may_align_in_batches(self) -> bool:
         """Landmarks of a batch's pictures may be found together, on the thread that then embeds them.
 
-        Not with a GPU, which would idle meanwhile.
+        Not with a GPU or many threads, which would idle meanwhile.
         """
-        return self.regressor.is_batch_invariant and self.recogniser.session.provider not in GPU_PROVIDERS
+        session = self.recogniser.session
+        idles_much = session.provider in GPU_PROVIDERS or session.threads > MAX_IDLING_THREADS
+        return self.regressor.is_batch_invariant and not idles_much

@@ -4,7 +4,7 @@
     UncutFace ──landmarks, all in one batch──▶ CutFace ┘
 
 A regressor beside a running batch would take a core from it, and all threads of that batch would wait for the one on
-that core: on two cores it cost the recogniser twice the time it took (docs/adr/0010).
+that core (docs/adr/0010).
 """
 
 import time
@@ -50,6 +50,8 @@ def recognition_queue(models: Models, aligner: Aligner, capacity: int) -> Batche
         cut = iter(aligner.find_and_cut(uncut) if uncut else ())
         crops = [next(cut) if isinstance(face, UncutFace) else face for face in faces]
         cut_at = time.monotonic()
+        if not any(isinstance(crop, CutFace) for crop in crops):
+            return [crop for crop in crops if isinstance(crop, Exception)]
         pixels = [crop.pixels if isinstance(crop, CutFace) else in_place_of_a_failed_one for crop in crops]
         rows = session.run(pixels)
         crop_ms, inference_ms = (cut_at - started) * 1000, (time.monotonic() - cut_at) * 1000

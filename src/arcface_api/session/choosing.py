@@ -213,7 +213,7 @@ def open_session(model: ModelContent, wish: Wish, cache: Cache) -> Chosen:
 
 
 def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]) -> Session:
-    """The model on ONNX Runtime's CPU provider in float32, warmed in every batch size.
+    """The model on ONNX Runtime's CPU provider in float32, warmed in every batch size; several threads may run it.
 
     Raises:
         ModelFailed: It cannot be loaded or run, or its input or output is not as expected.

@@ -17,7 +17,7 @@ CPU_PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxCpuSession:
-    """A model on ONNX Runtime's CPU provider; see `Session`."""
+    """A model on ONNX Runtime's CPU provider; see `Session`. Several threads may run it at once."""
 
     provider = CPU_PROVIDER
     precision = "float32"
