@@ -69,7 +69,7 @@ class Embedded:
     attributes: Attributes | None
     """None unless asked for."""
     stages: dict[str, float]
-    """Milliseconds: `decode`, `crop` (from the picture to the models' crops, alignment included), `queue` (waiting for
-    threads), `inference` (its batch), `attributes`."""
+    """Milliseconds: `decode`, `crop` (from the picture to the models' crops, alignment included; of the whole batch
+    where its faces were found together), `queue` (waiting for threads), `inference` (its batch), `attributes`."""
     batch_size: int
     """Of the batch it ran in."""
