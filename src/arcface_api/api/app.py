@@ -3,8 +3,6 @@
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
 """
 
-import hashlib
-import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +19,7 @@ from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, L
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.api.options import OptionReader
+from arcface_api.api.regressor import open_regressor, regressor_content
 from arcface_api.api.routes import build_router
 from arcface_api.api.upload import UploadLimits
 from arcface_api.cpus import available_cpus
@@ -34,7 +33,6 @@ from arcface_api.embedder import (
     Model,
     Models,
     Recogniser,
-    Regressor,
 )
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.image import ImageLimits
@@ -46,18 +44,11 @@ from arcface_api.session import (
     ModelContent,
     Wish,
     check_installation,
-    is_batch_invariant,
     open_reference,
     open_session,
-    probe_crops,
 )
 from arcface_api.settings import Device, Settings
 from arcface_api.wire import Align, Fit
-
-_log = logging.getLogger(__name__)
-
-REGRESSOR_MAX_BATCH = 8
-"""Nearly all that batching gains on a CPU is in by 8."""
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -169,30 +160,11 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
                 chosen.self_test_cosine,
                 chosen.reason,
             ),
-            _open_regressor(),
+            open_regressor(),
             attribute_models,
         ),
         Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
     )
-
-
-def _open_regressor() -> Regressor:
-    # One thread: it runs on decode threads, too, several at once. Any size: how many passes a picture takes differs.
-    session = open_reference(_regressor(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
-    spec = alignment.REGRESSOR_INPUT
-    is_invariant = is_batch_invariant(session, probe_crops(spec.height, spec.width))
-    if not is_invariant:
-        _log.warning(
-            "On this machine the landmark regressor's answers vary with the batch size, so faces are found one by one;"
-            " align=auto takes a little longer."
-        )
-    return Regressor(session, is_invariant)
-
-
-def _regressor() -> ModelContent:
-    content = alignment.regressor()
-    sha256 = hashlib.sha256(content).hexdigest()
-    return ModelContent(content, sha256, alignment.REGRESSOR_INPUT, alignment.REGRESSOR_DIM)
 
 
 def _capacity(settings: Settings) -> int:
@@ -205,7 +177,7 @@ def _describe(
     pack: InstalledPack, verified: dict[Role, VerifiedModel], embedder: Embedder, settings: Settings
 ) -> InfoAnswer:
     manifest, recogniser = pack.manifest, embedder.recogniser
-    licence, spec, regressor = manifest.licence, recogniser.spec, _regressor()
+    licence, spec, regressor = manifest.licence, recogniser.spec, regressor_content()
     defaults = default_options(pack, settings)
     return InfoAnswer(
         version=__version__,

@@ -110,9 +110,7 @@ class Embedder:
             return await self._embed(picture, options, is_bulk=False)
 
     async def embed_many(
-        self,
-        pictures: Sequence[Picture],
-        options: EmbedOptions = CONTRACT,
+        self, pictures: Sequence[Picture], options: EmbedOptions = CONTRACT
     ) -> list[Embedded | Exception]:
         """Embed many pictures of one request: in their order, each an embedding or the error that it met.
 
@@ -145,9 +143,8 @@ class Embedder:
             EmbeddingInvalid, ModelFailed, ServiceClosing: It cannot.
         """
         spec = self.recogniser.spec
-        ramp = np.linspace(0, 255, spec.height * spec.width * 3).astype(np.uint8)
-        face = CutFace(ramp.reshape(spec.height, spec.width, 3), Alignment.NONE)
-        batched = await self._recognition.submit(face)
+        crop = np.linspace(0, 255, spec.height * spec.width * 3).astype(np.uint8).reshape(spec.height, spec.width, 3)
+        batched = await self._recognition.submit(CutFace(crop, Alignment.NONE))
         return self._checked_norm(batched.row.raw)
 
     async def close(self) -> None:
@@ -205,9 +202,8 @@ class Embedder:
         stages["queue"] = decode_waited_ms + recognised.waited_ms
         stages["crop" if isinstance(crops.face, UncutFace) else "queue"] += row.crop_ms
         stages["inference"] = row.inference_ms
-        warnings = crops.warnings
-        if row.alignment is Alignment.UNSURE and not warnings:
-            warnings = (QualityWarning.LANDMARKS_UNSURE,)
+        is_unsure = row.alignment is Alignment.UNSURE
+        warnings = crops.warnings or ((QualityWarning.LANDMARKS_UNSURE,) if is_unsure else ())
         embedding = row.raw / np.float32(norm) if options.normalize else row.raw
         return Embedded(
             embedding, norm, row.alignment, warnings, crops.quality, attributes, stages, recognised.batch_size
