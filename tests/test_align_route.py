@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from arcface_api import alignment
 from arcface_api.alignment import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.api.app import open_embedder
+from arcface_api.api.regressor import open_regressor
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.batching import Batcher
 from arcface_api.embedder import BoxModels, EmbedOptions, Models, Picture, aligning
@@ -251,6 +253,16 @@ def test_no_face_waits_where_company_might_change_it(models: Models) -> None:
     assert not waits(varying, loose_portrait(), AUTO)
 
 
+def test_start_proves_the_regressor_and_says_where_its_rows_vary(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert open_regressor().is_batch_invariant
+    assert not caplog.records
+    monkeypatch.setattr("arcface_api.api.regressor.is_batch_invariant", lambda session, crops: False)
+    assert not open_regressor().is_batch_invariant
+    assert "faces are found one by one" in caplog.text
+
+
 @pytest.mark.parametrize(("name", "value"), [("provider", "CUDAExecutionProvider"), ("threads", 3)])
 def test_gpu_and_many_threads_do_not_wait_for_faces_to_be_found(
     models: Models, monkeypatch: pytest.MonkeyPatch, name: str, value: object
@@ -348,9 +360,11 @@ class Mixed:
     def __init__(self, real: Session) -> None:
         self.real = real
         self.fails = False
+        self.may_run = threading.Event()
         self.batches: list[int] = []
 
     def run(self, crops: Sequence[Crop]) -> Features:
+        assert self.may_run.wait(30)
         if crops[0].shape[0] == REGRESSOR_INPUT.height:
             if self.fails:
                 raise MemoryError
@@ -361,7 +375,7 @@ class Mixed:
 
 
 def test_faces_to_be_found_and_others_share_a_batch_and_keep_their_rows(models: Models) -> None:
-    """One of them cannot be found; with a regressor that fails altogether, the others are served all the same."""
+    """With a regressor that fails, those that want no alignment are served all the same."""
     session = Mixed(models.regressor.session)
     mixed = replace(
         models,
@@ -377,11 +391,16 @@ def test_faces_to_be_found_and_others_share_a_batch_and_keep_their_rows(models: 
 
     async def rows() -> list[object]:
         queue = recognition_queue(mixed, Aligner(mixed), 20)
-        answers = await asyncio.gather(*map(queue.submit, faces), return_exceptions=True)
+        session.may_run.clear()
+        tasks = [asyncio.create_task(queue.submit(face)) for face in faces]
+        await asyncio.sleep(0)  # all have reached the queue
+        session.may_run.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
         await queue.close()
         return [type(each) if isinstance(each, BaseException) else int(each.row.raw[0]) for each in answers]
 
     assert asyncio.run(rows()) == [*range(8)]
+    assert max(session.batches) >= 4
     session.fails = True
     found = asyncio.run(rows())
     assert [found[number] for number in range(1, 8, 2)] == [1, 3, 5, 7]

@@ -25,7 +25,7 @@ from arcface_api.wire import Align
 
 MAX_WAITING_PIXELS = 512 * 512
 """Larger pictures do not wait decoded until their batch has been formed: so many pixels are 0.8 MB, and hundreds of
-pictures may wait. Their decoding takes much longer than what the regressor could save."""
+pictures may wait. Decoding them takes as long as company could save the regressor, or longer."""
 
 
 @dataclass(frozen=True)
