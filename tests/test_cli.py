@@ -81,19 +81,39 @@ def test_being_told_to_stop_is_no_failure(tiny_recogniser: Path, told: signal.Si
         assert "Aborted" not in rest
 
 
-def test_being_told_to_stop_while_loading_is_no_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+def test_being_told_to_stop_while_loading_is_no_failure(tmp_path: Path, told: signal.Signals) -> None:
     """A pipe in the place of the model: opening it waits for a writer that never comes, as a download may."""
     os.mkfifo(tmp_path / "model.onnx")
     command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--log-level", "debug"]
     with subprocess.Popen([*command, "--pack", str(tmp_path / "model.onnx")], stderr=subprocess.PIPE) as service:
         assert service.stderr is not None
         status = Path(f"/proc/{service.pid}/status")
-        # the mask of caught signals says when the handler is there: bit 14 is SIGTERM
+        # the mask of caught signals says when the handlers are there: bit 14 is SIGTERM, the last one to be set
         while not int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16) & 1 << 14:  # type: ignore[index]  # always there
             assert service.poll() is None
-        service.send_signal(signal.SIGTERM)
+        service.send_signal(told)
         assert service.wait(30) == 0
-        assert b"Traceback" not in service.stderr.read()
+        told_of_it = service.stderr.read()
+        assert b"Traceback" not in told_of_it
+        assert b"Aborted" not in told_of_it
+
+
+def test_interrupt_while_modules_load_leaves_no_traceback() -> None:
+    """As Ctrl-C in the first second: the command line's modules are found by a finder that is interrupted."""
+    program = """
+import signal, sys
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "arcface_api.cli.serve":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupted())
+from arcface_api.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_what_the_grace_period_cannot_save_is_told(tiny_recogniser: Path) -> None:

@@ -2,9 +2,19 @@
 
 import sys
 
+INTERRUPTED = 130
+"""The exit status that shells give to what Ctrl-C ended."""
+
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; Ctrl-C ends it without a traceback, also while Python still loads its modules."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
     try:
         from arcface_api.cli import main as run  # noqa: PLC0415  # what it imports may be missing, and that is the point
     except ModuleNotFoundError as error:

@@ -1,7 +1,9 @@
 """Promises of `session/cache.py`: what is read is what was written, or nothing."""
 
 import logging
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -58,7 +60,45 @@ def test_nothing_is_kept_where_nothing_can_be(tmp_path: Path, caplog: pytest.Log
     blocked.drop("model")
 
 
-def test_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+def test_what_was_not_used_for_a_month_goes_when_something_new_comes(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    for name in ("unused", "read"):
+        cache.write(b"content", name)
+    engines = {name: cache.subfolder(f"tensorrt-1-{name * 32}") for name in "ab"}
+    for name, folder in engines.items():
+        assert folder is not None
+        (folder / f"{name}.engine").write_bytes(b"engine")
+    unfinished = tmp_path / f".{'0' * 32}.x7y8"
+    users_own = [tmp_path / "notes.txt", tmp_path / "holiday-pictures", tmp_path / ".lock"]
+    for path in (unfinished, *users_own):
+        path.write_bytes(b"")
+    for path in tmp_path.iterdir():
+        _age(path, 31)
+    cache.read("read")
+    cache.subfolder("tensorrt-1-" + "a" * 32)
+    cache.write(b"content", "new")
+    assert [cache.has(name) for name in ("unused", "read", "new")] == [False, True, True]
+    assert [folder is not None and folder.exists() for folder in engines.values()] == [True, False]
+    assert not unfinished.exists()
+    assert all(path.exists() for path in users_own)
+
+
+def _age(path: Path, days: int) -> None:
+    then = time.time() - days * 24 * 3600
+    os.utime(path, (then, then))
+
+
+def test_what_was_used_within_the_month_stays(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.write(b"content", "used")
+    (entry,) = tmp_path.iterdir()
+    _age(entry, 29)
+    cache.write(b"content", "new")
+    assert cache.has("used")
+
+
+def test_folder_is_held_by_one_at_a_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     entered: list[int] = []
     cache = Cache(tmp_path / "folder")
     with cache.exclusive():
@@ -68,12 +108,21 @@ def test_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         assert other.is_alive()
         assert not entered
     other.join(30)
+    assert "Another start is preparing models in the same cache folder; waiting for it." in caplog.text
     assert entered
     with Cache(None).exclusive():
         pass
     (tmp_path / "file").write_bytes(b"")
     with Cache(tmp_path / "file" / "below").exclusive():
         pass
+
+
+def test_holder_that_hangs_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cache_module, "LOCK_SECONDS", 0.1)
+    with Cache(tmp_path).exclusive(), Cache(tmp_path).exclusive():
+        assert "this one goes on by itself" in caplog.text
 
 
 def _enter(cache: Cache, entered: list[int]) -> None:

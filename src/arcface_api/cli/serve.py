@@ -27,6 +27,7 @@ def serve(**options: object) -> None:
     for variable, meant in misspelt_variables(os.environ).items():
         _log.warning("%s is not a setting and has no effect; was %s meant?", variable, meant)
     # As a container's first process it would ignore SIGTERM while it downloads or loads.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     listener = port.take(settings.host, settings.port)
     serving.serve(find_pack(settings, LoggedProgress()), settings, listener)

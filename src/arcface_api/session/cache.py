@@ -1,19 +1,24 @@
 """What a start has worked out and the next one need not: compiled models and verdicts, in one folder.
 
 An entry is keyed by everything that it depends on, this CPU among it, and carries a checksum: a damaged one counts as
-missing. It appears by one rename, so two processes that write the same entry do no harm.
+missing. It appears by one rename, so two processes that write the same entry do no harm. What no start has used for a
+month goes when something new comes.
 """
 
 import hashlib
 import logging
+import os
 import platform
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from arcface_api.cpus import cpu_flags, cpu_name
@@ -23,6 +28,12 @@ _HEADER_BYTES = 4096
 
 LOCK_SECONDS = 300
 """Longest wait for another start that works out the same."""
+
+UNUSED_DAYS = 30
+"""What was not used for so long is of another version, model or CPU, or was left behind by a start that was killed."""
+
+_OURS = re.compile(r"\.?[0-9a-f]{32}(\..+)?|tensorrt-[0-9]+-[0-9a-f]{32}")
+"""Names of entries, of unfinished ones, and of runtimes' folders. Nothing else is ever deleted: the folder is the user's."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +54,7 @@ class Cache:
             stored = np.memmap(path, np.uint8, "c")  # OpenVINO takes only what it may write; never the file
         except (OSError, ValueError):  # ValueError: the file is empty
             return None
+        _note_use(path)
         content = stored[_HEADER_BYTES:]
         if bytes(stored[:32]) != hashlib.sha256(content.data).digest():
             _log.warning("%s is damaged and is made anew.", path)
@@ -62,7 +74,7 @@ class Cache:
         header = hashlib.sha256(content).digest().ljust(_HEADER_BYTES, b"\0")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as part:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
                 unfinished = Path(part.name)
             try:
                 with unfinished.open("wb") as file:
@@ -73,6 +85,8 @@ class Cache:
                 unfinished.unlink(missing_ok=True)
         except OSError as error:
             _log.warning("Nothing is kept for the next start, which will take longer: %s.", error)
+        else:
+            _sweep(path.parent)
 
     def drop(self, *key: object) -> None:
         """Forget an entry."""
@@ -90,6 +104,7 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             return None
+        _note_use(folder)
         return folder
 
     @contextmanager
@@ -97,10 +112,9 @@ class Cache:
         """Hold the folder alone: of several services that start together one works out what the others then read."""
         with ExitStack() as held:
             if self._folder is not None:
-                # A folder that cannot be written, or a holder that hangs: each for itself.
-                with suppress(OSError):
+                with suppress(OSError):  # a folder that cannot be written: each for itself
                     self._folder.mkdir(parents=True, exist_ok=True)
-                    held.enter_context(FileLock(self._folder / ".lock", timeout=LOCK_SECONDS))
+                    held.enter_context(_patient(FileLock(self._folder / ".lock")))
             yield
 
     def _path(self, key: tuple[object, ...]) -> Path | None:
@@ -108,3 +122,34 @@ class Cache:
             return None
         machine = (platform.machine(), cpu_name(), sorted(cpu_flags()))
         return self._folder / hashlib.sha256(repr((machine, *key)).encode()).hexdigest()[:32]
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what was not used for `UNUSED_DAYS`."""
+    oldest = time.time() - UNUSED_DAYS * 24 * 3600
+    for path in folder.iterdir():
+        with suppress(OSError):  # another start may be sweeping, too
+            if _OURS.fullmatch(path.name) and path.stat().st_mtime < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _note_use(path: Path) -> None:
+    with suppress(OSError):  # a folder that cannot be written
+        os.utime(path)
+
+
+@contextmanager
+def _patient(lock: FileLock) -> Iterator[None]:
+    """Hold a lock, waiting for it but not for ever: a holder that hangs must not keep this start from serving."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.info("Another start is preparing models in the same cache folder; waiting for it.")
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            _log.warning("The other start has not ended in %d s; this one goes on by itself.", LOCK_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()  # nothing, where it was not acquired
