@@ -108,7 +108,7 @@ def degrade(image: Image, rng: Generator) -> Image:
         (0.15, _occluded),
         (0.60, _exposed),
         (0.12, _shaded),
-        (0.15, _grey),
+        (0.30, _grey),
         (0.25, _blurred),
         (0.25, _noisy),
         (0.40, _compressed),
