@@ -33,7 +33,7 @@ UNUSED_DAYS = 30
 """What was not used for so long is of another version, model or CPU, or was left behind by a start that was killed."""
 
 _OURS = re.compile(r"\.?[0-9a-f]{32}(\..+)?|tensorrt-[0-9]+-[0-9a-f]{32}")
-"""Names of entries, of unfinished ones, and of runtimes' folders. Nothing else is ever deleted: the folder is the user's."""
+"""Names of entries, unfinished ones and runtimes' folders. Nothing else is ever deleted: the folder is the user's."""
 
 _log = logging.getLogger(__name__)
 
