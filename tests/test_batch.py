@@ -88,12 +88,19 @@ def test_binary_is_one_matrix_and_says_which_rows_are_valid(service: Service, me
     assert np.isnan(rows[1]).all(), "a database that is given it by mistake must refuse it"
 
 
-def test_too_many_pictures_are_refused(run_service: Callable[..., Service], tiny_recogniser: Path) -> None:
-    service = run_service(tiny_recogniser, max_batch_files=3)
-    assert batch(service, PICTURES[:3]).status_code == 200
-    answer = batch(service, PICTURES[:4])
+@pytest.mark.parametrize(
+    ("setting", "allowed"), [("max_batch_files", 3), ("max_batch_files", 1), ("queue_capacity", 2)]
+)
+def test_too_many_pictures_are_refused(
+    run_service: Callable[..., Service], tiny_recogniser: Path, setting: str, allowed: int
+) -> None:
+    """What could never be served is not told to come back later."""
+    service = run_service(tiny_recogniser, **{setting: allowed})
+    assert service.get("/info").json()["limits"]["max_batch_files"] == allowed
+    assert batch(service, PICTURES[:allowed]).status_code == 200
+    answer = batch(service, PICTURES[: allowed + 1])
     assert (answer.status_code, answer.json()["code"]) == (413, "too_many_files")
-    assert "more than 3 parts named files" in answer.json()["detail"]
+    assert f"more parts named files than the {allowed} allowed" in answer.json()["detail"]
 
 
 def test_too_many_bytes_are_refused(run_service: Callable[..., Service], tiny_recogniser: Path) -> None:

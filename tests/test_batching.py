@@ -263,7 +263,9 @@ def test_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
         queue = batcher(model, capacity=3)
         first = await behind_a_running_batch(model, queue)
         rest = await submitted(queue, 1, 2, 3)
-        with pytest.raises(QueueFull, match="3 pictures wait already") as refused:
+        with pytest.raises(
+            QueueFull, match="room for 3 pictures at once, of which 3 are taken: not enough for 1"
+        ) as refused:
             await queue.submit(4)
         assert refused.value.retry_after_seconds >= 1
         model.let_go()

@@ -128,7 +128,7 @@ class Batcher(Generic[Item, Row]):
             if self._is_closing:
                 raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
             if self.queued >= self._capacity:
-                raise QueueFull(self.queued, self.seconds_for(self.queued))
+                raise QueueFull(self.queued, self._capacity, 1, self.seconds_for(self.queued))
             if self._loop is None:
                 self._loop = loop
                 self._thread.start()

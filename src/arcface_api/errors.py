@@ -22,7 +22,7 @@
     │   └── FingerprintDiffers        the caller's embeddings come from another model than the one that is loaded
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
-    ├── QueueFull                     as many pictures wait as may
+    ├── QueueFull                     no room for the pictures now
     ├── DeadlineExceeded              it could not be served within the time that was given
     ├── ServiceClosing                the service is shutting down
     ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
@@ -197,15 +197,15 @@ class ModelFailed(ArcFaceError):
 
 
 class QueueFull(ArcFaceError):
-    """As many pictures wait as may; `Retry-After` says when the present queue will have been served."""
+    """No room for the request's pictures now; `Retry-After` says when the present queue will have been served."""
 
     code = "queue_full"
 
-    def __init__(self, queued: int, retry_after_seconds: int) -> None:
-        """Say how many wait, and when to come back."""
+    def __init__(self, inside: int, capacity: int, more: int, retry_after_seconds: int) -> None:
+        """Say how many are inside of those that may be, how many more were sent, and when to come back."""
         super().__init__(
-            f"{queued} pictures wait already, which is as many as may. Send the request again in"
-            f" {retry_after_seconds} s, as Retry-After says, or send fewer at once."
+            f"There is room for {capacity} pictures at once, of which {inside} are taken: not enough for {more} more."
+            f" Send the request again in {retry_after_seconds} s, as Retry-After says, or send fewer at once."
         )
         self.retry_after_seconds = retry_after_seconds
 

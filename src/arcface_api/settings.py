@@ -107,7 +107,9 @@ class Settings(BaseSettings):
         ),
     )
     max_batch_files: int = Field(
-        default=64, ge=1, description="Most pictures in one `POST /embed/batch`; more get 413."
+        default=64,
+        ge=1,
+        description="Most pictures in one `POST /embed/batch`; more get 413. Never more than ARCFACE_QUEUE_CAPACITY.",
     )
     max_batch_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1, description="Largest sum of the pictures of one `POST /embed/batch`, in bytes."

@@ -86,7 +86,7 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
         swagger_ui_parameters={"displayRequestDuration": True},
     )
     problems.install(app)
-    uploads = UploadLimits(settings.max_image_bytes, settings.max_batch_files, settings.max_batch_bytes)
+    uploads = UploadLimits(settings.max_image_bytes, _batch_files(settings), settings.max_batch_bytes)
     reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, default_options(pack, settings))
     router = build_router(embedder, Health(embedder), info, uploads, reader)
     app.include_router(router)
@@ -169,8 +169,12 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
 
 def _capacity(settings: Settings) -> int:
     """This worker's part of the service's capacity; a batch request that one worker alone would take still fits."""
-    whole = settings.queue_capacity
-    return max(math.ceil(whole / settings.workers), min(whole, settings.max_batch_files))
+    return max(math.ceil(settings.queue_capacity / settings.workers), _batch_files(settings))
+
+
+def _batch_files(settings: Settings) -> int:
+    """Most pictures of one batch request. More than may be inside would be told to come back, for ever."""
+    return min(settings.max_batch_files, settings.queue_capacity)
 
 
 def _describe(
@@ -230,5 +234,5 @@ def _describe(
         batch_sizes=list(recogniser.session.batch_sizes),
         self_test_cosine=recogniser.self_test_cosine,
         reason=recogniser.reason,
-        limits=LimitsInfo.model_validate(settings.model_dump(include=set(LimitsInfo.model_fields))),
+        limits=LimitsInfo.model_validate(settings.model_dump() | {"max_batch_files": _batch_files(settings)}),
     )

@@ -181,11 +181,13 @@ class _Form:
 
 
 def _too_many(name: str, max_parts: int) -> FileRepeated | TooManyFiles:
-    if max_parts == 1:
+    if name == PART_NAME:
         return FileRepeated(
             f"The form has more than one part named {name}; this request embeds one image. Send many to /embed/batch."
         )
-    return TooManyFiles(f"The form has more than {max_parts} parts named {name}. Send them in several requests.")
+    return TooManyFiles(
+        f"The form has more parts named {name} than the {max_parts} allowed. Send them in several requests."
+    )
 
 
 async def _counted(request: Request, max_bytes: int, too_large: BodyTooLarge) -> AsyncIterator[bytes]:

@@ -87,7 +87,7 @@ class Embedder:
         if self._is_closing:
             raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
         if self._inside + pictures > self.limits.capacity:
-            raise QueueFull(self._inside, self._recognition.seconds_for(self._inside))
+            raise QueueFull(self._inside, self.limits.capacity, pictures, self._recognition.seconds_for(self._inside))
 
     async def embed(self, picture: Picture, options: EmbedOptions = CONTRACT) -> Embedded:
         """Embed the one face on a picture.
