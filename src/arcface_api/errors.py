@@ -83,13 +83,13 @@ class UploadStalled(RequestError):
 
 
 class BodyTooLarge(RequestError):
-    """The request body is larger than one image may be."""
+    """The request body, or an image in it, is larger than allowed."""
 
     code = "body_too_large"
 
 
 class ContentTypeUnsupported(RequestError):
-    """The request's Content-Type is none that `/embed` reads."""
+    """The request's Content-Type is none that this operation reads."""
 
     code = "content_type_unsupported"
 
@@ -101,7 +101,7 @@ class MultipartMalformed(RequestError):
 
 
 class FileMissing(RequestError):
-    """The form has no part named `file`."""
+    """The form has no part with an image: `file`, of a batch `files`."""
 
     code = "file_missing"
 
