@@ -37,8 +37,8 @@ stretched."""
 
 MIN_FACE_ASPECT, MAX_FACE_ASPECT = 0.65, 1.2
 """Eye distance by distance of eyes and mouth, beyond which a face was squeezed: also `extreme_aspect`. Source:
-benchmarks/quality.py, pictures squeezed, then aligned; its lower limit is 0.7, but a head turned by 40 degrees, which
-is recognised well, looks as narrow."""
+benchmarks/quality.py, pictures squeezed, then aligned. A head turned by 40 degrees, which is recognised well, looks as
+narrow as the lower limit; so it is not rounded up further."""
 
 MIN_SHARPNESS = 0.08
 """Less is `low_sharpness`. Source: benchmarks/quality.py, pictures out of focus, moved and shrunk; here it is untouched
