@@ -176,10 +176,19 @@ def test_full_service_refuses_at_once_and_says_when_to_come_back(
 
 
 def test_batch_larger_than_the_capacity_left_is_refused_whole(
-    run_service: Callable[..., Service], tiny_recogniser: Path
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = run_service(tiny_recogniser, queue_capacity=4)
-    assert batch(service, PICTURES[:5]).status_code == 429
+    held = HeldSession(monkeypatch)
+    with ThreadPoolExecutor() as pool:
+        inside = pool.submit(single, service, PICTURES[0])
+        assert held.entered.wait(30)
+        refused = batch(service, PICTURES[:4])
+        held.go.set()
+        assert "embedding" in inside.result()
+    assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+    assert "holds 4 pictures at once; with 1 inside there is no room for 4 more" in refused.json()["detail"]
+    assert int(refused.headers["retry-after"]) >= 1
     assert batch(service, PICTURES[:4]).status_code == 200
 
 

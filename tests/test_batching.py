@@ -264,7 +264,7 @@ def test_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
         first = await behind_a_running_batch(model, queue)
         rest = await submitted(queue, 1, 2, 3)
         with pytest.raises(
-            QueueFull, match="room for 3 pictures at once, of which 3 are taken: not enough for 1"
+            QueueFull, match="holds 3 pictures at once; with 3 inside there is no room for 1 more"
         ) as refused:
             await queue.submit(4)
         assert refused.value.retry_after_seconds >= 1

@@ -103,6 +103,7 @@ def test_interrupt_while_modules_load_leaves_no_traceback() -> None:
     """As Ctrl-C in the first second: the command line's modules are found by a finder that is interrupted."""
     program = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, a shell leaves it ignored
 class Interrupted:
     def find_spec(self, name, path=None, target=None):
         if name == "arcface_api.cli.serve":

@@ -204,7 +204,7 @@ class QueueFull(ArcFaceError):
     def __init__(self, inside: int, capacity: int, more: int, retry_after_seconds: int) -> None:
         """Say how many are inside of those that may be, how many more were sent, and when to come back."""
         super().__init__(
-            f"There is room for {capacity} pictures at once, of which {inside} are taken: not enough for {more} more."
+            f"The service holds {capacity} pictures at once; with {inside} inside there is no room for {more} more."
             f" Send the request again in {retry_after_seconds} s, as Retry-After says, or send fewer at once."
         )
         self.retry_after_seconds = retry_after_seconds
