@@ -137,7 +137,7 @@ def plan(device: Device, precision: Precision) -> Plan:
     has_cuda = device == "auto" and CUDA_PROVIDER in available
     if precision == "float16" and not has_cuda:
         raise RuntimeUnfit(
-            "precision=float16 is for GPUs; on CPUs it is slower than float32. Set precision to auto, or device to"
+            "precision=float16 is for GPUs; on CPUs it is no faster than float32. Set precision to auto, or device to"
             " cuda."
         )
     gpu = _on_gpu(CUDA_PROVIDER, precision) if has_cuda and precision != "bfloat16" else ()
