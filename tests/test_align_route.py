@@ -501,7 +501,7 @@ def test_bad_landmarks_are_refused_in_a_sentence(service: Service, landmarks: ob
     assert sentence in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("sent", ["NaN", "[[NaN,1],[2,3],[4,5],[6,7],[8,9]]", "[[1,2]", "", "\0\xff", "[" * 500])
+@pytest.mark.parametrize("sent", ["NaN", "[[NaN,1],[2,3],[4,5],[6,7],[8,9]]", "[[1,2]", " ", "\0\xff", "[" * 500])
 def test_landmarks_that_are_no_json_are_refused(service: Service, sent: str) -> None:
     answer = service.post(
         "/embed", files={"file": NO_FACE}, data={"landmarks": sent.encode("latin-1")}, params={"align": "landmarks"}
@@ -514,10 +514,18 @@ def test_landmarks_that_are_missing_are_asked_for(service: Service) -> None:
     for answer in (
         embed(service, NO_FACE, align="landmarks"),
         batch(service, [NO_FACE], align="landmarks"),
+        service.post("/embed", files={"file": NO_FACE}, data={"landmarks": ""}, params={"align": "landmarks"}),
         service.post("/embed", content=NO_FACE, headers={"Content-Type": "image/png"}, params={"align": "landmarks"}),
     ):
         assert problem(answer) == (422, "landmarks_invalid")
         assert "-F 'landmarks=[" in answer.json()["detail"]
+
+
+def test_form_field_that_was_not_filled_in_counts_as_left_out(service: Service) -> None:
+    """As a page sends a form that has the field."""
+    answer = service.post("/embed", files={"file": NO_FACE}, data={"landmarks": ""})
+    assert answer.json() == embed(service, NO_FACE).json()
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("align", ["none", "auto"])

@@ -47,11 +47,11 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
 def _form(part: str, schema: dict[str, Any], landmarks: dict[str, Any]) -> dict[str, Any]:
-    parts = {part: schema, upload.LANDMARKS_PART_NAME: landmarks}
-    return {
-        "schema": {"type": "object", "required": [part], "properties": parts},
-        "encoding": {upload.LANDMARKS_PART_NAME: {"contentType": "application/json"}},
-    }
+    # A string that holds JSON, and not an array: Swagger UI would fill in one of the least length, and send it.
+    as_text = {"type": "string", "contentMediaType": "application/json", "contentSchema": landmarks}
+    as_text["description"] = f"{landmarks['description']} As JSON."
+    parts = {part: schema, upload.LANDMARKS_PART_NAME: as_text}
+    return {"schema": {"type": "object", "required": [part], "properties": parts}}
 
 
 _PICTURE = {"type": "string", "format": "binary", "description": "One face crop: JPEG, PNG or WebP, any size."}

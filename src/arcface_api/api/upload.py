@@ -53,7 +53,7 @@ class Upload:
     images: list[bytes | BodyTooLarge]
     """In order, at least one; each the file, or that it is too large."""
     landmarks: bytes | None = None
-    """The form's part `landmarks`, as it came."""
+    """The form's part `landmarks`, as it came; None where it is missing, or empty as of a form not filled in."""
 
 
 async def read_image(request: Request, limits: UploadLimits) -> Upload:
@@ -135,7 +135,7 @@ async def _read_form(
     if not form.images:
         raise FileMissing(f"The form has no part named {name}. Send the image in it (curl -F {name}=@face.jpg).")
     images = [bytes(image) if isinstance(image, bytearray) else image for image in form.images]
-    return Upload(images, None if form.landmarks is None else bytes(form.landmarks))
+    return Upload(images, bytes(form.landmarks) if form.landmarks else None)
 
 
 class _Form:
