@@ -49,7 +49,7 @@ def main() -> None:
     command = own_command(model, port, *arguments.serve_options)
     rounds: dict[int, list[Round]] = {clients: [] for clients in CLIENTS}
     with RunningService(command, port, requests["auto"][0]) as service:
-        health = json.loads(ask(address, raw_request(address, "GET", "/health"))[1])
+        health, info = (json.loads(ask(address, raw_request(address, "GET", path))[1]) for path in ("/health", "/info"))
         unsure = sum(bool(json.loads(ask(address, request)[1])["warnings"]) for request in requests["auto"])
         for number in range(arguments.rounds):
             for clients in CLIENTS:
@@ -63,6 +63,7 @@ def main() -> None:
             "benchmark": "align_time",
             "recogniser": recogniser.describe(model),
             **{key: health[key] for key in ("provider", "precision", "threads")},
+            "regressor_sha256": info["crop"]["regressor_sha256"],
             "faces": f"{faces.describe(arguments.faces)}, boxes x{GROW}",
             "pictures": len(pictures),
             "unsure": unsure,

@@ -13,6 +13,7 @@ and run this again. Takes about 20 minutes on two CPUs, with two recognisers of 
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections import defaultdict
@@ -67,7 +68,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    models = Models(load(arguments.regressor or regressor()), {path.stem: load(path) for path in arguments.recognisers})
+    chosen_regressor = arguments.regressor.read_bytes() if arguments.regressor else regressor()
+    models = Models(load(chosen_regressor), {path.stem: load(path) for path in arguments.recognisers})
     parts = {part: few_per_person(read_faces(arguments.lfw, (part,))) for part in ("train", "validation", "test")}
     heads = measure(of_several(parts["train"]), models, ["clean"], 1, "train")
     measured = {
@@ -78,6 +80,7 @@ def main() -> None:
     result = {
         "benchmark": "quality",
         "recognisers": list(models.recognisers),
+        "regressor_sha256": hashlib.sha256(chosen_regressor).hexdigest(),
         "people": {part: len({face.name.split("/")[0] for face in faces}) for part, faces in parts.items()},
         "limits": report.limits(),
         "chosen": report.choose(measured["validation"], heads),

@@ -1,13 +1,15 @@
 """Writes what the docs say twice: settings and problems from the code that decides them, measurements from their JSON.
 
     python docs/generate.py           write them
-    python docs/generate.py --check   fail where they are not up to date
+    python docs/generate.py --check   fail where they, or measurements of alignment, are not up to date
 
 Generated text stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
 
+import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
@@ -19,9 +21,11 @@ import precision_tables
 import quality_tables
 import threshold_tables
 from arcface_api.api.problems import STATUS_BY_ERROR
+from arcface_api.api.regressor import regressor_content
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
 
 DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
 
 
 def settings_table() -> str:
@@ -45,6 +49,22 @@ def problems_table() -> str:
         rows.append(f"| {int(status)} | `{error.code}` | {(error.__doc__ or '').strip()} |")
     rows.append("| 404, 405 | `not_found`, `method_not_allowed` | No such path, or not with this method. |")
     return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log tells more. |"])
+
+
+def is_outdated(result: Path) -> bool:
+    """Whether figures rest on a landmark regressor that the package does not carry any more."""
+    return any(sha256 != regressor_content().sha256 for sha256 in regressors(json.loads(result.read_bytes())))
+
+
+def regressors(told: object) -> Iterator[str]:
+    """SHA-256 of every landmark regressor that a result names, wherever it does."""
+    if isinstance(told, dict):
+        if isinstance(sha256 := told.get("regressor_sha256"), str):
+            yield sha256
+        told = list(told.values())
+    if isinstance(told, list):
+        for part in told:
+            yield from regressors(part)
 
 
 GENERATED = {
@@ -98,6 +118,11 @@ GENERATED = {
 def main() -> None:
     """Write or check every generated part."""
     check = sys.argv[1:] == ["--check"]
+    if check and (outdated := [path.name for path in sorted(RESULTS.glob("*.json")) if is_outdated(path)]):
+        sys.exit(
+            f"{', '.join(outdated)}: measured with another landmark regressor than the package carries. Measure again"
+            " as benchmarks/README.md says, then run `make fix`."
+        )
     for file, parts in GENERATED.items():
         path = DOCS / file
         text = path.read_text(encoding="utf-8")

@@ -45,12 +45,13 @@ class Settings(BaseSettings):
     device: Device = Field(
         default="auto",
         description="`cuda`, `tensorrt` or `cpu`: that or no start. `auto`: CUDA where it works, else the CPU;"
-        " `/health` says why.",
+        " `/health` says why. `tensorrt` needs NVIDIA's TensorRT, which neither the image nor an extra brings.",
     )
     precision: Precision = Field(
         default="auto",
         description="Arithmetic of the recogniser. `auto`: the fastest that proves itself at start (cosine to float32"
-        " of 0.999 or more): bfloat16 on CPUs that have it, float16 on GPUs. A named one: that or no start.",
+        " of 0.999 or more): bfloat16 on CPUs that have it, float16 on GPUs. `float32`,"
+        " `bfloat16` (CPUs), `float16` (GPUs): that or no start.",
     )
     align: Literal["none", "auto"] | None = Field(
         default=None,

@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 from sklearn.metrics import roc_curve
 
 from arcface_api import evaluation
+from arcface_api.api.regressor import regressor_content
 from arcface_api.embedder import EmbedOptions
 from arcface_api.errors import EvaluationFailed, EvaluationIncomplete, PairsInvalid, PicturesMissing
 from arcface_api.evaluation import files
@@ -129,6 +130,11 @@ def test_crops_are_made_as_asked_for_here_and_there(
     ]
     assert all(f" in float32; {crops}\n" in each for each in said), said
     assert figures_in(tmp_path / "here") == figures_in(tmp_path / "there")
+    regressor = regressor_content().sha256 if "auto" in options else None
+    for place in ("here", "there"):
+        told = json.loads((tmp_path / place / "evaluation.json").read_text())
+        assert told["model"]["regressor_sha256"] == regressor
+        assert ("landmark regressor" in (tmp_path / place / "report.html").read_text()) is bool(regressor)
     plain = run_evaluate(labelled.pairs, labelled.images, "--pack", tiny_recogniser, "--output", tmp_path / "plain")
     assert plain.status == 0
     changes = "letterbox" in options or "--flip" in options

@@ -64,13 +64,14 @@ _OPTIONS: dict[str, _Option] = {
         Align,
         "`auto`: turn, scale and shift the face to where the recogniser was trained to see it, by landmarks that are"
         " found on the picture; where they are uncertain, as with `none`. `landmarks`: by those in the form's part"
-        " `landmarks`. `none`: the whole picture is the crop. Left out: as the service is set (`/info`), `none` unless"
-        " its operator chose otherwise.",
+        " `landmarks`. `none`: the whole picture is the crop. Left out: as `/info` says under `crop`; `none` unless the"
+        " operator or the pack chose otherwise.",
     ),
     "fit": _chosen_elsewhere(
         Fit,
         "How a picture that is not aligned becomes a crop: `stretch` each side by itself, or `letterbox`: keep its"
-        " shape, black beyond it. Left out: as the service is set, `stretch` unless its operator chose otherwise.",
+        " shape, black beyond it. Left out: as `/info` says under `crop`; `stretch` unless the operator or the pack"
+        " chose otherwise.",
     ),
     "encoding": _choice(
         Encoding.FLOAT,

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from arcface_api import __version__
 from arcface_api.api.app import open_embedder
+from arcface_api.api.regressor import regressor_content
 from arcface_api.embedder import Embedded, Embedder, EmbedOptions, Picture
 from arcface_api.evaluation.source import (
     GROUP_PICTURES,
@@ -15,6 +16,7 @@ from arcface_api.evaluation.source import (
 )
 from arcface_api.packs import InstalledPack, Role
 from arcface_api.settings import Settings
+from arcface_api.wire import Align
 
 
 @asynccontextmanager
@@ -46,6 +48,7 @@ class InProcess:
             recogniser.session.precision,
             options.align.value,
             options.fit.value,
+            regressor_content().sha256 if options.align is Align.AUTO else None,
             options.flip,
             __version__,
             url=None,

@@ -71,6 +71,7 @@ class OverHttp:
     """A `Source`."""
 
     def __init__(self, client: httpx.AsyncClient, url: str, about: InfoAnswer, query: Mapping[str, str]) -> None:
+        align = query.get("align", about.crop.align)
         self.facts = ModelFacts(
             about.pack,
             about.model,
@@ -78,8 +79,9 @@ class OverHttp:
             about.embedding_dim,
             about.provider,
             about.precision,
-            query.get("align", about.crop.align),
+            align,
             query.get("fit", about.crop.fit),
+            about.crop.regressor_sha256 if align == Align.AUTO.value else None,
             "flip" in query,
             about.version,
             url,

@@ -152,6 +152,7 @@ def _facts(evaluation: Evaluation) -> str:
     rows = [
         ("model", f"{facts['model']} of the pack {facts['pack']}, {facts['embedding_dim']} numbers"),
         ("fingerprint", facts["fingerprint"]),
+        *([("landmark regressor", f"SHA-256 {facts['regressor_sha256']}")] if facts["regressor_sha256"] else []),
         ("ran on", f"{facts['provider']} in {facts['precision']}, arcface-api {facts['version']}"),
         ("where", f"the service at {facts['url']}" if facts["url"] else "in this process"),
         ("crops", told_crops(evaluation)),

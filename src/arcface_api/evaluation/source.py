@@ -17,7 +17,7 @@ GROUP_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What made the embeddings. Thresholds hold for embeddings of the same fingerprint only."""
+    """What made the embeddings. Thresholds hold for embeddings that were made alike."""
 
     pack: str
     model: str
@@ -29,6 +29,8 @@ class ModelFacts:
     """Of pictures, an `Align`: what was asked for, or else what the service or the settings say."""
     fit: str
     """Of pictures that are not aligned, a `Fit`, likewise."""
+    regressor_sha256: str | None
+    """Of the landmark regressor that `align=auto` went by; None with another `align`."""
     flip: bool
     """The embedding of the mirror image was added to each."""
     version: str
