@@ -5,8 +5,9 @@
     python benchmarks/gpu.py MODEL.onnx --device cpu      a dry run of this script, where there is no such card
 
 The bare session on CUDA, and on TensorRT where it loads, in float32 and float16 at batch 1, 8 and 64; the service on
-CUDA in float16, with single requests and with batch requests. Interleaved rounds, medians, and the service's throughput
-as a share of the bare session's. Whatever would not really run on the card ends the run with a sentence.
+CUDA in float16, with single requests and with batch requests, by one process and by several: one core reads and
+answers fewer pictures than a large card embeds. Interleaved rounds, medians, and the service's throughput as a share of
+the bare session's. Whatever would not really run on the card ends the run with a sentence.
 """
 
 import argparse
@@ -34,12 +35,11 @@ from service import RunningService, ask, free_port, own_command, write_report
 
 BATCHES = (1, 8, 64)
 MAX_BATCH = max(BATCHES)
+WORKERS = (1, 2, 4)
 CLIENTS = 64
-"""Of single requests: as many as fill a batch."""
+"""Of single requests, for each worker: as many as fill a batch."""
 BATCH_CLIENTS = 8
-"""Of batch requests: one batch runs, one is prepared, the others are received and decoded."""
-QUEUE_CAPACITY = 2 * BATCH_CLIENTS * MAX_BATCH
-"""Room for all of them: refusals would be figures of the queue."""
+"""Of batch requests, for each worker: one batch runs, one is prepared, the others are received and decoded."""
 START_SECONDS = 900.0
 
 
@@ -68,27 +68,34 @@ def main() -> None:
     gpus = describe_gpus() if has_gpu else None
     model = recogniser.find(arguments.model)
     ways = CUDA if has_gpu else CPU
+    served = ways[-1]
     sessions = {way: open_bare(model, way) for way in ways}
     extra, not_measured = open_tensorrt(model) if has_gpu else ({}, None)
     sessions |= extra
     pictures = faces.load(arguments.faces, MAX_BATCH)
     crops = [faces.decoded(picture) for picture in pictures]
     bare_rounds: dict[Way, list[dict[int, dict[str, Any]]]] = {way: [] for way in sessions}
-    service_rounds: list[dict[str, dict[str, Any]]] = []
-    with start_service(model, ways[-1], pictures[0], arguments.serve_options) as service:
-        health = check_service(service.address, ways[-1], pictures)
-        for number in range(arguments.rounds):
-            for way, session in sessions.items():
-                say(f"round {number + 1} of {arguments.rounds}: bare session, {way}")
-                bare_rounds[way].append(measure_bare(session, crops, arguments.seconds))
-            say(f"round {number + 1} of {arguments.rounds}: service")
-            service_rounds.append(measure_service(service.address, pictures, arguments.seconds))
+    service_rounds: dict[int, list[dict[str, dict[str, Any]]]] = {}
+    health: dict[int, dict[str, Any]] = {}
+    for workers in arguments.workers:
+        beside = [served] if service_rounds else list(sessions)  # the others once are enough
+        rounds = service_rounds[workers] = []
+        with start_service(model, served, workers, pictures[0], arguments.serve_options) as service:
+            health[workers] = check_service(service.address, served, pictures)
+            for number in range(arguments.rounds):
+                for way in beside:
+                    say(f"round {number + 1} of {arguments.rounds}: bare session, {way}")
+                    bare_rounds[way].append(measure_bare(sessions[way], crops, arguments.seconds))
+                say(f"round {number + 1} of {arguments.rounds}: service, {workers} workers")
+                rounds.append(measure_service(service.address, workers, pictures, arguments.seconds))
     bare_medians = {str(way): medians(rounds) for way, rounds in bare_rounds.items()}
-    service_medians = medians(service_rounds)
-    most = bare_medians[str(ways[-1])][MAX_BATCH]["faces_per_second"]
-    for figures in service_medians.values():
-        figures[f"of_bare_at_{MAX_BATCH}"] = round(figures["faces_per_second"] / most, 3)
-    failed = [load["failed"] for loads in service_rounds for load in loads.values() if load["failed"]]
+    service_medians = {workers: medians(rounds) for workers, rounds in service_rounds.items()}
+    most = bare_medians[str(served)][MAX_BATCH]["faces_per_second"]
+    for loads in service_medians.values():
+        for figures in loads.values():
+            figures[f"of_bare_at_{MAX_BATCH}"] = round(figures["faces_per_second"] / most, 3)
+    all_loads = [load for rounds in service_rounds.values() for loads in rounds for load in loads.values()]
+    failed = [load["failed"] for load in all_loads if load["failed"]]
     write_report(
         {
             "benchmark": "gpu",
@@ -99,13 +106,13 @@ def main() -> None:
             "seconds": arguments.seconds,
             "bare": bare_medians,
             "tensorrt_not_measured": not_measured,
-            "service": service_medians,
-            "health": health,
+            "service_by_workers": service_medians,
+            "health_by_workers": health,
             "serve_options": arguments.serve_options,
             "failed": failed,
             "all_rounds": {
                 "bare": {str(way): rounds for way, rounds in bare_rounds.items()},
-                "service": service_rounds,
+                "service_by_workers": service_rounds,
             },
             "machine": machine.describe(),
         },
@@ -159,13 +166,15 @@ def measure_bare(session: Session, crops: Sequence[Crop], seconds: float) -> dic
     }
 
 
-def start_service(model: Path, way: Way, picture: bytes, options: Sequence[str]) -> RunningService:
+def start_service(model: Path, way: Way, workers: int, picture: bytes, options: Sequence[str]) -> RunningService:
     """A service that takes the model as the bare session of that way does."""
     port = free_port()
+    # Each worker has room for all callers, should they all come to it: refusals would be figures of the queue.
+    capacity = 2 * BATCH_CLIENTS * workers * MAX_BATCH * workers
     own = ["--device", way.device, "--precision", way.precision, "--max-batch", str(MAX_BATCH)]
-    own += ["--queue-capacity", str(QUEUE_CAPACITY)]
+    own += ["--workers", str(workers), "--queue-capacity", str(capacity)]
     command = own_command(model, port, *options, *own)
-    say("starting the service ...")
+    say(f"starting the service, {workers} workers ...")
     first = embed_request(Address("127.0.0.1", port), picture)
     return RunningService(command, port, first, start_seconds=START_SECONDS)
 
@@ -182,14 +191,16 @@ def check_service(address: Address, way: Way, pictures: Sequence[bytes]) -> dict
     return health
 
 
-def measure_service(address: Address, pictures: Sequence[bytes], seconds: float) -> dict[str, dict[str, Any]]:
+def measure_service(
+    address: Address, workers: int, pictures: Sequence[bytes], seconds: float
+) -> dict[str, dict[str, Any]]:
     """Single requests, then batch requests."""
     singles = [embed_request(address, picture) for picture in pictures]
     batches = [batch_request(address, pictures)]
     return {
-        f"/embed, {CLIENTS} clients": _load(address, singles, CLIENTS, 1, seconds),
-        f"/embed/batch, {BATCH_CLIENTS} clients, {len(pictures)} files": _load(
-            address, batches, BATCH_CLIENTS, len(pictures), seconds
+        f"/embed, {CLIENTS * workers} clients": _load(address, singles, CLIENTS * workers, 1, seconds),
+        f"/embed/batch, {BATCH_CLIENTS * workers} clients, {len(pictures)} files": _load(
+            address, batches, BATCH_CLIENTS * workers, len(pictures), seconds
         ),
     }
 
@@ -214,10 +225,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run (default cuda)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=WORKERS, help="processes to measure the service with (default 1 2 4)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="for each batch size and each load (default 5)")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve, as --workers 2")
+    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve")
     faces.add_option(parser)
     return parser
 

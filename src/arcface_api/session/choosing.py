@@ -303,12 +303,17 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen, bool]:
     failures: list[str] = []
     failure: ArcFaceError | None = None
     is_lasting = True
+    unloadable: set[str] = set()
     for candidate in planned.in_order:
+        if candidate.provider in unloadable:
+            continue
         # What the plan has to explain is about the CPU: a GPU that is used needs no excuse for it.
         about_plan = () if candidate.provider in GPU_PROVIDERS else planned.reasons
         try:
             return candidate, trial.proved(candidate, "; ".join((*about_plan, *failures)) or None), is_lasting
         except (ModelFailed, RuntimeUnfit) as error:
+            if isinstance(error, RuntimeUnfit) and not isinstance(error, _Strays):
+                unloadable.add(candidate.provider)  # in any precision, so it is said once
             failure, is_lasting = error, is_lasting and isinstance(error, _Strays)
             failures.append(f"{candidate} is not used: {error}")
             _log.warning("%s", failures[-1])

@@ -17,7 +17,9 @@ from arcface_api.errors import ModelFailed
 
 PIXELS = "arcface_pixels"
 """Name of the new input."""
-REWRITING_VERSION = 2
+PIXELS_BATCH = "arcface_n"
+"""Name of its first dimension. No exporter's: where sessions of one batch size set it, nothing else may be set."""
+REWRITING_VERSION = 3
 """Part of the key of everything compiled from a rewritten graph; raised with every change here."""
 
 
@@ -64,7 +66,7 @@ def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
     for node in reversed(nodes):
         graph.node.insert(0, node)
     graph.input.remove(given)
-    shape: list[str | int | None] = ["n", spec.height, spec.width, 3]
+    shape: list[str | int | None] = [PIXELS_BATCH, spec.height, spec.width, 3]
     graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, shape))
     return model
 
