@@ -489,8 +489,12 @@ def test_file_that_is_too_large_keeps_its_landmarks_to_itself(
         ([[1, 2], [3]], "pairs of numbers"),
         ([[1e999, 2]] * 5, "not JSON"),
         ([[x + 60, y] for x, y in POINTS], "outside the picture of 90 x 120 pixels"),
-        ([[x / 90, y / 120] for x, y in POINTS], "in one place"),
+        (
+            [[x / 90, y / 120] for x, y in POINTS],
+            "look like fractions of the picture. Send pixels: this one has 90 x 120",
+        ),
         ([[x, x] for x, _ in POINTS], "on one line"),
+        ([[40 + x / 90, 40 + y / 120] for x, y in POINTS], "in one place"),
         ([[90 - x, y] for x, y in POINTS], "mirrored face"),
     ],
 )

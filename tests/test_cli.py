@@ -35,7 +35,7 @@ def test_wrong_setting_is_one_sentence_and_status_2() -> None:
 
 
 def test_missing_pack_tells_what_to_do_and_is_status_1(models_dir: Path) -> None:
-    done = arcface_api("serve", ARCFACE_MODELS_DIR=str(models_dir))
+    done = arcface_api("serve", ARCFACE_MODELS_DIR=str(models_dir), ARCFACE_PORT="0")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert str(models_dir / "antelopev2") in done.stderr
@@ -64,6 +64,12 @@ def test_misspelt_variable_is_noticed(tiny_recogniser: Path) -> None:
     assert "ARCFACE_MODEL_DIR is not a setting and has no effect; was ARCFACE_MODELS_DIR meant?" in done.stderr
 
 
+def test_licence_of_no_pack_is_noticed(tiny_recogniser: Path) -> None:
+    done = arcface_api("serve", "--pack", tiny_recogniser / "nothing.onnx", ARCFACE_ACCEPT_LICENSE="yes,antelopev2")
+    assert "ARCFACE_ACCEPT_LICENSE names yes, which is no pack: it takes names of packs, of antelopev2," in done.stderr
+    assert "names antelopev2" not in done.stderr
+
+
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_being_told_to_stop_is_no_failure(tiny_recogniser: Path, told: signal.Signals) -> None:
     command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]
@@ -71,8 +77,6 @@ def test_being_told_to_stop_is_no_failure(tiny_recogniser: Path, told: signal.Si
         assert service.stderr is not None
         lines = iter(service.stderr.readline, "")
         url = next(found[1] for line in lines if (found := re.search(r"Listening on (http://\S+),", line)))
-        while "startup complete" not in next(lines):
-            pass
         assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
         service.send_signal(told)
         rest = service.stderr.read()
@@ -124,8 +128,6 @@ def test_what_the_grace_period_cannot_save_is_told(tiny_recogniser: Path) -> Non
         assert service.stderr is not None
         lines = iter(service.stderr.readline, "")
         port = next(found[1] for line in lines if (found := re.search(r"Listening on \S+:(\d+),", line)))
-        while "startup complete" not in next(lines):
-            pass
         with socket.create_connection(("127.0.0.1", int(port)), timeout=30) as caller:
             head = "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9999\r\n\r\n"
             caller.sendall(head.encode() + b"\xff\xd8\xff")

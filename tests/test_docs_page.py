@@ -58,6 +58,8 @@ def test_try_it_out_embeds_a_crop_without_internet(browser: webdriver.Chrome, se
     wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".try-out__btn"))).click()
     file_input = wait.until(visibility_of_element_located((By.CSS_SELECTOR, "input[type=file]")))
     file_input.send_keys(str(picture))
+    landmarks = operation.find_element(By.CSS_SELECTOR, "[placeholder=landmarks]")  # to be typed, and left out here
+    assert (landmarks.get_attribute("type"), landmarks.get_attribute("value")) == ("text", "")
     operation.find_element(By.CSS_SELECTOR, ".execute").click()
     live = wait.until(visibility_of_element_located((By.CSS_SELECTOR, ".live-responses-table .response")))
     wait.until(lambda _: "embedding_dim" in live.text)

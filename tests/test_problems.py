@@ -56,7 +56,11 @@ REQUESTS: dict[str, tuple[int, dict[str, Any], str]] = {
         "needs a form with the part",
     ),
     "fingerprint_differs": (409, {"files": {"file": JPEG}, "headers": {"X-Require-Fingerprint": "0"}}, "embed your"),
-    "body_too_large": (413, {"files": {"file": JPEG + b"\0" * 21_000_000}}, "larger than 20,971,520 bytes"),
+    "body_too_large": (
+        413,
+        {"files": {"file": JPEG + b"\0" * 21_000_000}},
+        "larger than the 20,971,520 bytes that an image may have",
+    ),
 }
 
 
@@ -178,6 +182,42 @@ def test_pixel_limit_is_a_setting(run_service: Callable[..., Service], tiny_reco
 )
 def test_wrong_parameters_are_explained(service: Service, params: Any, sentence: str) -> None:
     assert_problem(service.post("/embed", params=params, files={"file": JPEG}), 422, "parameter_invalid", sentence)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/embed/batch"])
+def test_option_in_the_form_is_refused_and_not_ignored(service: Service, path: str) -> None:
+    """As curl -F normalize=true would send it: the caller believes to get a unit vector."""
+    part = "files" if path.endswith("batch") else "file"
+    answer = service.post(path, files={part: picture_bytes()}, data={"normalize": "true"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "parameter_invalid")
+    assert answer.json()["detail"].endswith(f"It belongs into the query: {path}?normalize=…")
+
+
+@pytest.mark.parametrize(
+    ("path", "parts", "sentence"),
+    [
+        (
+            "/embed",
+            {"image": b"x", "n" * 99: b"x"},
+            f"has no part named file, only image, {'n' * 40}. Send the image in it",
+        ),
+        ("/embed", {}, "has no part named file. Send the image in it"),
+        ("/embed", {"files": b"x"}, "A form with files belongs to /embed/batch."),
+        ("/embed/batch", {"file": b"x"}, "A form with file belongs to /embed."),
+    ],
+)
+def test_form_without_its_file_is_told_what_came(
+    service: Service, path: str, parts: dict[str, bytes], sentence: str
+) -> None:
+    boundary = b"--b\r\n" if parts else b""
+    body = b"".join(
+        boundary + f'Content-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + content + b"\r\n"
+        for name, content in parts.items()
+    )
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = service.post(path, content=body + b"--b--\r\n", headers=form)
+    assert (answer.status_code, answer.json()["code"]) == (422, "file_missing")
+    assert sentence in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("name", ["Иванов.jpg".encode("cp1251"), "Иванов.jpg".encode(), b'a"b.jpg', b"\xff\xfe"])

@@ -50,6 +50,12 @@ def test_wrong_variable_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         read_settings()
 
 
+def test_wrong_switch_says_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCFACE_PULL", "maybe")
+    with pytest.raises(SettingInvalid, match="ARCFACE_PULL='maybe' is not allowed: it is true or false"):
+        read_settings()
+
+
 def test_port_set_by_kubernetes_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCFACE_PORT", "tcp://10.0.0.7:5555")
     with pytest.raises(SettingInvalid, match="enableServiceLinks"):

@@ -80,7 +80,7 @@ class Command:
         return until(lambda: pids if len(pids := self._open()) == 2 and "2 of 2 workers serve" in self.log else None)
 
     def _open(self) -> list[int]:
-        opened = map(int, re.findall(r"\[(\d+)\] Application startup complete", self.log))
+        opened = map(int, re.findall(r"Worker (\d+) serves", self.log))
         return [pid for pid in opened if is_running(pid)]
 
     def end(self) -> str:
@@ -251,7 +251,7 @@ def test_told_to_stop_every_worker_answers_what_is_in_flight(run: Run, tiny_reco
             command.process.terminate()
         else:
             os.killpg(command.process.pid, signal.SIGINT)  # as a terminal does
-        command.logged("Shutting down", times=2)
+        command.logged("Stopping", times=2)
         if told != "by SIGTERM":
             os.killpg(command.process.pid, signal.SIGINT)
         for caller in callers:

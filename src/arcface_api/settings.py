@@ -182,4 +182,6 @@ def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
             " Kubernetes sets this variable for a service called `arcface`: set `enableServiceLinks: false` in the"
             " pod, or name the service otherwise."
         )
+    if problem["type"] == "bool_parsing":
+        return f"{where}={problem['input']!r} is not allowed: it is true or false. See docs/configuration.md."
     return f"{where}={problem['input']!r} is not allowed: {problem['msg'].lower()}.{hint} See docs/configuration.md."

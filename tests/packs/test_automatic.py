@@ -36,6 +36,7 @@ def test_preferred_pack_that_cannot_be_had_leads_to_the_open_one(locations: Pack
     choice = choose(locations, accepted_licences=frozenset({"antelopev2"}), sources=NOWHERE)
     assert choice.pack.manifest.name == "open"
     assert "antelopev2 could not be had" in str(choice.reason)
+    assert str(choice.reason).endswith(").")
     assert "127.0.0.1:9" in str(choice.error)
 
 

@@ -41,6 +41,10 @@ def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
             f" {height} pixels. Send pixels of the upright picture, not fractions, and not those of another size."
         )
     spread = np.linalg.svd(array - array.mean(0), compute_uv=False)
+    if spread[0] < MIN_SPREAD and (array >= 0).all() and (array <= 1).all():
+        raise LandmarksInvalid(
+            f"The landmarks look like fractions of the picture. Send pixels: this one has {width} x {height}."
+        )
     if spread[0] < MIN_SPREAD or spread[1] < MIN_THICKNESS * spread[0]:
         raise LandmarksInvalid(
             "The landmarks lie in one place or on one line, so they describe no face. Send left eye, right eye, nose"

@@ -3,6 +3,7 @@
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
 """
 
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,6 +50,8 @@ from arcface_api.session import (
 )
 from arcface_api.settings import Device, Settings
 from arcface_api.wire import Align, Fit
+
+_log = logging.getLogger(__name__)
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -127,6 +130,12 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
     check_installation()
     cpus = max(1, available_cpus() // settings.workers)
     threads = settings.threads or cpus
+    if threads > cpus:
+        _log.warning(
+            "%d threads share %d CPUs and wait for each other, which is slow. Leave ARCFACE_THREADS out.",
+            threads,
+            cpus,
+        )
     cache = Cache(settings.cache_dir or Path(user_cache_dir("arcface-api")) / "compiled")
 
     def content(role: Role) -> ModelContent:

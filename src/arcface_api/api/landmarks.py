@@ -48,8 +48,8 @@ def _read(landmarks: bytes | None, align: Align, *, is_batch: bool) -> Any:
     if align is not Align.LANDMARKS:
         if landmarks is not None:
             raise ParametersConflict(
-                f"The form has a part {LANDMARKS_PART_NAME}, but align is {align}. Send align=landmarks with it, or"
-                " leave the part out."
+                f"The form has a part {LANDMARKS_PART_NAME}, but align is {align}. Send ?align=landmarks in the"
+                " query with it, or leave the part out."
             )
         return None
     files, example = ("files=@a.jpg -F files=@b.jpg", f"[{EXAMPLE},…]") if is_batch else ("file=@face.jpg", EXAMPLE)

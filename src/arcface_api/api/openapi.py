@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from arcface_api import errors, wire
 from arcface_api.api import upload
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
+from arcface_api.api.landmarks import EXAMPLE
 from arcface_api.api.options import OPENAPI_PARAMETERS
 from arcface_api.api.problems import openapi_responses
 
@@ -46,30 +47,25 @@ BATCH_ERRORS = (*SHARED_ERRORS, errors.TooManyFiles)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-def _form(part: str, schema: dict[str, Any], landmarks: dict[str, Any]) -> dict[str, Any]:
-    # A string that holds JSON, and not an array: Swagger UI would fill in one of the least length, and send it.
-    as_text = {"type": "string", "contentMediaType": "application/json", "contentSchema": landmarks}
-    as_text["description"] = f"{landmarks['description']} As JSON."
-    parts = {part: schema, upload.LANDMARKS_PART_NAME: as_text}
+def _form(part: str, schema: dict[str, Any], landmarks: str) -> dict[str, Any]:
+    # A string, empty by default (which counts as left out), and nothing else of its content: Swagger UI fills in arrays
+    # of the least length, strings that say "string" and examples, sends them, and wants a file for a media type.
+    text = {"type": "string", "default": "", "description": landmarks}
+    parts = {part: schema, upload.LANDMARKS_PART_NAME: text}
     return {"schema": {"type": "object", "required": [part], "properties": parts}}
 
 
 _PICTURE = {"type": "string", "format": "binary", "description": "One face crop: JPEG, PNG or WebP, any size."}
-_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_LANDMARKS: dict[str, Any] = {
-    "type": "array",
-    "items": _PAIR,
-    "minItems": 5,
-    "maxItems": 5,
-    "description": "With `align=landmarks`: left eye, right eye, nose tip, left and right mouth corner, each x, y in"
-    " pixels of the upright picture; left is the left side of the picture.",
-}
+_LANDMARKS = (
+    "With `align=landmarks`: left eye, right eye, nose tip, left and right mouth corner, each x, y in pixels of the"
+    " upright picture; left is the left side of the picture. As JSON, for example"
+)
 EMBED_OPENAPI: dict[str, Any] = {
     "parameters": OPENAPI_PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
-            upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE, _LANDMARKS),
+            upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE, f"{_LANDMARKS} `{EXAMPLE}`."),
             **dict.fromkeys(upload.RAW_TYPES, _BINARY),
         },
     },
@@ -82,7 +78,7 @@ BATCH_OPENAPI: dict[str, Any] = {
             upload.FORM_TYPE: _form(
                 upload.BATCH_PART_NAME,
                 {"type": "array", "minItems": 1, "items": _PICTURE},
-                {"type": "array", "items": _LANDMARKS, "description": "Those of each file, in order."},
+                f"{_LANDMARKS} `[{EXAMPLE},…]`: those of each file, in order.",
             )
         },
     },

@@ -85,6 +85,9 @@ _OPTIONS: dict[str, _Option] = {
     ),
 }
 
+OPTION_NAMES = frozenset(_OPTIONS)
+"""Of the query's parameters."""
+
 OPENAPI_PARAMETERS: list[dict[str, Any]] = [
     {"name": name, "in": "query", "required": False, "description": option.description, "schema": dict(option.schema)}
     for name, option in _OPTIONS.items()

@@ -142,7 +142,9 @@ def install(app: FastAPI) -> None:
 
 def _told(error: ArcFaceError) -> Response:
     problem = problem_of(error)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, errors.DeadlineExceeded):
+        _log.info("%s: %s", problem.code, error)  # callers may ask for less time than anything takes
+    elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == _INTERNAL_ERROR)
     headers: dict[str, str] = {}
     if isinstance(error, errors.QueueFull):

@@ -1,12 +1,13 @@
 """The pictures out of a request: parts of a multipart form, or the body itself. Counted while they arrive."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from arcface_api.api.options import OPTION_NAMES
 from arcface_api.errors import (
     BodyTooLarge,
     ContentTypeUnsupported,
@@ -14,6 +15,7 @@ from arcface_api.errors import (
     FileRepeated,
     LandmarksInvalid,
     MultipartMalformed,
+    ParameterInvalid,
     TooManyFiles,
     UploadStalled,
 )
@@ -25,6 +27,7 @@ ALSO_RAW_TYPES = ("image/jpg",)
 PART_NAME = "file"
 BATCH_PART_NAME = "files"
 LANDMARKS_PART_NAME = "landmarks"
+_PATHS = {PART_NAME: "/embed", BATCH_PART_NAME: "/embed/batch"}
 
 FORM_OVERHEAD_BYTES = 64 * 1024
 """What a form may carry beside its images: boundaries, headers, small fields that nobody asked for."""
@@ -34,6 +37,8 @@ STALL_SECONDS = 30.0
 
 LANDMARKS_BYTES = 1024
 """What the landmarks of one picture may take as JSON: ten numbers with all their digits are 250."""
+OTHERS_TOLD, OTHER_CHARACTERS = 5, 40
+"""Of parts that nobody asked for: how many names an error tells, and how much of each."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,11 @@ async def read_image(request: Request, limits: UploadLimits) -> Upload:
         ContentTypeUnsupported: The request is neither a form nor a JPEG, PNG or WebP body.
         BodyTooLarge: More bytes were announced or came than one image may have.
         MultipartMalformed, FileMissing, FileRepeated: The form cannot be used.
+        ParameterInvalid: The form has a part that belongs into the query.
         starlette.requests.ClientDisconnect: The caller left.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
-    too_large = _image_too_large(limits.image_bytes)
+    too_large = _too_large("The request", limits.image_bytes)
     if content_type == FORM_TYPE:
         body = _counted(request, limits.image_bytes + FORM_OVERHEAD_BYTES, too_large)
         upload = await _read_form(body, options.get("boundary", ""), PART_NAME, 1, limits.image_bytes)
@@ -92,6 +98,7 @@ async def read_images(request: Request, limits: UploadLimits) -> Upload:
         BodyTooLarge: More bytes were announced or came than all its images may have.
         TooManyFiles: More images came than one batch request may have.
         MultipartMalformed, FileMissing: The form cannot be used.
+        ParameterInvalid: The form has a part that belongs into the query.
         starlette.requests.ClientDisconnect: The caller left.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
@@ -133,7 +140,7 @@ async def _read_form(
             f" {name}=@face.jpg)."
         ) from error
     if not form.images:
-        raise FileMissing(f"The form has no part named {name}. Send the image in it (curl -F {name}=@face.jpg).")
+        raise _missing(name, form.others)
     images = [bytes(image) if isinstance(image, bytearray) else image for image in form.images]
     return Upload(images, bytes(form.landmarks) if form.landmarks else None)
 
@@ -145,6 +152,8 @@ class _Form:
         self._name, self._max_parts, self._max_part_bytes = name, max_parts, max_part_bytes
         self.images: list[bytearray | BodyTooLarge] = []
         self.landmarks: bytearray | None = None
+        self.others: list[str] = []
+        """Names of the first parts that nobody asked for."""
         self._part: bytearray | None = None
         """What the bytes that come belong to; None: nobody asked for them."""
 
@@ -163,6 +172,13 @@ class _Form:
                     " every file in it."
                 )
             self.landmarks = self._part = bytearray()
+        elif name in OPTION_NAMES:  # ignored, it would give another vector than the caller believes to get
+            raise ParameterInvalid(
+                f"{name} came as a part of the form, where it has no effect. It belongs into the query:"
+                f" {_PATHS[self._name]}?{name}=…"
+            )
+        elif len(self.others) < OTHERS_TOLD:
+            self.others.append(name)
 
     def go_on(self, content: bytes | bytearray) -> None:
         """More of the part that began last."""
@@ -177,7 +193,15 @@ class _Form:
                     " five pairs of numbers for each file take less. Send those alone."
                 )
         elif len(part) > self._max_part_bytes:
-            self.images[-1], self._part = _image_too_large(self._max_part_bytes), None
+            self.images[-1], self._part = _too_large("The image", self._max_part_bytes), None
+
+
+def _missing(name: str, others: Sequence[str]) -> FileMissing:
+    for other, path in _PATHS.items():
+        if other in others:
+            return FileMissing(f"The form has no part named {name}. A form with {other} belongs to {path}.")
+    found = f", only {', '.join(other[:OTHER_CHARACTERS] for other in others)}" if others else ""
+    return FileMissing(f"The form has no part named {name}{found}. Send the image in it (curl -F {name}=@face.jpg).")
 
 
 def _too_many(name: str, max_parts: int) -> FileRepeated | TooManyFiles:
@@ -214,8 +238,8 @@ async def _counted(request: Request, max_bytes: int, too_large: BodyTooLarge) ->
             yield chunk
 
 
-def _image_too_large(max_bytes: int) -> BodyTooLarge:
+def _too_large(what: str, max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"The image is larger than {max_bytes:,} bytes. Send the face crop, not the whole photo, or ask the operator to"
-        " raise ARCFACE_MAX_IMAGE_BYTES."
+        f"{what} is larger than the {max_bytes:,} bytes that an image may have. Send the face crop, not the whole"
+        " photo, or ask the operator to raise ARCFACE_MAX_IMAGE_BYTES."
     )

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from arcface_api import serving
+from arcface_api import packs, serving
 from arcface_api.cli.options import settings_options
 from arcface_api.cli.pack import find_pack
 from arcface_api.progress import LoggedProgress
@@ -26,6 +26,12 @@ def serve(**options: object) -> None:
     log_to_stderr(settings)
     for variable, meant in misspelt_variables(os.environ).items():
         _log.warning("%s is not a setting and has no effect; was %s meant?", variable, meant)
+    for name in sorted(settings.accept_license - packs.registry().keys()):
+        _log.warning(
+            "ARCFACE_ACCEPT_LICENSE names %s, which is no pack: it takes names of packs, of %s.",
+            name,
+            ", ".join(sorted(packs.registry())),
+        )
     # As a container's first process it would ignore SIGTERM while it downloads or loads.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))

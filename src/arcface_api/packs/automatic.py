@@ -51,5 +51,6 @@ def choose(
             return Choice(pack, None)
         except PackError as error:
             failure = error
-            reason = f"{PREFERRED} could not be had: {str(error).splitlines()[0]}"
+            first, *_ = str(error).splitlines()
+            reason = f"{PREFERRED} could not be had: {first.rstrip(':.')}."
     return Choice(locate(CARRIED, locations), reason, failure)

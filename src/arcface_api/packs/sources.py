@@ -157,5 +157,7 @@ def _exhausted(job: Job, sources: Sequence[Source]) -> str:
     lines = [f"No source gave {name} (still missing: {missing}):", *(f"  - {reason}" for reason in job.failures)]
     bring = f"Download {archive}" if archive else f"Download the `.onnx` files of {name}"
     files = archive.rpartition("/")[2] if archive else "FILES"
-    remedy = f"bring it here, and run `arcface-api packs import {files}`; or try again later."
+    remedy = (
+        f"bring {'it' if archive else 'them'} here, and run `arcface-api packs import {files}`; or try again later."
+    )
     return "\n".join([*lines, f"{bring} elsewhere, {remedy}"])

@@ -14,4 +14,6 @@ def log_to_stderr(settings: Settings) -> None:
         format=f"%(asctime)s %(levelname)s{process} %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # The one tells of every download's steps, the other of its own start, which is not the service's.
+    for name in ("httpx", "uvicorn.error"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))

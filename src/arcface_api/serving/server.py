@@ -27,6 +27,11 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # asked only for a context
         return nullcontext()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's, announced."""
+        _log.info("Stopping: requests in flight may take %d s more.", self.config.timeout_graceful_shutdown)
+        await super().shutdown(sockets)
+
 
 def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_open: Callable[[], None]) -> None:
     """Serve a pack on a bound socket until SIGTERM or SIGINT.
@@ -41,15 +46,19 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
         PackError, ModelFailed, RuntimeUnfit: As `create_app`.
         SettingInvalid: Something else opened the port meanwhile.
     """
+    _log.info(
+        "Loading %s. The first start on a machine takes longer: what is fastest there is tried.", pack.manifest.name
+    )
     app = create_app(pack, settings)
     about = app.info
     _log.info(
-        "Serving %s: model %s on %s (%s, %d threads), fingerprint %s.",
+        "Serving %s: model %s on %s (%s, %d thread%s), fingerprint %s.",
         about.pack,
         about.model,
         about.provider,
         about.precision,
         about.threads,
+        "s" if about.threads > 1 else "",
         about.fingerprint,
     )
     config = uvicorn.Config(

@@ -109,7 +109,7 @@ class _Supervisor:
         if not self._first_serves.is_set():
             self._first_serves.set()
             self._on_open()
-        _log.info("%d of %d workers serve.", len(self._serving), self._count)
+        _log.info("Worker %d serves: %d of %d workers serve.", worker.pid, len(self._serving), self._count)
 
     async def _drain(self) -> None:
         for worker in self._running:

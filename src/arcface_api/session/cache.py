@@ -44,6 +44,7 @@ class Cache:
     def __init__(self, folder: Path | None) -> None:
         """Nothing is read or written yet."""
         self._folder = folder
+        self._has_told = False
 
     def read(self, *key: object) -> NDArray[np.uint8] | None:
         """The bytes of an entry, mapped from its file; None where there is none, or it is damaged."""
@@ -84,9 +85,19 @@ class Cache:
             finally:
                 unfinished.unlink(missing_ok=True)
         except OSError as error:
-            _log.warning("Nothing is kept for the next start, which will take longer: %s.", error)
+            self._tell(error)
         else:
             _sweep(path.parent)
+
+    def _tell(self, error: OSError) -> None:
+        if self._has_told:
+            return
+        self._has_told = True
+        _log.warning(
+            "Nothing is kept for the next start, which will take as long: %s. Give the service a folder that it can"
+            " write to (ARCFACE_CACHE_DIR).",
+            error,
+        )
 
     def drop(self, *key: object) -> None:
         """Forget an entry."""
