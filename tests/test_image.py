@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+import struct
 import tracemalloc
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -248,6 +250,88 @@ def test_limit_itself_is_allowed() -> None:
 def test_endless_jpeg_segments_are_refused(filler: bytes) -> None:
     with pytest.raises(ImageDamaged):
         read_header(b"\xff\xd8\xff\xe0\x00\x02" + filler * 2_000_000)
+
+
+# ── files that are built to cost more than their pixels ────────────────────────────────────────────────────────────
+
+
+def chunk(kind: bytes, content: bytes = b"", announced: int | None = None) -> bytes:
+    """A piece of a PNG file, which may announce another length than it has."""
+    length = len(content) if announced is None else announced
+    return struct.pack(">I", length) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def with_chunks(content: bytes, chunks: bytes) -> bytes:
+    """A PNG with more pieces behind its header."""
+    behind_header = 8 + 12 + 13
+    return content[:behind_header] + chunks + content[behind_header:]
+
+
+@pytest.fixture
+def seen_by_opencv(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the decoder was given."""
+    seen: list[bytes] = []
+    imdecode = cv2.imdecode
+
+    def spying(content: Any, flags: int) -> Any:
+        seen.append(content.tobytes())
+        return imdecode(content, flags)
+
+    monkeypatch.setattr(cv2, "imdecode", spying)
+    return seen
+
+
+@pytest.mark.parametrize("kind", [b"IDAT", b"PLTE", b"tEXt", b"fdAT", b"eXIf", b"zzZz"])
+def test_png_that_announces_more_than_it_has_never_reaches_the_decoder(
+    kind: bytes, seen_by_opencv: list[bytes]
+) -> None:
+    """libpng would reserve, and touch, all of the four gigabytes."""
+    with pytest.raises(ImageDamaged, match="truncated or corrupt"):
+        decode(with_chunks(picture_bytes("PNG"), chunk(kind, announced=0xFFFFFF00)), ANY_SIZE)
+    with pytest.raises(ImageDamaged, match="truncated or corrupt"):
+        decode(with_chunks(picture_bytes("PNG"), chunk(b"IDAT") * 70_000), ANY_SIZE)
+    assert not seen_by_opencv
+
+
+def test_texts_in_a_png_are_not_unpacked_and_change_nothing(seen_by_opencv: list[bytes]) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    plain = picture_bytes("PNG", exif=exif)
+    packed = zlib.compress(b"a" * 7_000_000)
+    texts = chunk(b"zTXt", b"k\0\0" + packed) + chunk(b"tEXt", b"k\0t") + chunk(b"iTXt", b"k\0\1\0\0\0" + packed)
+    content = with_chunks(plain, texts * 3)
+    content = content[:-12] + texts + content[-12:] + b"and something behind the end"
+    assert np.array_equal(decode(content, ANY_SIZE), decode(plain, ANY_SIZE))
+    assert seen_by_opencv == [plain, plain]
+
+
+def test_animated_png_keeps_its_first_picture(seen_by_opencv: list[bytes]) -> None:
+    frames = [smooth_picture(40, 30), Pillow.new("RGB", (40, 30), (255, 0, 0))]
+    with BytesIO() as file:
+        frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+        content = file.getvalue()
+    assert b"acTL" in content
+    assert np.array_equal(decode(with_chunks(content, chunk(b"tEXt", b"k\0t")), ANY_SIZE), np.asarray(frames[0]))
+    assert seen_by_opencv == [content]
+
+
+def test_jpeg_with_scans_without_end_never_reaches_the_decoder(seen_by_opencv: list[bytes]) -> None:
+    """Each is a pass over all pixels: of a large picture, half a megabyte of them takes minutes."""
+    content = picture_bytes("JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    repeated = content[:-2] + content[last:-2] * 1000 + content[-2:]
+    with pytest.raises(ImageDamaged, match="has more than 100 scans"):
+        decode(repeated, ANY_SIZE)
+    hidden = content[:-2] + b"\xff\xfe\x00\x04\xff\xd9" + content[last:-2] * 1000 + content[-2:]  # an end that is none
+    with pytest.raises(ImageDamaged, match="has more than 100 scans"):
+        decode(hidden, ANY_SIZE)
+    assert not seen_by_opencv
+
+
+def test_what_follows_a_jpeg_is_not_counted_as_its_scans() -> None:
+    """Phones append a film to a photo, in which any two bytes occur."""
+    content = picture_bytes("JPEG", progressive=True)
+    assert np.array_equal(decode(content + b"\xff\xda" * 1000, ANY_SIZE), decode(content, ANY_SIZE))
 
 
 @pytest.mark.parametrize("size", [(24, 30), (112, 112), (112, 80), (500, 700), (1, 900)])

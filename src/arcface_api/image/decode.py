@@ -11,7 +11,8 @@ import numpy as np
 
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageTooManyPixels
-from arcface_api.image.header import Header, ImageFormat, read_header
+from arcface_api.image.header import JPEG_MAX_SCANS, Header, ImageFormat, read_header, scans
+from arcface_api.image.png import without_texts
 
 # A damaged upload is its sender's news: OpenCV would write lines to this service's stderr for each. (libpng and libjpeg
 # inside it still write one.)
@@ -63,13 +64,14 @@ def decode(content: bytes, limits: ImageLimits, least_side: int | None = None) -
     Raises:
         ImageEmpty, ImageFormatUnsupported: As `read_header`.
         ImageTooManyPixels: The header announces more than `limits.max_pixels`.
-        ImageDamaged: The file is truncated or corrupt.
+        ImageDamaged: The file is truncated or corrupt, or built to cost more than its pixels do.
     """
     header = read_header(content)
     _check_size(header, limits)
-    # A partial download can be padded to its full length, and then decodes to a picture that is grey below.
-    if header.format is ImageFormat.JPEG and content.rfind(JPEG_END) < header.data_offset:
-        raise _damaged(header)
+    if header.format is ImageFormat.JPEG:
+        _check_jpeg(content, header)
+    elif header.format is ImageFormat.PNG:
+        content = _checked_png(content, header)
     reduction = None if least_side is None else _reduction(header, least_side)
     try:
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), reduction or cv2.IMREAD_COLOR_RGB)
@@ -102,6 +104,24 @@ def _check_size(header: Header, limits: ImageLimits) -> None:
             f"The {header.format} has {header.width}x{header.height} = {pixels:,} pixels; at most"
             f" {limits.max_pixels:,} are allowed. Send the face crop, not the whole photo, or make it smaller."
         )
+
+
+def _check_jpeg(content: bytes, header: Header) -> None:
+    # A partial download can be padded to its full length, and then decodes to a picture that is grey below.
+    if content.rfind(JPEG_END) < header.data_offset:
+        raise _damaged(header)
+    if scans(content, header) > JPEG_MAX_SCANS:
+        raise ImageDamaged(
+            f"The JPEG of {header.width}x{header.height} pixels has more than {JPEG_MAX_SCANS} scans, as no camera or"
+            " encoder writes it. Save the picture anew."
+        )
+
+
+def _checked_png(content: bytes, header: Header) -> bytes:
+    checked = without_texts(content)
+    if checked is None:
+        raise _damaged(header)
+    return checked
 
 
 def _damaged(header: Header) -> ImageDamaged:
