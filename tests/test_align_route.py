@@ -485,6 +485,7 @@ def test_file_that_is_too_large_keeps_its_landmarks_to_itself(
         ([[1, "a"]] * 5, "pairs of numbers"),
         ([["30", "40"]] * 5, "pairs of numbers"),
         ([[True, False]] * 5, "pairs of numbers"),
+        ([[True, False], *POINTS[1:]], "pairs of numbers"),
         ([[10**400, 2]] * 5, "pairs of numbers"),
         ([[1, 2], [3]], "pairs of numbers"),
         ([[1e999, 2]] * 5, "not JSON"),

@@ -6,13 +6,14 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcface_api.batching import Batched, Batcher
+from arcface_api.batching import Batched, Batcher, both
 from arcface_api.errors import DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing
 
 SIZES = (1, 2, 4, 8)
@@ -308,6 +309,66 @@ def test_single_items_go_before_bulk_and_bulk_is_not_starved() -> None:
         await queue.close()
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 2)])
+def test_bulk_is_not_starved_in_small_batches_either(sizes: tuple[int, ...]) -> None:
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model, sizes=sizes)
+        first = await behind_a_running_batch(model, queue)
+        bulk = await submitted(queue, 100, is_bulk=True)
+        single = await submitted(queue, *range(1, 13))
+        model.let_go()
+        await asyncio.gather(first, *bulk, *single)
+        served = [item for batch in model.batches[1:] for item in batch]
+        assert served.index(100) <= 4
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_one_slow_batch_does_not_make_it_refuse_everybody_for_ever() -> None:
+    """The estimate by which deadlines are judged is then far too long, and only batches can correct it."""
+
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_a_running_batch(model, queue)
+        await asyncio.sleep(0.5)
+        model.let_go()
+        await first
+        served = 0
+        while served < 20:
+            with suppress(DeadlineExceeded):
+                await queue.submit(1, deadline=time.monotonic() + 0.1)
+                served += 1
+        late = await asyncio.gather(queue.submit(2, deadline=time.monotonic() - 1), return_exceptions=True)
+        assert isinstance(late[0], DeadlineExceeded)
+        assert [2] not in model.batches
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_of_two_that_belong_together_none_is_left_behind() -> None:
+    async def check() -> None:
+        model, failing = HeldModel(), HeldModel()
+        failing.poison.add(2)
+        queue, other = batcher(model), batcher(failing)
+        first = await behind_a_running_batch(model, queue)
+        with pytest.raises(ModelFailed, match="poisoned"):
+            await both(queue.submit(1), other.submit(2))
+        await asyncio.sleep(0)
+        assert queue.queued == 0
+        model.let_go()
+        await first
+        assert model.batches == [[0]]
+        assert [each.row for each in await both(queue.submit(3), other.submit(4))] == [6, 8]
+        await queue.close()
+        await other.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
 
 
 def test_closing_refuses_new_work_and_finishes_queued_work() -> None:

@@ -269,6 +269,32 @@ def test_offer_to_upgrade_is_declined_and_never_loses_the_body(service: Service,
                 assert received.startswith(b"HTTP/1.1 200 OK")
 
 
+@pytest.mark.parametrize("announced", [99_999_999, None])
+def test_body_of_a_refused_request_is_never_read_as_a_request(service: Service, announced: int | None) -> None:
+    """It may hold what looks like one, with an offer to upgrade; behind a proxy another caller would get its answer."""
+    about = "HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length:"
+    body = f"POST /embed {about} {len(JPEG)}\r\nUpgrade: h2c\r\n\r\n".encode() + JPEG
+    head = f"POST {'/embed' if announced else '/embed?unknown=1'} {about} {announced or len(body)}\r\n\r\n"
+    with socket.create_connection((service.base_url.host, service.base_url.port), timeout=30) as caller:
+        caller.sendall(head.encode())
+        received = caller.recv(65536)
+        assert received.startswith(b"HTTP/1.1 413" if announced else b"HTTP/1.1 422")
+        caller.sendall(body)
+        received = b"".join(iter(lambda: caller.recv(65536), b""))  # until the service closes the connection
+    assert received == b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /embed HTTP/1.1\r\nHost:"])
+def test_connection_that_sends_no_whole_head_is_closed(
+    service: Service, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("arcface_api.api.protocol.HEAD_SECONDS", 0.05)
+    with socket.create_connection((service.base_url.host, service.base_url.port), timeout=30) as caller:
+        caller.sendall(sent)
+        assert caller.recv(4096) == b""
+    assert service.post("/embed", files={"file": JPEG}).status_code == 200
+
+
 def test_attributes_cannot_vanish_from_a_binary_answer(run_service: Callable[..., Service], tiny_pack: Path) -> None:
     service = run_service(tiny_pack)
     request = {"files": {"file": JPEG}, "params": {"include_attributes": "true"}}
@@ -313,7 +339,7 @@ def test_unknown_paths_and_methods_are_problems_too(service: Service) -> None:
 # ── a model that breaks ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 1e38])
 def test_vector_that_is_not_finite_or_zero_is_never_a_body(
     run_service: Callable[..., Service], tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -189,6 +190,42 @@ def test_caller_that_leaves_changes_nothing(service: Service, caplog: pytest.Log
         caller.sendall(head.encode() + JPEG[:100])
     assert service.post("/embed", files={"file": JPEG}).status_code == 200
     assert "Traceback" not in caplog.text
+
+
+def test_callers_that_left_cost_the_model_nothing(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had sent their pictures whole, so that nothing but the lost connection tells that they are gone."""
+    service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=1)
+    entered, go_on, ran = threading.Event(), threading.Event(), list[int]()
+    real = OnnxCpuSession.run
+
+    def held(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
+        ran.append(len(crops))
+        entered.set()
+        assert go_on.wait(30)
+        return real(self, crops)
+
+    def is_full() -> bool:
+        """Asked with what is refused in any case, so that it takes no place."""
+        return service.post("/embed", content=b"x", headers={"Content-Type": "text/plain"}).status_code == 429
+
+    monkeypatch.setattr(OnnxCpuSession, "run", held)
+    host, port = service.base_url.host, service.base_url.port
+    head = f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(JPEG)}\r\n\r\n"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(service.post, "/embed", files={"file": JPEG})
+        assert entered.wait(30)
+        with ExitStack() as callers:
+            for _ in range(3):
+                callers.enter_context(socket.create_connection((host, port))).sendall(head.encode() + JPEG)
+            while not is_full():
+                time.sleep(0.01)
+        while is_full():
+            time.sleep(0.01)
+        go_on.set()
+        assert first.result().status_code == 200
+    assert ran == [1]
 
 
 def test_documents_need_no_internet(service: Service) -> None:

@@ -7,7 +7,8 @@ arrive while the batch before runs. Promises, each with a test:
 
 - rows return to their own callers; a wrong number of rows is an error, never a mix-up;
 - a failing batch fails its own callers and nobody else, and an item that fails alone fails its own caller only;
-- a caller that leaves, or whose deadline cannot be met, costs the model nothing and its neighbours nothing;
+- a caller that leaves, or whose deadline cannot be met, costs the model nothing and its neighbours nothing (where every
+  deadline seems lost, the latest one is tried, lest an estimate refuse everybody for ever);
 - a full queue refuses at once and says when to come back;
 - callers that send one item at a time are not kept waiting by those that send many;
 - closing refuses new work and finishes queued work.
@@ -18,15 +19,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from arcface_api.errors import ArcFaceError, DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
+One = TypeVar("One")
+Other = TypeVar("Other")
 
 BULK_SHARE = 4
 """While both kinds of callers wait, one in this many places of a batch goes to those that send many items at once."""
@@ -93,6 +96,8 @@ class Batcher(Generic[Item, Row]):
         self._is_running = False
         self._item_seconds = 0.0
         """Running mean of a batch's time divided by its size; 0 before the first batch."""
+        self._owed_to_bulk = 0.0
+        """Places of batches to come that single items have had from the bulk ones' share."""
 
     @property
     def queued(self) -> int:
@@ -113,7 +118,8 @@ class Batcher(Generic[Item, Row]):
 
         Args:
             item: What `run` takes.
-            deadline: On `time.monotonic`'s clock; an item that cannot be served by then is dropped before it runs.
+            deadline: On `time.monotonic`'s clock; an item that cannot be served by then is dropped before it runs,
+                unless nothing else is left to run and it has the most time.
             is_bulk: One of many that the same caller sends at once; gives way to single items.
 
         Raises:
@@ -161,7 +167,7 @@ class Batcher(Generic[Item, Row]):
                 self._changed.wait()
             if not self.queued:
                 return False
-            late = self._drop_dead()
+            late = self._take_out_late()
             batch = self._next_batch()
             self._is_running = bool(batch)
         for waiting in late:
@@ -202,27 +208,43 @@ class Batcher(Generic[Item, Row]):
         assert self._loop is not None  # noqa: S101  # the thread starts with the loop
         self._loop.call_soon_threadsafe(settle)
 
-    def _drop_dead(self) -> list[_Waiting[Item, Row]]:
-        """Take out whoever left, and return those who could not be served in time even by the batch that runs now."""
-        size = self._next_size()
-        finished = time.monotonic() + size * self._item_seconds
-        late: list[_Waiting[Item, Row]] = []
+    def _take_out_late(self) -> list[_Waiting[Item, Row]]:
+        """Forget whoever left, and take out those who could not be served in time even by the batch that runs now.
+
+        That is an estimate, which only a batch can correct. So where it leaves nothing to run, whoever has the most
+        time is tried: else a single slow batch could make it refuse everybody for ever, beside an idle model.
+        """
         for queue in (self._single, self._bulk):
-            waiting_before = list(queue)
+            still_there = [waiting for waiting in queue if not waiting.answer.done()]
             queue.clear()
-            for waiting in waiting_before:
-                if waiting.answer.done():
-                    continue
-                (late if waiting.deadline < finished else queue).append(waiting)
+            queue.extend(still_there)
+        now = time.monotonic()
+        finished = now + self._next_size() * self._item_seconds
+        late = [waiting for queue in (self._single, self._bulk) for waiting in queue if waiting.deadline < finished]
+        if late and len(late) == self.queued:
+            most_patient = max(late, key=lambda waiting: waiting.deadline)
+            if most_patient.deadline > now:
+                late.remove(most_patient)
+        if late:
+            taken_out = set(late)
+            for queue in (self._single, self._bulk):
+                in_time = [waiting for waiting in queue if waiting not in taken_out]
+                queue.clear()
+                queue.extend(in_time)
         return late
 
     def _next_size(self) -> int:
         return next((size for size in self._sizes if size <= self.queued), 0)
 
     def _next_batch(self) -> list[_Waiting[Item, Row]]:
-        """The largest size that what is queued can fill; single items first, with a share for bulk ones."""
+        """The largest size that what is queued can fill; single items first, with a share for bulk ones.
+
+        The share is carried over, so that it is kept in batches of fewer than `BULK_SHARE` places, too.
+        """
         size = self._next_size()
-        for_bulk = min(len(self._bulk), max(size // BULK_SHARE, size - len(self._single)))
+        self._owed_to_bulk = self._owed_to_bulk + size / BULK_SHARE if self._bulk else 0.0
+        for_bulk = min(len(self._bulk), max(int(self._owed_to_bulk), size - len(self._single)))
+        self._owed_to_bulk = max(0.0, self._owed_to_bulk - for_bulk)
         batch = [self._single.popleft() for _ in range(size - for_bulk)]
         return batch + [self._bulk.popleft() for _ in range(for_bulk)]
 
@@ -230,6 +252,17 @@ class Batcher(Generic[Item, Row]):
         if self._item_seconds == 0:
             self._item_seconds = item_seconds
         self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
+
+
+async def both(one: Coroutine[Any, Any, One], other: Coroutine[Any, Any, Other]) -> tuple[One, Other]:
+    """Two results, worked out side by side; where one cannot be had, what waits for the other leaves its queue."""
+    tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
 
 
 def _checked(rows: Sequence[Row | Exception], wanted: int) -> Sequence[Row | Exception]:

@@ -201,3 +201,10 @@ def test_a_service_that_fails_is_a_sentence(
     done = run_evaluate(labelled.pairs, labelled.images, "--url", url)
     assert (done.status, type(done.error)) == (1, EvaluationFailed)
     assert str(done.error) == f"The service at {url} answers 500: A defect; its log tells more."
+
+
+@pytest.mark.parametrize("url", ["http://localhost:99999", "http://localhost:abc", "http://[::1", "ftp://localhost"])
+def test_address_that_is_none_is_refused(labelled: Labelled, run_evaluate: Run, url: str) -> None:
+    done = run_evaluate(labelled.pairs, labelled.images, "--url", url)
+    assert done.status == 2
+    assert "is not allowed. Give http://host:port or https://host:port." in done.said

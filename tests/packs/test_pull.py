@@ -21,7 +21,7 @@ from arcface_api.errors import (
     StorageUnwritable,
 )
 from arcface_api.packs import InstalledPack, PackLocations, Patience, Role, Source, pull, verify
-from arcface_api.packs.install import publish
+from arcface_api.packs.install import publish, staging
 from arcface_api.packs.partial import Wanted, note
 from packs import file_server as answers
 from packs.file_server import FileServer
@@ -515,3 +515,31 @@ def test_a_pack_appears_by_one_rename(tmp_path: Path) -> None:
     publish(staged, tmp_path / "tiny")
     assert (tmp_path / "tiny").stat().st_ino == inode
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_pack_that_was_being_replaced_is_there_again(tmp_path: Path) -> None:
+    """Killed between the two renames of `publish`, what was put aside is the only whole pack on this machine."""
+    (tmp_path / ".tiny.01234567.old").mkdir()
+    (tmp_path / ".tiny.01234567.old" / "model.onnx").write_bytes(b"whole")
+    (tmp_path / ".tiny.76543210.old").mkdir()
+    with staging(tmp_path, "tiny"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_pack_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, staged = tmp_path / "tiny", tmp_path / "staged"
+    target.mkdir()
+    (target / "model.onnx").write_bytes(b"whole")
+    staged.mkdir()
+    rename = Path.rename
+
+    def refusing(path: Path, to: Path) -> Path:
+        if path == staged:
+            raise OSError("No space left on device")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(OSError, match="No space left"):
+        publish(staged, target)
+    assert (target / "model.onnx").read_bytes() == b"whole"

@@ -213,6 +213,16 @@ def test_what_is_remembered_is_proved_again_and_looked_at_anew_where_it_fails(
     assert "is not simply used again" in caplog.text
 
 
+def test_what_was_remembered_in_another_form_is_worked_out_anew(
+    recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole, by its checksum, but no verdict: a start must not fail on it for ever."""
+    monkeypatch.setattr(Cache, "read", lambda *_: np.frombuffer(b"something else", np.uint8))
+    with caplog.at_level(logging.WARNING):
+        assert open_session(recogniser, Wish("cpu", "float32", 1, None), cache).self_test_cosine == pytest.approx(1)
+    assert "cannot be read and is worked out anew" in caplog.text
+
+
 def test_what_could_not_be_opened_today_is_tried_again_tomorrow(
     recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

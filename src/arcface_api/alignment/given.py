@@ -61,7 +61,8 @@ def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
 def _pairs(points: ArrayLike) -> NDArray[np.float64]:
     try:
         given = np.asarray(points)
-        array = given.astype(np.float64) if given.dtype.kind in "iuf" else None
+        has_truths = any(isinstance(value, bool) for value in np.asarray(points, object).ravel())  # 0 and 1 to NumPy
+        array = given.astype(np.float64) if given.dtype.kind in "iuf" and not has_truths else None
     except (TypeError, ValueError, OverflowError):  # lists of different lengths; integers beyond all bounds
         array = None
     if array is None:

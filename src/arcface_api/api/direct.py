@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.types import Receive, Scope, Send
 
 from arcface_api.api.answers import InfoAnswer
+from arcface_api.api.caller import waiting_caller
 from arcface_api.api.problems import Handler
 
 
@@ -20,7 +21,7 @@ class DirectApp:
 
     framework: FastAPI
     handlers: Mapping[tuple[str, str], Handler]
-    """By method and path. They answer every error themselves."""
+    """By method and path. Every error that they can meet becomes their answer."""
     info: InfoAnswer
     """What `/info` tells."""
 
@@ -30,5 +31,6 @@ class DirectApp:
         if handler is None:
             await self.framework(scope, receive, send)
         else:
-            response = await handler(Request(scope, receive))
+            with waiting_caller(scope):
+                response = await handler(Request(scope, receive))
             await response(scope, receive, send)

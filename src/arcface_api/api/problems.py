@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from arcface_api import errors
+from arcface_api.api.caller import has_left
 from arcface_api.errors import ArcFaceError
 
 MEDIA_TYPE = "application/problem+json"
@@ -108,7 +109,10 @@ def answering(handler: Handler) -> Handler:
             return _told(error)
         except ClientDisconnect:
             return Response(status_code=HTTPStatus.BAD_REQUEST)  # for the access log: nobody is there to read it
-        except asyncio.CancelledError:  # only the end of the grace period cancels a request
+        except asyncio.CancelledError:
+            if has_left(request.scope):
+                return Response(status_code=HTTPStatus.BAD_REQUEST)  # as above
+            # nothing else cancels a request but the end of the grace period
             closing = errors.ServiceClosing("The service was shut down before it could answer. Send it again.")
             return problem_of(closing).response({"Connection": "close", "Retry-After": "1"})
         except Exception:  # noqa: BLE001  # any defect: it is logged, and the caller is told
@@ -149,6 +153,8 @@ def _told(error: ArcFaceError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, errors.QueueFull):
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, errors.ServiceClosing):
+        headers["Retry-After"] = "1"
     if isinstance(error, errors.UploadStalled):
         headers["Connection"] = "close"  # the rest of its body must not be read as a request
     return problem.response(headers)

@@ -34,8 +34,13 @@ EVALUATED_SETTINGS = (
 def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
     if url is None:
         return None
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(url)
+        is_allowed = parts.scheme in {"http", "https"} and parts.hostname and not parts.query and not parts.fragment
+        is_allowed = is_allowed and parts.port != 0  # reading it is what finds a wrong one
+    except ValueError:
+        is_allowed = False
+    if not is_allowed:
         raise click.BadParameter(f"{url!r} is not allowed. Give http://host:port or https://host:port.")
     return url.rstrip("/")
 

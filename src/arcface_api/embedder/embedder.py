@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from arcface_api.arrays import Embedding
-from arcface_api.batching import Batched
+from arcface_api.batching import Batched, both
 from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
 from arcface_api.embedder.cropping import Cropper
 from arcface_api.embedder.models import Models, Recogniser
@@ -38,6 +38,9 @@ from arcface_api.errors import (
 from arcface_api.image import ImageLimits
 from arcface_api.quality import QualityWarning
 from arcface_api.wire import Align, Alignment
+
+_SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Lengths that an embedding may have: float32, by which it may be divided, holds the others badly or not at all."""
 
 _log = logging.getLogger(__name__)
 
@@ -196,7 +199,7 @@ class Embedder:
             recognised = await recognition
         else:
             telling = _timed(crops.tell_attributes(options.deadline, is_bulk))
-            recognised, (attributes, stages["attributes"]) = await asyncio.gather(recognition, telling)
+            recognised, (attributes, stages["attributes"]) = await both(recognition, telling)
         row = recognised.row
         norm = self._checked_norm(row.raw)
         stages["queue"] = decode_waited_ms + recognised.waited_ms
@@ -219,7 +222,7 @@ class Embedder:
         assert isinstance(face, CutFace)  # noqa: S101  # it is cut before, to be mirrored
         mirror_image = CutFace(np.ascontiguousarray(face.pixels[:, ::-1]), face.alignment)
         mirrored = self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=is_bulk)
-        one, other = await asyncio.gather(own, mirrored)
+        one, other = await both(own, mirrored)
         inference_ms = max(one.row.inference_ms, other.row.inference_ms)
         return replace(one, row=replace(one.row, raw=one.row.raw + other.row.raw, inference_ms=inference_ms))
 
@@ -239,10 +242,11 @@ def _checked_norm(raw: Embedding) -> float:
     """Length of a raw embedding, computed in float64.
 
     Raises:
-        EmbeddingInvalid: It is zero or not finite, and such a vector must never reach a database.
+        EmbeddingInvalid: It is zero or not finite, as float32 knows such numbers, and such a vector must never reach a
+            database.
     """
     norm = float(np.linalg.norm(raw.astype(np.float64)))
-    if not (np.isfinite(norm) and norm > 0):
+    if not _SHORTEST <= norm <= _LONGEST:  # also where it is NaN
         raise EmbeddingInvalid(
             f"The model returned an embedding of length {norm}, which cannot be compared with anything. Try another"
             " picture; if every picture fails, the model or its provider is broken: see /health."

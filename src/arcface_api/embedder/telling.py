@@ -5,7 +5,6 @@ Image, landmarks ──look, on a decode thread──▶ Telling ──tell, on 
 Which models a pack has, the roles in its manifest say.
 """
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from arcface_api import head_pose as pose
 from arcface_api.alignment import Landmarks, align, face_box, input_template
 from arcface_api.arrays import Box, Crop, Image, Transform
 from arcface_api.attributes import BOX_MARGIN, attribute_crop, whole_picture
+from arcface_api.batching import both
 from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels
 from arcface_api.embedder.queues import model_queue
 from arcface_api.embedder.request import Attributes
@@ -87,7 +87,7 @@ class BoxTeller:
         crops = self.crops(image, found)
 
         async def tell(deadline: float, is_bulk: bool) -> Attributes:
-            scores, row = await asyncio.gather(
+            scores, row = await both(
                 self._age_gender.submit(crops.age_gender, deadline=deadline, is_bulk=is_bulk),
                 self._landmarks_3d.submit(crops.landmarks_3d, deadline=deadline, is_bulk=is_bulk),
             )
@@ -129,7 +129,7 @@ class AlignedTeller:
         )
 
         async def tell(deadline: float, is_bulk: bool) -> Attributes:
-            age, gender = await asyncio.gather(
+            age, gender = await both(
                 self._age.submit(age_crop, deadline=deadline, is_bulk=is_bulk),
                 self._gender.submit(gender_crop, deadline=deadline, is_bulk=is_bulk),
             )

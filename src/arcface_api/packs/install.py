@@ -1,6 +1,7 @@
 """Make a pack appear in one step: built beside its place, then renamed; one process at a time.
 
-kill -9 at any moment leaves no pack or a whole one. What dead runs left behind is swept by the next one.
+kill -9 at any moment leaves no pack or a whole one. What dead runs left behind is swept by the next one, which puts
+back a pack that was only just being replaced.
 """
 
 import logging
@@ -61,7 +62,12 @@ def publish(staged: Path, target: Path) -> None:
     if target.exists() or target.is_symlink():
         old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
         target.rename(old)
-    staged.rename(target)
+    try:
+        staged.rename(target)
+    except OSError:
+        if old is not None:
+            old.rename(target)
+        raise
     _sync(target.parent)
     if old is not None:
         _remove(old)
@@ -69,9 +75,13 @@ def publish(staged: Path, target: Path) -> None:
 
 def _sweep(parent: Path, name: str) -> None:
     left_behind = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.(tmp|old)")
+    target = parent / name
     for path in list(parent.iterdir()):
-        if left_behind.fullmatch(path.name):
-            _remove(path)
+        if found := left_behind.fullmatch(path.name):
+            if found[1] == "old" and not (target.exists() or target.is_symlink()):
+                path.rename(target)  # a run was killed after it had put the pack aside: it is the only whole one
+            else:
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

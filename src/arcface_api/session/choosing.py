@@ -360,9 +360,13 @@ def _recall(cache: Cache, key: tuple[object, ...]) -> _Verdict | None:
     stored = cache.read(*key)
     if stored is None:
         return None
-    content = np.load(BytesIO(stored.tobytes()), allow_pickle=False)
-    told = json.loads(str(content["told"]))
-    return _Verdict(Candidate(**told["candidate"]), told["reason"], content["expected"])
+    try:
+        content = np.load(BytesIO(stored.tobytes()), allow_pickle=False)
+        told = json.loads(str(content["told"]))
+        return _Verdict(Candidate(**told["candidate"]), told["reason"], content["expected"])
+    except Exception as error:  # noqa: BLE001  # whatever is wrong with it, a start can do without
+        _log.warning("What an earlier start remembered cannot be read and is worked out anew: %s", error)
+        return None
 
 
 def _versions() -> tuple[str, ...]:
