@@ -154,12 +154,16 @@ def _openvino() -> Any:
 
 
 def _compile(core: "openvino.Core", model: ModelContent, config: dict[str, Any]) -> "openvino.CompiledModel":
-    rewritten = take_pixels(parse(model.content), model.spec)
     is_bfloat16 = config["INFERENCE_PRECISION_HINT"] == _HINTS["bfloat16"]
-    if is_bfloat16:
-        round_to_bfloat16(rewritten)
-    graph = core.read_model(rewritten.SerializeToString())
+    graph = core.read_model(_rewritten(model, is_bfloat16=is_bfloat16))
     return core.compile_model(_with_small_weights(core, graph) if is_bfloat16 else graph, "CPU", config)
+
+
+def _rewritten(model: ModelContent, *, is_bfloat16: bool) -> bytes:
+    """The graph that is compiled, as a file; what it was parsed into is free again while that goes on."""
+    graph = take_pixels(parse(model.content), model.spec)
+    content: bytes = (round_to_bfloat16(graph) if is_bfloat16 else graph).SerializeToString()
+    return content
 
 
 def _with_small_weights(core: "openvino.Core", graph: "openvino.Model") -> "openvino.Model":
