@@ -75,7 +75,10 @@ _JPEG_READABLE_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _JPEG_END_OF_IMAGE, _JPEG_START_OF_SCAN = 0xD9, 0xDA
 # Cameras write some dozens; a file of nothing but empty segments must not keep a thread busy.
 _JPEG_MAX_SEGMENTS = 4096
-_JPEG_SCAN = int.from_bytes([0xFF, _JPEG_START_OF_SCAN], "little")
+_JPEG_SCAN = bytes([0xFF, _JPEG_START_OF_SCAN])
+_LARGE_BYTES = 1_000_000
+"""From here on NumPy counts, ten times as fast; below it would cost more than it saves: it lets go of the interpreter's
+lock, and in a busy service waits to have it back."""
 JPEG_MAX_SCANS = 100
 """More are refused. Progressive encoders write about ten; a thousand repeated ones cost minutes."""
 
@@ -108,12 +111,9 @@ def scans(content: bytes, header: Header) -> int:
         content: The file's bytes.
         header: What `read_header` said of them.
     """
-    most = sum(
-        np.count_nonzero(np.frombuffer(content, "<u2", (len(content) - offset) // 2, offset) == _JPEG_SCAN)
-        for offset in (0, 1)
-    )  # ten times as fast as bytes.count
+    most = _count_scans(content)
     if most <= JPEG_MAX_SCANS:  # nearly always; tables, thumbnails and what follows the picture are counted, too
-        return int(most)
+        return most
     position, found_scans = header.data_offset, 0
     position += struct.unpack_from(">H", content, position)[0]
     while (found := _JPEG_MARKER.search(content, position)) and found.end() + 2 <= len(content):
@@ -124,6 +124,14 @@ def scans(content: bytes, header: Header) -> int:
             break
         position = found.end() + struct.unpack_from(">H", content, found.end())[0]
     return found_scans
+
+
+def _count_scans(content: bytes) -> int:
+    if len(content) < _LARGE_BYTES:
+        return content.count(_JPEG_SCAN)
+    number = int.from_bytes(_JPEG_SCAN, "little")
+    pairs = (np.frombuffer(content, "<u2", (len(content) - offset) // 2, offset) for offset in (0, 1))
+    return int(sum(np.count_nonzero(each == number) for each in pairs))
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
