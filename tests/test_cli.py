@@ -43,6 +43,15 @@ def test_missing_pack_tells_what_to_do_and_is_status_1(models_dir: Path) -> None
         assert remedy in done.stderr
 
 
+def test_command_that_the_shell_does_not_know_is_told_as_it_is_here(models_dir: Path, tmp_path: Path) -> None:
+    """In a clone `make serve` runs a command that is on nobody's PATH."""
+    settings = {"ARCFACE_MODELS_DIR": str(models_dir), "ARCFACE_PORT": "0"}
+    here = f"(Here `arcface-api` is `{sys.executable} -m arcface_api`; in a clone of this project `make packs ARGS="
+    assert here in arcface_api("serve", **settings, PATH=str(tmp_path)).stderr
+    (tmp_path / "arcface-api").touch(0o755)
+    assert here not in arcface_api("serve", **settings, PATH=str(tmp_path)).stderr
+
+
 def test_nothing_is_downloaded_unless_told_nor_without_the_licence(models_dir: Path) -> None:
     done = arcface_api("serve", ARCFACE_MODELS_DIR=str(models_dir), ARCFACE_PULL="true", ARCFACE_PORT="0")
     assert done.returncode == 1
@@ -149,6 +158,7 @@ def test_pack_is_imported_listed_found_and_verified(models_dir: Path, tiny_recog
 
     assert "Assumed: " in run("packs", "import", str(tiny_recogniser), "--name", "mine")
     assert f"installed in {models_dir / 'mine'}" in run("packs", "list")
+    assert "its licence is not known here; installed" in run("packs", "list")
     assert "recogniser" in run("packs", "where", "--pack", "mine")
     assert "ok   tiny_recogniser.onnx" in run("packs", "verify", "--pack", "mine")
 

@@ -5,6 +5,7 @@ Commands read settings, call the floors below and print; they decide nothing the
 serve · bench · evaluate · packs     options   settings as options     pack   found, or downloaded where that is wanted
 """
 
+import shutil
 import sys
 
 import click
@@ -19,8 +20,18 @@ def main() -> None:
     try:
         cli(prog_name="arcface-api")
     except ArcFaceError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error}{_command_here(str(error))}", err=True)
         sys.exit(2 if isinstance(error, SettingInvalid) else 1)
+
+
+def _command_here(told: str) -> str:
+    """What stands for `arcface-api` where a sentence names it and the shell does not know it, as in a clone."""
+    if "arcface-api " not in told or shutil.which("arcface-api"):
+        return ""
+    return (
+        f"\n(Here `arcface-api` is `{sys.executable} -m arcface_api`; in a clone of this project `make packs ARGS='…'`"
+        " does what `arcface-api packs …` does.)"
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -29,8 +29,13 @@ def list_packs(**options: object) -> None:
         manifest = present[name].manifest if name in present else known[name]
         where = f"installed in {present[name].folder}" if name in present else "not installed"
         pinned = "" if manifest.is_pinned else "; hashes not known, recorded at the first use"
-        use = "commercial use allowed" if manifest.licence.allows_commercial_use else "non-commercial"
-        click.echo(f"{name:<14} {manifest.title}\n{'':<14} {manifest.licence.name} ({use}); {where}{pinned}")
+        click.echo(f"{name:<14} {manifest.title}\n{'':<14} {_told(manifest.licence)}; {where}{pinned}")
+
+
+def _told(licence: packs.Licence) -> str:
+    if licence == packs.UNKNOWN_LICENCE:
+        return "its licence is not known here"
+    return f"{licence.name} ({'commercial use allowed' if licence.allows_commercial_use else 'non-commercial'})"
 
 
 @packs_group.command()

@@ -18,10 +18,12 @@ from arcface_api.packs.locations import AUTO, Origin, PackLocations
 from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source, Threshold
 from arcface_api.packs.progress import Progress, no_progress
 from arcface_api.packs.pulling import pull
+from arcface_api.packs.recognise import UNKNOWN_LICENCE
 from arcface_api.packs.registered import registry
 
 __all__ = [
     "AUTO",
+    "UNKNOWN_LICENCE",
     "Choice",
     "FileCheck",
     "InstalledPack",
