@@ -46,7 +46,11 @@ class HeldModel:
 
 
 def batcher(model: HeldModel, capacity: int = 100, sizes: Sequence[int] = SIZES) -> Batcher[int, int]:
-    return Batcher(model, name="test", sizes=sizes, capacity=capacity)
+    def run(items: Sequence[int]) -> list[int]:
+        assert len(items) in sizes
+        return model(items)
+
+    return Batcher(run, name="test", sizes=sizes, capacity=capacity)
 
 
 async def behind_a_running_batch(model: HeldModel, queue: Batcher[int, int]) -> "asyncio.Task[Batched[int]]":
@@ -323,6 +327,30 @@ def test_bulk_is_not_starved_in_small_batches_either(sizes: tuple[int, ...]) -> 
         await asyncio.gather(first, *bulk, *single)
         served = [item for batch in model.batches[1:] for item in batch]
         assert served.index(100) <= 4
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_places_that_bulk_items_did_not_ask_for_are_no_debt() -> None:
+    """One of them waits at each batch, and then many: they get their share and no more."""
+
+    async def check() -> None:
+        model = HeldModel()
+        queue = batcher(model, capacity=1000)
+        model.hold()
+        tasks = await submitted(queue, *range(200))
+        for number in range(20):
+            await asyncio.to_thread(model.entered.acquire)
+            tasks += await submitted(queue, 1000 + number, is_bulk=True)
+            model.let_go()
+            model.hold()
+        await asyncio.to_thread(model.entered.acquire)
+        tasks += await submitted(queue, *range(2000, 2040), is_bulk=True)
+        begun = len(model.batches)
+        model.let_go()
+        await asyncio.gather(*tasks)
+        assert [sum(item >= 1000 for item in batch) for batch in model.batches[begun : begun + 4]] == [2, 2, 2, 2]
         await queue.close()
 
     asyncio.run(asyncio.wait_for(check(), 30))

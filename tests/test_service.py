@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -23,6 +24,7 @@ from arcface_api.arrays import Crop, Features
 from arcface_api.cpus import available_cpus
 from arcface_api.embedder import Embedder, Picture
 from arcface_api.errors import ServiceClosing
+from arcface_api.image import decode
 from arcface_api.packs import PackLocations, Role, locate
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
@@ -192,8 +194,14 @@ def test_caller_that_leaves_changes_nothing(service: Service, caplog: pytest.Log
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize("offers", ["", "Upgrade: h2c\r\nConnection: Upgrade\r\n"])
+@pytest.mark.parametrize("picture", [JPEG, JPEG + b"\0" * 300_000], ids=["small", "large"])
 def test_callers_that_left_cost_the_model_nothing(
-    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+    run_service: Callable[..., Service],
+    tiny_recogniser: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    picture: bytes,
+    offers: str,
 ) -> None:
     """They had sent their pictures whole, so that nothing but the lost connection tells that they are gone."""
     service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=1)
@@ -212,6 +220,46 @@ def test_callers_that_left_cost_the_model_nothing(
 
     monkeypatch.setattr(OnnxCpuSession, "run", held)
     host, port = service.base_url.host, service.base_url.port
+    head = (
+        f"POST /embed HTTP/1.1\r\nHost: {host}\r\n{offers}"
+        f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+    ).encode()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(service.post, "/embed", files={"file": JPEG})
+        assert entered.wait(30)
+        with ExitStack() as callers:
+            for _ in range(3):
+                caller = callers.enter_context(socket.create_connection((host, port)))
+                caller.sendall(head)
+                time.sleep(0.1)  # most clients send it in a piece of its own
+                caller.sendall(picture)
+            while not is_full():
+                time.sleep(0.01)
+        while is_full():
+            time.sleep(0.01)
+        go_on.set()
+        assert first.result().status_code == 200
+    assert ran == [1]
+
+
+def test_caller_that_left_keeps_its_place_until_no_thread_holds_its_picture(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else pictures without number could wait for the decode threads, sent by callers who leave at once."""
+    service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=1, decode_threads=1)
+    entered, go_on, decoded = threading.Event(), threading.Event(), list[int]()
+
+    def held(content: bytes, *given: Any) -> Any:
+        decoded.append(len(content))
+        entered.set()
+        assert go_on.wait(30)
+        return decode(content, *given)
+
+    def is_full() -> bool:
+        return service.post("/embed", content=b"x", headers={"Content-Type": "text/plain"}).status_code == 429
+
+    monkeypatch.setattr("arcface_api.embedder.cropping.decode", held)
+    host, port = service.base_url.host, service.base_url.port
     head = f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(JPEG)}\r\n\r\n"
     with ThreadPoolExecutor() as pool:
         first = pool.submit(service.post, "/embed", files={"file": JPEG})
@@ -221,11 +269,13 @@ def test_callers_that_left_cost_the_model_nothing(
                 callers.enter_context(socket.create_connection((host, port))).sendall(head.encode() + JPEG)
             while not is_full():
                 time.sleep(0.01)
-        while is_full():
-            time.sleep(0.01)
+        time.sleep(0.3)
+        assert is_full()
         go_on.set()
         assert first.result().status_code == 200
-    assert ran == [1]
+    while is_full():
+        time.sleep(0.01)
+    assert decoded == [len(JPEG)]
 
 
 def test_documents_need_no_internet(service: Service) -> None:

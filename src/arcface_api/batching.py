@@ -97,7 +97,7 @@ class Batcher(Generic[Item, Row]):
         self._item_seconds = 0.0
         """Running mean of a batch's time divided by its size; 0 before the first batch."""
         self._owed_to_bulk = 0.0
-        """Places of batches to come that single items have had from the bulk ones' share."""
+        """The part of a place, or the places of the next batch, that bulk items have yet to get of their share."""
 
     @property
     def queued(self) -> int:
@@ -239,10 +239,12 @@ class Batcher(Generic[Item, Row]):
     def _next_batch(self) -> list[_Waiting[Item, Row]]:
         """The largest size that what is queued can fill; single items first, with a share for bulk ones.
 
-        The share is carried over, so that it is kept in batches of fewer than `BULK_SHARE` places, too.
+        Of that share a fraction of a place is carried over, so that it is kept in batches of fewer than `BULK_SHARE`
+        places, too. Places that bulk items did not ask for are not.
         """
         size = self._next_size()
-        self._owed_to_bulk = self._owed_to_bulk + size / BULK_SHARE if self._bulk else 0.0
+        share = size / BULK_SHARE
+        self._owed_to_bulk = min(self._owed_to_bulk + share, max(1.0, share)) if self._bulk else 0.0
         for_bulk = min(len(self._bulk), max(int(self._owed_to_bulk), size - len(self._single)))
         self._owed_to_bulk = max(0.0, self._owed_to_bulk - for_bulk)
         batch = [self._single.popleft() for _ in range(size - for_bulk)]

@@ -108,7 +108,7 @@ def answering(handler: Handler) -> Handler:
         except ArcFaceError as error:
             return _told(error)
         except ClientDisconnect:
-            return Response(status_code=HTTPStatus.BAD_REQUEST)  # for the access log: nobody is there to read it
+            return Response(status_code=HTTPStatus.BAD_REQUEST)  # never sent: nobody is there to read it
         except asyncio.CancelledError:
             if has_left(request.scope):
                 return Response(status_code=HTTPStatus.BAD_REQUEST)  # as above

@@ -5,7 +5,8 @@ request, as HTTP allows; a server may ignore that. llhttp stops reading at such 
 read as the next request. Such a connection is handed to uvicorn's h11 parser, which ignores the offer and reads on.
 
 *Callers that leave.* uvicorn tells an application only when it asks, and ours has nothing to ask once it has the
-picture. So the work for a caller whose connection is gone is ended here.
+picture. So the work for a caller whose connection is gone is ended here. (Not where a caller has sent its next request
+already, before the answer: that is rare.)
 
 *Silence.* A connection that sends no whole head, or stops in the middle of a body that was answered before it had come,
 would be kept for ever.
@@ -20,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from arcface_api.api.caller import leave
 
 HEAD_SECONDS = 30.0
-"""How long a request's head may take, from the connection's first or the head's own beginning."""
+"""How long a request's head may take: the first one's from the connection's beginning, others' from their own."""
 
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
 
@@ -74,15 +75,19 @@ class HttpProtocol(HttpToolsProtocol):
         """A request is whole."""
         self._is_in_message = False
         super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()  # paused by a large body it would not see the connection end
 
     def _watch_silence(self) -> None:
         """Start the timer that is due; a request whose body is awaited has its own (`upload.STALL_SECONDS`)."""
         if self.transport.is_closing():
             return
+        if self.cycle is not None and not self.cycle.response_complete:
+            return  # what comes meanwhile is the next request's
         if self._is_in_head:
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
-        elif self.cycle.response_complete and not self.pipeline:
+        else:
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -111,6 +116,17 @@ class HttpProtocol(HttpToolsProtocol):
 
 class _PatientProtocol(H11Protocol):
     """uvicorn's h11 parser, which need not warn of an offer that may be ignored."""
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; as in `HttpProtocol`, no silence lasts for ever and no end is overlooked."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+        elif not self.cycle.more_body and not self.conn.trailing_data[0]:
+            self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller has left."""

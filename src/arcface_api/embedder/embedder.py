@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 from arcface_api.arrays import Embedding
 from arcface_api.batching import Batched, both
 from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
-from arcface_api.embedder.cropping import Cropper
+from arcface_api.embedder.cropping import Cropper, Crops
 from arcface_api.embedder.models import Models, Recogniser
 from arcface_api.embedder.recognition import Recognised, recognition_queue
 from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
@@ -188,9 +188,7 @@ class Embedder:
     async def _embed(self, picture: Picture, options: EmbedOptions, *, is_bulk: bool) -> Embedded:
         async with self._bulk_decoding if is_bulk else nullcontext():
             submitted = time.monotonic()
-            crops = await asyncio.get_running_loop().run_in_executor(
-                self._decoders, self._cropper.crops, picture, options
-            )
+            crops = await self._decode(picture, options)
         decode_waited_ms = (time.monotonic() - submitted) * 1000 - crops.decode_ms - crops.crop_ms
         recognition = self._recognise(crops.face, options, is_bulk=is_bulk)
         attributes: Attributes | None = None
@@ -211,6 +209,28 @@ class Embedder:
         return Embedded(
             embedding, norm, row.alignment, warnings, crops.quality, attributes, stages, recognised.batch_size
         )
+
+    async def _decode(self, picture: Picture, options: EmbedOptions) -> Crops:
+        """What the models see of a picture.
+
+        A caller may leave meanwhile, but the picture stays in the queue of the decode threads until one of them has
+        passed it over. Until then it keeps its place, or pictures would be there that nobody counts.
+        """
+        is_wanted = True
+
+        def decode() -> Crops | None:
+            return self._cropper.crops(picture, options) if is_wanted else None
+
+        decoding = asyncio.get_running_loop().run_in_executor(self._decoders, decode)
+        try:
+            crops = await asyncio.shield(decoding)
+        except asyncio.CancelledError:
+            is_wanted = False
+            with suppress(Exception):
+                await decoding
+            raise
+        assert crops is not None  # noqa: S101  # it was wanted
+        return crops
 
     async def _recognise(
         self, face: CutFace | UncutFace, options: EmbedOptions, *, is_bulk: bool
