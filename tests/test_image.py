@@ -305,6 +305,29 @@ def test_texts_in_a_png_are_not_unpacked_and_change_nothing(seen_by_opencv: list
     assert seen_by_opencv == [plain, plain]
 
 
+def test_png_with_far_more_data_than_pixels_never_reaches_the_decoder(seen_by_opencv: list[bytes]) -> None:
+    """It would unpack all of it: four megabytes to four gigabytes, for a picture of 40 x 30."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, 8, 2, 0, 0, 0))
+    packed = zlib.compress(bytes(1_200_000_000), 9)
+    content = (
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed[:1000]) + chunk(b"IDAT", packed[1000:]) + chunk(b"IEND")
+    )
+    with pytest.raises(ImageDamaged, match="truncated or corrupt"):
+        decode(content, ANY_SIZE)
+    assert not seen_by_opencv
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
+def test_large_png_of_any_kind_is_read(mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1600, 3), dtype=np.uint8)
+    picture = Pillow.fromarray(noise) if mode != "I;16" else Pillow.fromarray(noise[..., 0].astype(np.uint16) * 257)
+    with BytesIO() as file:
+        (picture if mode == "I;16" else picture.convert(mode)).save(file, "PNG")
+        content = file.getvalue()
+    assert len(content) > 1_000_000
+    assert np.array_equal(decode(content, ANY_SIZE), decoded_by_opencv(content)[..., ::-1])
+
+
 def test_animated_png_keeps_its_first_picture(seen_by_opencv: list[bytes]) -> None:
     frames = [smooth_picture(40, 30), Pillow.new("RGB", (40, 30), (255, 0, 0))]
     with BytesIO() as file:
