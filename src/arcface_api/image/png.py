@@ -22,8 +22,8 @@ _FRAME_BYTES = 12
 
 
 SURPLUS_FROM_BYTES = 1_000_000
-"""Packed picture data up to here is not unpacked here, which takes two thirds of the time that decoding does: it becomes
-1 GB at the most, in two seconds, which is what 50 million honest pixels take."""
+"""Packed picture data up to here is not unpacked here, which takes two thirds of the time that decoding does: it
+becomes 1 GB at the most, in two seconds, which is what 50 million honest pixels take."""
 _UNPACKED_AT_ONCE = 1024 * 1024
 _MOST_BYTES_A_PIXEL = 8
 """Four channels of 16 bits."""
