@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -214,23 +214,14 @@ class Embedder:
         """What the models see of a picture.
 
         A caller may leave meanwhile, but the picture stays in the queue of the decode threads until one of them has
-        passed it over. Until then it keeps its place, or pictures would be there that nobody counts.
+        taken it out. Until then it keeps its place, or pictures would be there that nobody counts.
         """
-        is_wanted = True
-
-        def decode() -> Crops | None:
-            return self._cropper.crops(picture, options) if is_wanted else None
-
-        decoding = asyncio.get_running_loop().run_in_executor(self._decoders, decode)
+        loop = asyncio.get_running_loop()
         try:
-            crops = await asyncio.shield(decoding)
+            return await loop.run_in_executor(self._decoders, self._cropper.crops, picture, options)
         except asyncio.CancelledError:
-            is_wanted = False
-            with suppress(Exception):
-                await decoding
+            await loop.run_in_executor(self._decoders, _nothing)  # queued behind it
             raise
-        assert crops is not None  # noqa: S101  # it was wanted
-        return crops
 
     async def _recognise(
         self, face: CutFace | UncutFace, options: EmbedOptions, *, is_bulk: bool
@@ -250,6 +241,10 @@ class Embedder:
         norm = _checked_norm(raw)
         self.last_success = time.monotonic()
         return norm
+
+
+def _nothing() -> None:
+    pass
 
 
 async def _timed(telling: Coroutine[Any, Any, Attributes]) -> tuple[Attributes, float]:
