@@ -12,6 +12,8 @@ arrive while the batch before runs. Promises, each with a test:
 - a full queue refuses at once and says when to come back;
 - callers that send one item at a time are not kept waiting by those that send many;
 - closing refuses new work and finishes queued work.
+
+Longer than most modules: the promises are about one queue and one thread, and hold only together.
 """
 
 import asyncio
@@ -257,7 +259,11 @@ class Batcher(Generic[Item, Row]):
 
 
 async def both(one: Coroutine[Any, Any, One], other: Coroutine[Any, Any, Other]) -> tuple[One, Other]:
-    """Two results, worked out side by side; where one cannot be had, what waits for the other leaves its queue."""
+    """Two results, worked out side by side; where one cannot be had, what waits for the other leaves its queue.
+
+    Raises:
+        ModelFailed, ...: What the first of the two to fail raised.
+    """
     tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
     try:
         return await asyncio.gather(*tasks)

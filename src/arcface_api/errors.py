@@ -9,13 +9,13 @@
     │   ├── FileMissing               no part named "file"
     │   ├── FileRepeated              more than one part named "file"
     │   ├── TooManyFiles              more pictures than one batch request may have
-    │   ├── ParameterInvalid          an unknown query parameter, or a value that is not allowed
+    │   ├── ParameterInvalid          an unknown or misplaced query parameter, or a value that is not allowed
     │   ├── ParametersConflict        each is allowed, together they contradict
     │   ├── NotAcceptable             the Accept header leaves nothing that can be sent
     │   ├── ImageEmpty                no bytes
     │   ├── ImageFormatUnsupported    neither JPEG, PNG nor WebP
     │   ├── ImageTooManyPixels        its header announces more pixels than allowed
-    │   ├── ImageDamaged              truncated or corrupt
+    │   ├── ImageDamaged              truncated, corrupt, or built to cost far more than its pixels
     │   ├── LandmarksInvalid          points by which no face can be aligned
     │   ├── AttributesUnavailable     the pack lacks the models for age, gender and head pose
     │   ├── AlignmentUnavailable      the pack's recogniser takes crops that are not square
@@ -119,7 +119,7 @@ class TooManyFiles(RequestError):
 
 
 class ParameterInvalid(RequestError):
-    """A query parameter is unknown, repeated, or has a value that is not allowed."""
+    """A query parameter is unknown, repeated, stands in the form, or has a value that is not allowed."""
 
     code = "parameter_invalid"
 

@@ -5,6 +5,8 @@
 
 The event loop only waits: decoding and cropping run on a few threads, each model on one thread of its own, in batches.
 As many pictures as `capacity` may be inside at once, wherever they are on this road; the next one is refused.
+
+Longer than most modules, as the road is: each step that is more than a call has a module of its own.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ import numpy as np
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageTooManyPixels
 from arcface_api.image.header import JPEG_MAX_SCANS, Header, ImageFormat, read_header, scans
-from arcface_api.image.png import without_texts
+from arcface_api.image.png import for_decoder
 
 # A damaged upload is its sender's news: OpenCV would write lines to this service's stderr for each. (libpng and libjpeg
 # inside it still write one.)
@@ -118,7 +118,7 @@ def _check_jpeg(content: bytes, header: Header) -> None:
 
 
 def _checked_png(content: bytes, header: Header) -> bytes:
-    checked = without_texts(content)
+    checked = for_decoder(content)
     if checked is None:
         raise _damaged(header)
     return checked

@@ -110,6 +110,9 @@ def scans(content: bytes, header: Header) -> int:
     Args:
         content: The file's bytes.
         header: What `read_header` said of them.
+
+    Returns:
+        Exact only above `JPEG_MAX_SCANS`, where counting ends with the next one.
     """
     most = _count_scans(content)
     if most <= JPEG_MAX_SCANS:  # nearly always; tables, thumbnails and what follows the picture are counted, too

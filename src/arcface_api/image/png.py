@@ -20,7 +20,6 @@ _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _FRAME_BYTES = 12
 """Length, type and checksum around a chunk's data. Source: PNG specification, section 5.3."""
 
-
 SURPLUS_FROM_BYTES = 1_000_000
 """Packed picture data up to here is not unpacked here, which takes two thirds of the time that decoding does: it
 becomes 1 GB at the most, in two seconds, which is what 50 million honest pixels take."""
@@ -29,8 +28,8 @@ _MOST_BYTES_A_PIXEL = 8
 """Four channels of 16 bits."""
 
 
-def without_texts(content: bytes) -> bytes | None:
-    """The file without its texts, up to its end; itself where that is all of it.
+def for_decoder(content: bytes) -> bytes | None:
+    """What of a file may be decoded: all of it, or without its texts where it has some.
 
     Args:
         content: Begins with `SIGNATURE`.

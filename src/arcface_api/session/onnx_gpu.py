@@ -9,6 +9,8 @@ the kernels one by one takes longer than running them. TensorRT has one engine f
 
 ONNX Runtime keeps recordings by thread, and while CUDA records, no other thread of the process may copy or allocate. So
 all of a session happens on one thread of its own, and everything is recorded before anything is served.
+
+Longer than most modules: the two providers' options and refusals stand beside the one session that both share.
 """
 
 import importlib
