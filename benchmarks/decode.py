@@ -70,7 +70,7 @@ PICTURES = (
 
 def crop_of(content: bytes, least_side: int | None) -> NDArray[np.uint8]:
     """The step that is measured: bytes to a (112, 112, 3) uint8 crop, as a decode thread of the service does it."""
-    return stretch(decode(content, LIMITS, least_side), SIDE, SIDE)
+    return stretch(decode(content, LIMITS, least_side).image, SIDE, SIDE)
 
 
 def measure(picture: Picture, rounds: int) -> dict[str, object]:
@@ -95,7 +95,7 @@ def measure(picture: Picture, rounds: int) -> dict[str, object]:
 
 def average(content: bytes) -> NDArray[np.uint8]:
     """The crop without aliasing: each pixel the mean of all that it stands for, where stretching takes four of them."""
-    return cv2.resize(decode(content, LIMITS), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return cv2.resize(decode(content, LIMITS).image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def differences(exact: NDArray[np.uint8], auto: NDArray[np.uint8], mean: NDArray[np.uint8]) -> dict[str, float]:

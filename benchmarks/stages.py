@@ -113,7 +113,7 @@ def load(service: RunningService, requests: Sequence[bytes], clients: int, secon
 def parts_alone(model: Path, pictures: Sequence[bytes]) -> dict[str, float]:
     """CPU of what a request needs, each part alone in a loop: microseconds of this process's CPU for one picture."""
     limits = ImageLimits(max_pixels=50_000_000)
-    images = [decode(picture, limits) for picture in pictures]
+    images = [decode(picture, limits).image for picture in pictures]
     crops = [stretch(image, 112, 112) for image in images]
     run = bare.open_own(model, (1, 8), threads=1)
     rows: Features = run(crops[:8])

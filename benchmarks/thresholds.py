@@ -57,7 +57,7 @@ def cuts(labels: dict[str, lfw.Label]) -> list[Cut]:
 
     def aligned(name: str, content: bytes) -> bytes:
         points = labels[name].landmarks.astype(np.float32)
-        crop = align(decode(content, LIMITS), points, SIDE)
+        crop = align(decode(content, LIMITS).image, points, SIDE)
         return cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))[1].tobytes()
 
     named = {"box": 1.0, "box x1.2": 1.2, "box x1.5": 1.5}

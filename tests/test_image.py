@@ -15,18 +15,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from arcface_api import image
+from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, RequestError
-from arcface_api.image import ImageFormat, ImageLimits, decode, read_header, stretch
+from arcface_api.image import ImageFormat, ImageLimits, stretch, take_apart
 from pictures import decoded_by_opencv, picture_bytes, png_announcing, smooth_picture
 
 ANY_SIZE = ImageLimits(max_pixels=10**9)
+
+
+def decode(content: bytes, limits: ImageLimits = ANY_SIZE, least_side: int | None = None) -> Image:
+    return image.decode(content, limits, least_side).image
+
+
 FORMATS = {"JPEG": ImageFormat.JPEG, "PNG": ImageFormat.PNG, "WEBP": ImageFormat.WEBP}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("size", [(1, 1), (90, 120), (641, 2)])
 def test_header_tells_format_and_size(kind: str, size: tuple[int, int]) -> None:
-    header = read_header(picture_bytes(kind, size))
+    header = take_apart(picture_bytes(kind, size))
     assert (header.format, header.width, header.height) == (FORMATS[kind], *size)
 
 
@@ -40,12 +48,12 @@ def test_header_tells_format_and_size(kind: str, size: tuple[int, int]) -> None:
     ],
 )
 def test_header_is_found_behind_other_segments(kind: str, options: dict[str, Any]) -> None:
-    header = read_header(picture_bytes(kind, (90, 120), **options))
+    header = take_apart(picture_bytes(kind, (90, 120), **options))
     assert (header.width, header.height) == (90, 120)
 
 
 def test_webp_with_alpha_announces_its_canvas() -> None:
-    header = read_header(picture_bytes("WEBP", (33, 77), "RGBA"))
+    header = take_apart(picture_bytes("WEBP", (33, 77), "RGBA"))
     assert (header.width, header.height) == (33, 77)
 
 
@@ -192,20 +200,20 @@ def test_size_is_found_in_every_readable_kind_behind_tables(marker: int) -> None
     frame = content.index(b"\xff\xc0")
     content[frame + 1] = marker
     table = b"\xff\xc4\x00\x0b" + b"\x08\x01\x01\x01\x01" + b"\0" * 4  # Huffman tables may come first; C4 is no frame
-    header = read_header(bytes(content[:frame]) + table + bytes(content[frame:]))
+    header = take_apart(bytes(content[:frame]) + table + bytes(content[frame:]))
     assert (header.width, header.height) == (90, 120)
 
 
 def test_header_ends_where_the_scan_begins() -> None:
-    with pytest.raises(ImageDamaged, match="inside its header"):
-        read_header(b"\xff\xd8\xff\xda\x00\x02" + b"\xff\xc0\x00\x11\x08\x00\x09\x00\x09" + b"\0" * 20)
+    with pytest.raises(ImageDamaged, match="truncated or corrupt"):
+        take_apart(b"\xff\xd8\xff\xda\x00\x02" + b"\xff\xc0\x00\x11\x08\x00\x09\x00\x09" + b"\0" * 20)
 
 
 def test_scaling_bits_of_webp_are_no_size() -> None:
     content = bytearray(picture_bytes("WEBP", (90, 120)))
     content[27] |= 0x40  # RFC 6386 section 9.1: the upper two bits of 16 ask for scaling
     content[29] |= 0x80
-    header = read_header(bytes(content))
+    header = take_apart(bytes(content))
     assert (header.width, header.height) == (90, 120)
 
 
@@ -249,7 +257,7 @@ def test_limit_itself_is_allowed() -> None:
 @pytest.mark.parametrize("filler", [b"\xff", b"\xff\xd0", b"\xff\xe0\x00\x02", b"\xff\x00", b"\xff\xe0\x00\x00"])
 def test_endless_jpeg_segments_are_refused(filler: bytes) -> None:
     with pytest.raises(ImageDamaged):
-        read_header(b"\xff\xd8\xff\xe0\x00\x02" + filler * 2_000_000)
+        take_apart(b"\xff\xd8\xff\xe0\x00\x02" + filler * 2_000_000)
 
 
 # ── files that are built to cost more than their pixels ────────────────────────────────────────────────────────────
@@ -302,7 +310,8 @@ def test_texts_in_a_png_are_not_unpacked_and_change_nothing(seen_by_opencv: list
     content = with_chunks(plain, texts * 3)
     content = content[:-12] + texts + content[-12:] + b"and something behind the end"
     assert np.array_equal(decode(content, ANY_SIZE), decode(plain, ANY_SIZE))
-    assert seen_by_opencv == [plain, plain]
+    without_exif = picture_bytes("PNG")
+    assert seen_by_opencv == [without_exif, without_exif]
 
 
 def test_png_with_far_more_data_than_pixels_never_reaches_the_decoder(seen_by_opencv: list[bytes]) -> None:
@@ -336,7 +345,9 @@ def test_animated_png_keeps_its_first_picture(seen_by_opencv: list[bytes]) -> No
         content = file.getvalue()
     assert b"acTL" in content
     assert np.array_equal(decode(with_chunks(content, chunk(b"tEXt", b"k\0t")), ANY_SIZE), np.asarray(frames[0]))
-    assert seen_by_opencv == [content]
+    with BytesIO() as file:
+        frames[0].save(file, "PNG")
+        assert seen_by_opencv == [file.getvalue()]
 
 
 @pytest.mark.parametrize("least_bytes", [0, 1_000_000])

@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from arcface_api import image
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageTooManyPixels
 from arcface_api.head_pose import head_pose
-from arcface_api.image import ImageLimits, decode
+from arcface_api.image import ImageLimits
 from pictures import decoded_by_opencv, picture_bytes, smooth_picture
 from serving import Service
 from tiny_models import turned
@@ -22,6 +23,10 @@ from tiny_models import turned
 ANY_SIZE = ImageLimits(max_pixels=10**9)
 LARGE = (2003, 1997)
 """(width, height): no multiples of 8."""
+
+
+def decode(content: bytes, limits: ImageLimits, least_side: int | None = None) -> Image:
+    return image.decode(content, limits, least_side).image
 
 
 def shrunk(picture: NDArray[np.uint8], like: Image) -> NDArray[np.int64]:

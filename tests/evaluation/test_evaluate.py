@@ -332,7 +332,7 @@ def test_pictures_that_cannot_be_embedded_are_left_out_and_told(
     assert isinstance(done.error, EvaluationIncomplete)
     assert re.match(
         r"2 of 48 pictures could not be embedded, and 6 of 72 pairs were left out of the figures\. The first:"
-        r" P03/1\.png: The PNG of 64x80 pixels cannot be decoded",
+        r" P03/1\.png: The PNG file cannot be decoded",
         str(done.error),
     )
     told = json.loads((tmp_path / "out/evaluation.json").read_text())

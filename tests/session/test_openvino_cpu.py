@@ -25,7 +25,7 @@ SIZES = (1, 2, 4, 8)
 def faces(face_crops: list[FaceCrop]) -> list[Crop]:
     """64 real crops at the recogniser's size."""
     limits = ImageLimits(max_pixels=10**7)
-    crops = [stretch(decode(face.content, limits), 112, 112) for face in face_crops]
+    crops = [stretch(decode(face.content, limits).image, 112, 112) for face in face_crops]
     return [*crops, *(np.ascontiguousarray(crop[:, ::-1]) for crop in crops)][:64]
 
 

@@ -19,7 +19,7 @@ from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
 from arcface_api.embedder.telling import AttributeTeller, Telling
 from arcface_api.errors import DeadlineExceeded
-from arcface_api.image import OVERSAMPLING, ImageLimits, Resize, decode, read_header, stretch
+from arcface_api.image import OVERSAMPLING, ImageLimits, Resize, decode, stretch
 from arcface_api.quality import Finding, Quality, QualityWarning, picture_quality
 from arcface_api.wire import Align
 
@@ -86,12 +86,13 @@ class Cropper:
         if started > options.deadline:
             raise DeadlineExceeded.told()
         may_reduce = options.align is Align.NONE and options.resize is Resize.AUTO
-        image = decode(picture.content, self._limits, self._least_side if may_reduce else None)
-        decoded = time.monotonic()
+        decoded = decode(picture.content, self._limits, self._least_side if may_reduce else None)
+        image = decoded.image
+        decoded_at = time.monotonic()
         teller = self._teller if options.include_attributes else None
         if self._may_wait(image, options, teller):
-            crop_ms = (time.monotonic() - decoded) * 1000
-            return Crops(UncutFace(image, options.fit), (), None, None, (decoded - started) * 1000, crop_ms)
+            crop_ms = (time.monotonic() - decoded_at) * 1000
+            return Crops(UncutFace(image, options.fit), (), None, None, (decoded_at - started) * 1000, crop_ms)
         needs_landmarks = options.include_quality or (teller is not None and teller.needs_landmarks)
         found: Landmarks | None = None
         if options.align is Align.LANDMARKS:
@@ -103,7 +104,7 @@ class Cropper:
         quality: Quality | None = None
         warnings: tuple[QualityWarning, ...] = ()
         if options.include_quality and found is not None:
-            quality = self._quality(picture.content, image, found)
+            quality = self._quality(image, found, decoded.reduction)
             warnings = quality.warnings
         elif found is not None and not found.are_sure:
             warnings = (QualityWarning.LANDMARKS_UNSURE,)
@@ -112,8 +113,8 @@ class Cropper:
             # the contract's attributes are of the whole picture, whatever else was found out about it
             may_place = options.align is not Align.NONE or teller.needs_landmarks
             telling = teller.look(image, found if may_place else None)
-        crop_ms = (time.monotonic() - decoded) * 1000
-        return Crops(face, warnings, quality, telling, (decoded - started) * 1000, crop_ms)
+        crop_ms = (time.monotonic() - decoded_at) * 1000
+        return Crops(face, warnings, quality, telling, (decoded_at - started) * 1000, crop_ms)
 
     def _may_wait(self, image: Image, options: EmbedOptions, teller: AttributeTeller | None) -> bool:
         """Only the recogniser needs its landmarks, once; it is busy; and the picture is small enough to be kept."""
@@ -121,10 +122,8 @@ class Cropper:
         is_small = image.shape[0] * image.shape[1] <= MAX_WAITING_PIXELS
         return self._may_align_in_batches and is_wanted_once and is_small and not self._is_idle()
 
-    def _quality(self, content: bytes, image: Image, found: Landmarks) -> Quality:
+    def _quality(self, image: Image, found: Landmarks, reduction: float) -> Quality:
         """Of the face as it would be aligned, whatever `align` says."""
         face = align(image, found.points, TEMPLATE_SIDE) if found.are_sure else stretch(image, *[TEMPLATE_SIDE] * 2)
         finding = Finding(found.points, found.uncertainty, found.face_probability, found.are_sure)
-        header = read_header(content)
-        reduction = max(header.width, header.height) / max(image.shape[:2])
         return picture_quality(image, face, finding, reduction=reduction)

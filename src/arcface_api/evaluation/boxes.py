@@ -72,7 +72,7 @@ def cutter(boxes: dict[str, FaceBox], margin: float, limits: ImageLimits) -> Cal
     """
 
     def cut(name: str, content: bytes) -> bytes:
-        image = decode(content, limits)
+        image = decode(content, limits).image
         height, width = image.shape[:2]
         box = boxes[name].grown(margin)
         left, top = (max(0, round(side)) for side in (box.x, box.y))

@@ -1,7 +1,9 @@
 """Bytes to an upright RGB picture, within limits that are checked before decoding.
 
-A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling): of each 8x8 block libjpeg then computes only
-4x4, 2x2 or one pixel, which takes less time and memory (docs/adr/0003).
+    bytes ──take_apart──▶ Container ──limits──▶ pixel_file ──OpenCV──▶ pixels ──canvas, orientation──▶ Image
+
+OpenCV never sees a container as it was sent (docs/adr/0003). A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
+(DCT scaling): of each 8x8 block libjpeg then computes only 4x4, 2x2 or one pixel, which takes less time and memory.
 """
 
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ import numpy as np
 
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageTooManyPixels
-from arcface_api.image.header import JPEG_MAX_SCANS, Header, ImageFormat, read_header, scans
-from arcface_api.image.png import for_decoder
+from arcface_api.image.container import Container, ImageFormat
+from arcface_api.image.formats import take_apart
+from arcface_api.image.png import unpacks_to_more_than_pixels
 
 # A damaged upload is its sender's news: OpenCV would write lines to this service's stderr for each. (libpng and libjpeg
 # inside it still write one.)
@@ -23,19 +26,11 @@ MAX_SIDE_PIXELS = 1_000_000
 """libpng's limit of width and height (`PNG_USER_WIDTH_MAX`)."""
 
 
-JPEG_END = b"\xff\xd9"
-"""The marker that ends a JPEG. Source: ITU-T T.81, table B.1."""
-
-
 EXACT_UP_TO_PIXELS = 1_000_000
 """Width x height up to which a JPEG is never reduced: detectors' crops are below, and their vectors must not change."""
 
 # Strongest first.
-_REDUCTIONS = (
-    (8, cv2.IMREAD_REDUCED_COLOR_8),
-    (4, cv2.IMREAD_REDUCED_COLOR_4),
-    (2, cv2.IMREAD_REDUCED_COLOR_2),
-)
+_REDUCTIONS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 
 
 @dataclass(frozen=True)
@@ -46,11 +41,22 @@ class ImageLimits:
     """Width x height."""
 
 
-def decode(content: bytes, limits: ImageLimits, least_side: int | None = None) -> Image:
+@dataclass(frozen=True)
+class Decoded:
+    """A picture, and by how much it was reduced."""
+
+    image: Image
+    """(h, w, 3) uint8, RGB, upright. Reduced n times, a side has 1/n of the file's pixels, rounded up."""
+    reduction: float
+    """How many of the file's pixels one of the image's is wide."""
+
+
+def decode(content: bytes, limits: ImageLimits, least_side: int | None = None) -> Decoded:
     """Decode a JPEG, PNG or WebP file to an upright RGB picture.
 
-    The result is what OpenCV's `IMREAD_COLOR` gives, in RGB order: EXIF orientation applied, grayscale, palette and
-    CMYK converted, alpha dropped (not blended), 16 bits reduced to 8.
+    The result is what OpenCV's `IMREAD_COLOR` gives, in RGB order: grayscale, palette and CMYK converted, alpha dropped
+    (not blended), 16 bits reduced to 8; then turned as EXIF says. Of an animation or a file of several pictures it is
+    the first one; of an animated PNG, the one that viewers without animation show.
 
     Args:
         content: The file's bytes.
@@ -58,74 +64,86 @@ def decode(content: bytes, limits: ImageLimits, least_side: int | None = None) -
         least_side: Pixels. A JPEG of more than `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 as long as neither of
             its sides becomes shorter than this. None: every picture keeps its size.
 
-    Returns:
-        (h, w, 3) uint8, RGB; a reduced picture has 1/n of the file's sides, rounded up.
-
     Raises:
-        ImageEmpty, ImageFormatUnsupported: As `read_header`.
+        ImageEmpty, ImageFormatUnsupported: As `take_apart`.
         ImageTooManyPixels: The header announces more than `limits.max_pixels`.
         ImageDamaged: The file is truncated or corrupt, or built to cost more than its pixels do.
     """
-    header = read_header(content)
-    _check_size(header, limits)
-    if header.format is ImageFormat.JPEG:
-        _check_jpeg(content, header)
-    elif header.format is ImageFormat.PNG:
-        content = _checked_png(content, header)
-    reduction = None if least_side is None else _reduction(header, least_side)
+    container = take_apart(content)
+    _check_size(container, limits)
+    if container.format is ImageFormat.PNG and unpacks_to_more_than_pixels(container):
+        raise _damaged(container)
+    divisor = 1 if least_side is None else _divisor(container, least_side)
+    pixels = _pixels(container.pixel_file, divisor)
+    if pixels is None:
+        raise _damaged(container)
+    stored = _on_canvas(pixels, container, divisor)
+    reduction = max(container.width, container.height) / max(stored.shape[:2])
+    return Decoded(_upright(stored, container.orientation), reduction)
+
+
+def _pixels(pixel_file: bytes, divisor: int) -> Image | None:
+    """What the decoder makes of a `Container.pixel_file`; None where it cannot."""
+    flag = _REDUCTIONS.get(divisor, cv2.IMREAD_COLOR_RGB) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), reduction or cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise _damaged(header) from error
-    if picture is None:
-        raise _damaged(header)
-    if reduction is not None:  # OpenCV has reduced flags for BGR only
+        picture = cv2.imdecode(np.frombuffer(pixel_file, np.uint8), flag)
+    except cv2.error:
+        return None
+    if picture is not None and divisor > 1:  # OpenCV has reduced flags for BGR only
         picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
     return picture  # type: ignore[return-value]  # OpenCV's stub cannot know that IMREAD_COLOR gives uint8
 
 
-def _reduction(header: Header, least_side: int) -> int | None:
-    """OpenCV's flag for the strongest reduction that is allowed; None where none is."""
-    if header.format is not ImageFormat.JPEG or header.width * header.height <= EXACT_UP_TO_PIXELS:
-        return None
-    shorter = min(header.width, header.height)  # so EXIF, which may swap them, changes nothing
-    return next((flag for divisor, flag in _REDUCTIONS if shorter >= least_side * divisor), None)
+def _on_canvas(pixels: Image, container: Container, divisor: int) -> Image:
+    """The whole picture: black where a frame does not cover it."""
+    height, width = -(-container.height // divisor), -(-container.width // divisor)
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    bottom, right = container.top + pixels.shape[0], container.left + pixels.shape[1]
+    if divisor > 1 or bottom > height or right > width:
+        raise _damaged(container)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas[container.top : bottom, container.left : right] = pixels
+    return canvas
 
 
-def _check_size(header: Header, limits: ImageLimits) -> None:
-    if max(header.width, header.height) > MAX_SIDE_PIXELS:
+def _upright(stored: Image, orientation: int) -> Image:
+    """Undo what EXIF says was done to the picture when it was stored. Source: CIPA DC-008 (EXIF), tag 0x0112."""
+    if orientation in (5, 6, 7, 8):
+        stored = cv2.transpose(stored)  # type: ignore[assignment]  # OpenCV's stub does not know the dtype
+    if orientation in (2, 6):
+        return cv2.flip(stored, 1)  # type: ignore[return-value]  # as above
+    if orientation in (4, 8):
+        return cv2.flip(stored, 0)  # type: ignore[return-value]  # as above
+    if orientation in (3, 7):
+        return cv2.flip(stored, -1)  # type: ignore[return-value]  # as above
+    return stored
+
+
+def _divisor(container: Container, least_side: int) -> int:
+    """By what a picture's sides may be divided: 8, 4, 2, or 1."""
+    if container.format is not ImageFormat.JPEG or container.width * container.height <= EXACT_UP_TO_PIXELS:
+        return 1
+    shorter = min(container.width, container.height)
+    return next((divisor for divisor in _REDUCTIONS if shorter >= least_side * divisor), 1)
+
+
+def _check_size(container: Container, limits: ImageLimits) -> None:
+    if max(container.width, container.height) > MAX_SIDE_PIXELS:
         raise ImageTooManyPixels(
-            f"The {header.format} has {header.width}x{header.height} pixels; no side may have more than"
+            f"The {container.format} has {container.width}x{container.height} pixels; no side may have more than"
             f" {MAX_SIDE_PIXELS:,}. Send the face crop."
         )
-    pixels = header.width * header.height
+    pixels = container.width * container.height
     if pixels > limits.max_pixels:
         raise ImageTooManyPixels(
-            f"The {header.format} has {header.width}x{header.height} = {pixels:,} pixels; at most"
+            f"The {container.format} has {container.width}x{container.height} = {pixels:,} pixels; at most"
             f" {limits.max_pixels:,} are allowed. Send the face crop, not the whole photo, or make it smaller."
         )
 
 
-def _check_jpeg(content: bytes, header: Header) -> None:
-    # A partial download can be padded to its full length, and then decodes to a picture that is grey below.
-    if content.rfind(JPEG_END) < header.data_offset:
-        raise _damaged(header)
-    if scans(content, header) > JPEG_MAX_SCANS:
-        raise ImageDamaged(
-            f"The JPEG of {header.width}x{header.height} pixels has more than {JPEG_MAX_SCANS} scans, as no camera or"
-            " encoder writes it. Save the picture anew."
-        )
-
-
-def _checked_png(content: bytes, header: Header) -> bytes:
-    checked = for_decoder(content)
-    if checked is None:
-        raise _damaged(header)
-    return checked
-
-
-def _damaged(header: Header) -> ImageDamaged:
+def _damaged(container: Container) -> ImageDamaged:
     return ImageDamaged(
-        f"The {header.format} of {header.width}x{header.height} pixels cannot be decoded: it is truncated or corrupt."
-        " Send the whole file."
+        f"The {container.format} of {container.width}x{container.height} pixels cannot be decoded: it is truncated or"
+        " corrupt. Send the whole file."
     )

@@ -1,0 +1,130 @@
+"""JPEG: the first picture's tables, frame and scans, and the orientation.
+
+    SOI │ APP0 JFIF │ APP1 EXIF │ COM │ DQT │ SOF │ DHT │ SOS data … │ EOI │ …
+                becomes  SOI │ APP0 JFIF │ DQT │ SOF │ DHT │ SOS data … │ EOI
+
+Of the segments APP0 (JFIF) and APP14 (Adobe) the fields stay that say what the colours mean; thumbnails go. Source:
+ITU-T T.81, annex B; JFIF 1.02; Adobe's technical note 5116.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+
+from arcface_api.errors import ImageDamaged, ImageFormatUnsupported
+from arcface_api.image import exif
+from arcface_api.image.container import Container, ImageFormat, damaged
+
+SIGNATURE = b"\xff\xd8\xff"
+MAX_SEGMENTS = 4096
+"""Cameras write some dozens; a file of nothing but empty segments must not keep a thread busy."""
+MAX_SCANS = 100
+"""Progressive encoders write about ten; each costs the decoder a pass over all pixels, and a thousand cost minutes."""
+
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_END_OF_IMAGE, _START_OF_SCAN, _APP0, _APP1, _APP14, _COMMENT, _LINES = 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE, 0xDC
+# A marker is 0xFF and a byte that is neither 0x00 (stuffing) nor 0xFF (filling, of which there may be any number).
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
+# A scan's data goes on over stuffing and restart markers (D0..D7).
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
+# Start-of-frame markers: C0..CF without DHT (C4), JPG (C8) and DAC (CC).
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Baseline, extended and progressive, with Huffman or arithmetic coding; not lossless nor hierarchical.
+_READABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})
+_LEFT_OUT = frozenset({*range(0xE0, 0xF0), _COMMENT, _LINES})
+_JFIF_BYTES, _ADOBE_BYTES = 14, 12
+"""What decoders read of the two; behind JFIF's fields comes a thumbnail."""
+
+
+def take_apart(content: bytes) -> Container:
+    """The first picture of a JPEG file.
+
+    Args:
+        content: Begins with `SIGNATURE`.
+
+    Raises:
+        ImageDamaged: It is cut short, has a marker where none may be, or more than `MAX_SEGMENTS` or `MAX_SCANS`.
+        ImageFormatUnsupported: It is lossless, hierarchical, or has not 8 bits a channel.
+    """
+    view = memoryview(content)
+    kept: list[bytes | memoryview] = [_SOI]
+    size: tuple[int, int] | None = None
+    turned: int | None = None
+    scans = 0
+    for marker, begin, end in _segments(content):
+        if marker in _FRAMES and size is None:
+            size = _frame_size(content, marker, begin, end)
+        elif marker == _START_OF_SCAN and size is not None:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise ImageDamaged(
+                    f"The JPEG of {size[0]}x{size[1]} pixels has more than {MAX_SCANS} scans, as no camera or encoder"
+                    " writes it. Save the picture again."
+                )
+        elif marker == _END_OF_IMAGE and size is not None and scans:
+            kept.append(_EOI)
+            return Container(ImageFormat.JPEG, *size, b"".join(kept), turned or exif.UPRIGHT)
+        elif marker in _LEFT_OUT:
+            kept += _colour_fields(content, marker, begin, end)
+            if marker == _APP1 and turned is None and content.startswith(exif.PREFIX, begin):
+                turned = exif.orientation(content[begin:end])
+            continue
+        elif marker not in _TABLES:
+            break
+        kept.append(view[begin - 4 : end])
+    raise damaged(ImageFormat.JPEG)
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, where the data behind its length begins, and where it ends; a scan's ends with the compressed data.
+
+    Stops after the end of the image, or where the file breaks.
+    """
+    position, has_scan = len(_SOI), False
+    for _ in range(MAX_SEGMENTS):
+        found = _MARKER.search(content, position)
+        if found is None:
+            return
+        if has_scan and content.count(b"\xff", position, found.start()) != found.start() - position:
+            return  # only filling may stand between the end of a scan or table and the next marker
+        marker, position = found[1][0], found.end()
+        if marker == _END_OF_IMAGE:
+            yield marker, position, position
+            return
+        if marker in _WITHOUT_LENGTH and not has_scan:
+            continue
+        begin = position + 2
+        position += int.from_bytes(content[position:begin], "big")
+        if not begin <= position <= len(content):
+            return
+        if marker == _START_OF_SCAN:
+            end_of_scan = _END_OF_SCAN.search(content, position)
+            if end_of_scan is None:
+                return
+            position, has_scan = end_of_scan.start(), True
+        yield marker, begin, position
+
+
+def _frame_size(content: bytes, marker: int, begin: int, end: int) -> tuple[int, int]:
+    """Width and height in a frame's segment."""
+    if end - begin < 5:
+        raise damaged(ImageFormat.JPEG)
+    precision, height, width = struct.unpack_from(">BHH", content, begin)
+    if marker not in _READABLE_FRAMES or precision != 8:
+        raise ImageFormatUnsupported(
+            f"The file is a JPEG of a kind that is not read (SOF{marker - 0xC0}, {precision} bits). Allowed are"
+            " baseline, extended and progressive JPEG with 8 bits: save the picture as one of these."
+        )
+    return width, height
+
+
+def _colour_fields(content: bytes, marker: int, begin: int, end: int) -> list[bytes]:
+    """Of the two segments that say what the colours mean, a new one with the fields that decoders read."""
+    if marker == _APP0 and content.startswith(b"JFIF\0", begin) and end - begin >= _JFIF_BYTES:
+        no_thumbnail = b"\0\0"  # its width and height, the last of the fields
+        return [b"\xff\xe0\0\x10", content[begin : begin + _JFIF_BYTES - 2], no_thumbnail]
+    if marker == _APP14 and content.startswith(b"Adobe", begin) and end - begin >= _ADOBE_BYTES:
+        return [b"\xff\xee\0\x0e", content[begin : begin + _ADOBE_BYTES]]
+    return []
