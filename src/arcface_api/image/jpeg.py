@@ -24,7 +24,7 @@ MAX_SCANS = 100
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _END_OF_IMAGE, _START_OF_SCAN, _APP0, _APP1, _APP14, _COMMENT, _LINES = 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE, 0xDC
 # A marker is 0xFF and a byte that is neither 0x00 (stuffing) nor 0xFF (filling, of which there may be any number).
-_MARKER = re.compile(rb"\xff([^\x00\xff])")
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 # A scan's data goes on over stuffing and restart markers (D0..D7).
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -54,7 +54,9 @@ def take_apart(content: bytes) -> Container:
     turned: int | None = None
     scans = 0
     for marker, begin, end in _segments(content):
-        if marker in _FRAMES and size is None:
+        if marker in _TABLES:
+            pass
+        elif marker in _FRAMES and size is None:
             size = _frame_size(content, marker, begin, end)
         elif marker == _START_OF_SCAN and size is not None:
             scans += 1
@@ -71,7 +73,7 @@ def take_apart(content: bytes) -> Container:
             if marker == _APP1 and turned is None and content.startswith(exif.PREFIX, begin):
                 turned = exif.orientation(content[begin:end])
             continue
-        elif marker not in _TABLES:
+        else:
             break
         kept.append(view[begin - 4 : end])
     raise damaged(ImageFormat.JPEG)
@@ -87,15 +89,16 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         found = _MARKER.search(content, position)
         if found is None:
             return
-        if has_scan and content.count(b"\xff", position, found.start()) != found.start() - position:
+        begin = found.end()
+        if begin - position > 2 and has_scan and content[position:begin].strip(b"\xff")[1:]:
             return  # only filling may stand between the end of a scan or table and the next marker
-        marker, position = found[1][0], found.end()
+        marker, position = content[begin - 1], begin
         if marker == _END_OF_IMAGE:
             yield marker, position, position
             return
         if marker in _WITHOUT_LENGTH and not has_scan:
             continue
-        begin = position + 2
+        begin += 2
         position += int.from_bytes(content[position:begin], "big")
         if not begin <= position <= len(content):
             return
