@@ -79,6 +79,21 @@ def test_licence_of_no_pack_is_noticed(tiny_recogniser: Path) -> None:
     assert "names antelopev2" not in done.stderr
 
 
+def test_log_has_health_s_reason(tiny_recogniser: Path, tmp_path: Path) -> None:
+    """At every start, not only at the one that found it out."""
+    command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]
+    for _ in range(2):
+        with subprocess.Popen([*command, "--cache-dir", tmp_path], stderr=subprocess.PIPE, text=True) as service:
+            assert service.stderr is not None
+            log = ""
+            while not (found := re.search(r"Listening on (http://[^,\s]+),", log)):
+                log += service.stderr.readline()
+            reason = httpx.get(f"{found[1]}/health", timeout=30).json()["reason"]
+            service.terminate()
+            service.stderr.read()
+        assert reason is None or f"INFO Why nothing faster was taken: {reason}" in log
+
+
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_being_told_to_stop_is_no_failure(tiny_recogniser: Path, told: signal.Signals) -> None:
     command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -61,6 +63,32 @@ def test_nothing_is_kept_where_nothing_can_be(tmp_path: Path, caplog: pytest.Log
     assert told.endswith("(ARCFACE_CACHE_DIR).")
     assert blocked.read("model") is None
     blocked.drop("model")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs a system with users")
+def test_folder_that_may_not_be_searched_is_said_and_ends_no_start(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    cache = Cache(folder)
+    cache.write(b"content", "model")
+    script = """
+import mmap, os, sys  # mmap: whoever root becomes may not be able to import more
+from pathlib import Path
+from arcface_api.session import Cache
+cache = Cache(Path(sys.argv[1]))
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(54321); os.setuid(54321)  # nobody can be kept out who is root
+assert not cache.has("model")
+assert cache.read("model") is None
+assert not cache.write(b"content", "model")
+"""
+    folder.chmod(0)
+    try:
+        told = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)
+    finally:
+        folder.chmod(0o700)
+    assert told.returncode == 0, told.stderr
+    assert "Nothing is kept for the next start" in told.stderr
 
 
 def test_what_was_not_used_for_a_month_goes_when_something_new_comes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Promises of `session/choosing.py`: what was asked for or a refusal, proof before use, reasons for second best."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from arcface_api.arrays import Features
 from arcface_api.errors import ModelFailed, RuntimeUnfit
 from arcface_api.session import Cache, ModelContent, Wish, choosing, onnx_gpu, open_session, openvino_cpu, proving
 from arcface_api.session.choosing import REFERENCE, Candidate, batch_sizes, check_installation, plan
+from arcface_api.session.model import Session
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER, TENSORRT_PROVIDER
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
@@ -263,6 +265,53 @@ def test_broken_openvino_is_stepped_over(
     assert "cannot open shared object file" in (chosen.reason or "")
     with pytest.raises(ModelFailed, match="cannot open shared object file"):
         open_session(recogniser, Wish("cpu", "bfloat16", 2, None), cache)
+
+
+@pytest.mark.usefixtures("with_openvino")
+def test_choice_that_was_timed_and_cannot_be_kept_says_that_the_next_start_may_differ(
+    recogniser: ModelContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three restarts that each timed anew were seen to give three vectors of one picture."""
+    flags(monkeypatch, "avx2")
+    said = "the next one, or another worker, may run another way and give slightly different vectors"
+    assert said not in (open_session(recogniser, CPU_WISH, Cache(tmp_path / "kept")).reason or "")
+    assert said not in caplog.text
+    (tmp_path / "file").write_bytes(b"")
+    chosen = open_session(recogniser, CPU_WISH, Cache(tmp_path / "file" / "below"))
+    assert said in (chosen.reason or "")
+    assert any(said in record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+
+
+@pytest.mark.usefixtures("with_openvino")
+def test_start_that_cannot_use_what_it_used_before_says_so_and_the_next_one_uses_it_again(
+    recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Memory may be short for a moment, at the worst one."""
+    flags(monkeypatch, "avx2")
+
+    def favour(provider: str) -> None:
+        def fastest(sessions: Sequence[Session], _: object) -> Session:
+            return next(session for session in sessions if session.provider == provider)
+
+        monkeypatch.setattr(choosing, "fastest", fastest)
+
+    favour(OPENVINO)
+    assert open_session(recogniser, CPU_WISH, cache).session.provider == OPENVINO
+    favour(CPU_PROVIDER)
+    real, failures = proving.lowest_cosine, iter([ModelFailed("no memory")])
+
+    def failing_once(*given: Any) -> float:
+        for failure in failures:
+            raise failure
+        return real(*given)
+
+    monkeypatch.setattr(choosing, "lowest_cosine", failing_once)
+    with caplog.at_level(logging.WARNING):
+        chosen = open_session(recogniser, CPU_WISH, cache)
+    assert chosen.session.provider == CPU_PROVIDER
+    assert "OpenVINO in float32 is not simply used again: no memory" in (chosen.reason or "")
+    assert "OpenVINO in float32 is not simply used again: no memory" in caplog.text
+    assert open_session(recogniser, CPU_WISH, cache).session.provider == OPENVINO
 
 
 @pytest.mark.usefixtures("with_openvino")

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from arcface_api.session import Cache, ModelContent, open_reference
 from arcface_api.session.openvino_cpu import OpenVinoSession
 from conftest import FaceCrop
 from session.conftest import model_content, random_crops
+from tiny_models import linear_model
 
 pytestmark = pytest.mark.usefixtures("with_openvino")
 
@@ -106,14 +109,38 @@ def test_damaged_cache_is_made_anew(recogniser: ModelContent, tmp_path: Path, da
     np.testing.assert_array_equal(OpenVinoSession(recogniser, "float32", 1, SIZES, cache).run(crops), expected)
 
 
-def test_without_a_folder_for_a_moment_bfloat16_runs_all_the_same(
+@contextmanager
+def files_limited_to(size_bytes: int) -> Iterator[None]:
+    """Every write behind this size fails, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("folder", ["full", "missing"])
+def test_vector_does_not_depend_on_a_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    bias = np.random.default_rng(1).normal(0, 1, 512).astype(np.float32)  # float16 does not hold it
+    model, crops = model_content(linear_model(112, 512, bias=bias)), random_crops(1)
+    expected = OpenVinoSession(model, "bfloat16", 1, (1,), Cache(None)).run(crops)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if folder == "full" else tmp_path / "missing"))
+    with files_limited_to(64 * 1024) if folder == "full" else nullcontext():
+        found = OpenVinoSession(model, "bfloat16", 1, (1,), Cache(None)).run(crops)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_without_small_weights_bfloat16_is_refused(
     recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(**_: object) -> None:
-        raise FileNotFoundError("No usable temporary directory found")
-
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", refused)
-    assert OpenVinoSession(recogniser, "bfloat16", 1, (1,), cache).run(random_crops(1)).shape == (1, 512)
+    """It would run, and give another vector than on the next machine."""
+    monkeypatch.setitem(sys.modules, "openvino._offline_transformations", None)
+    with pytest.raises(ModelFailed, match="_offline_transformations"):
+        OpenVinoSession(recogniser, "bfloat16", 1, (1,), cache)
 
 
 def test_files_that_are_no_models_are_refused(recogniser: ModelContent, cache: Cache) -> None:

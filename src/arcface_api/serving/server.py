@@ -61,6 +61,8 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
         "s" if about.threads > 1 else "",
         about.fingerprint,
     )
+    if about.reason is not None:
+        _log.info("Why nothing faster was taken: %s.", about.reason.rstrip("."))
     config = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "auto",

@@ -65,13 +65,17 @@ class Cache:
     def has(self, *key: object) -> bool:
         """Whether there is an entry, whole or damaged."""
         path = self._path(key)
-        return path is not None and path.exists()
+        return path is not None and os.path.exists(path)  # noqa: PTH110  # Path's raises where the folder is closed
 
-    def write(self, content: bytes | memoryview, *key: object) -> None:
-        """Keep an entry. Where that is not possible, the next start takes longer, and a line in the log says why."""
+    def write(self, content: bytes | memoryview, *key: object) -> bool:
+        """Keep an entry. Where that is not possible, the next start takes longer, and a line in the log says why.
+
+        Returns:
+            Whether the next start will find it.
+        """
         path = self._path(key)
         if path is None:
-            return
+            return False
         header = hashlib.sha256(content).digest().ljust(_HEADER_BYTES, b"\0")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,8 +90,9 @@ class Cache:
                 unfinished.unlink(missing_ok=True)
         except OSError as error:
             self._tell(error)
-        else:
-            _sweep(path.parent)
+            return False
+        _sweep(path.parent)
+        return True
 
     def _tell(self, error: OSError) -> None:
         if self._has_told:

@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from io import BytesIO
 
@@ -38,6 +38,11 @@ CPU_MAX_BATCH, GPU_MAX_BATCH = 8, 64
 """Nearly all that batching gains on a CPU is in by 8; a GPU wants more to be kept busy."""
 VERDICT_VERSION = 1
 """Part of the key of what a start remembers; raised with every change to probes, proving or the choice."""
+
+TIMED_FOR_ONE_START = (
+    "what is fastest was timed for this start only: the next one, or another worker, may run another way and give"
+    " slightly different vectors"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -189,13 +194,14 @@ def open_session(model: ModelContent, wish: Wish, cache: Cache) -> Chosen:
     about_code = (VERDICT_VERSION, REWRITING_VERSION, *_versions())
     key = ("verdict", about_code, model.sha256, repr(model.spec), drawn, wish, planned)
     with nullcontext() if cache.has(*key) else cache.exclusive():
-        verdict = _recall(cache, key)
+        verdict, doubt = _recall(cache, key), ""
         if verdict is not None:
             try:
                 trial = _Trial(model, wish, cache, probes, verdict.expected)
                 chosen = trial.proved(verdict.candidate, verdict.reason)
             except ArcFaceError as error:  # the machine is not what it was: look at everything again
-                _log.warning("%s is not simply used again: %s", verdict.candidate, error)
+                doubt = f"{verdict.candidate} is not simply used again: {error}"
+                _log.warning("%s", doubt)
             else:
                 _keep(chosen.session)
                 return chosen
@@ -203,13 +209,18 @@ def open_session(model: ModelContent, wish: Wish, cache: Cache) -> Chosen:
         candidate, chosen, is_lasting = _choose(trial, planned)
         is_kept = _keep(chosen.session)
         expected, reason = trial.expected, chosen.reason
-        if is_lasting:
-            _remember(cache, key, _Verdict(candidate, reason, expected))
+        if verdict is not None and candidate != verdict.candidate:
+            # What failed now may run tomorrow, and is then to give the vectors that it gave before.
+            reason, is_lasting = _joined(reason, doubt), False
+        is_remembered = is_lasting and _remember(cache, key, _Verdict(candidate, reason, expected))
+        if not is_remembered and candidate not in planned.in_order and len(planned.racing) > 1:
+            _log.warning("%s is used; %s.", candidate, TIMED_FOR_ONE_START)
+            reason = _joined(reason, TIMED_FOR_ONE_START)
     if is_kept:
         # Compiled here, it holds what it was compiled from; taken from the cache, as by the next start, it does not.
         del trial, chosen
         return _Trial(model, wish, cache, probes, expected).proved(candidate, reason)
-    return chosen
+    return replace(chosen, reason=reason)
 
 
 def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]) -> Session:
@@ -310,7 +321,7 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen, bool]:
         # What the plan has to explain is about the CPU: a GPU that is used needs no excuse for it.
         about_plan = () if candidate.provider in GPU_PROVIDERS else planned.reasons
         try:
-            return candidate, trial.proved(candidate, "; ".join((*about_plan, *failures)) or None), is_lasting
+            return candidate, trial.proved(candidate, _joined(*about_plan, *failures)), is_lasting
         except (ModelFailed, RuntimeUnfit) as error:
             if isinstance(error, RuntimeUnfit) and not isinstance(error, _Strays):
                 unloadable.add(candidate.provider)  # in any precision, so it is said once
@@ -334,7 +345,7 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Candidate, Chosen, bool]:
     reasons = [*planned.reasons, *failures]
     if taken.precision == "float32" and any(candidate.precision == "bfloat16" for candidate in proved):
         reasons.append("bfloat16 was timed at start and is no faster than float32 here")
-    chosen = Chosen(proved[taken].session, proved[taken].self_test_cosine, "; ".join(reasons) or None)
+    chosen = Chosen(proved[taken].session, proved[taken].self_test_cosine, _joined(*reasons))
     if taken == REFERENCE and trial.may_flush_denormals():
         return FLUSHING_REFERENCE, trial.proved(FLUSHING_REFERENCE, chosen.reason), is_lasting
     return taken, chosen, is_lasting
@@ -349,11 +360,15 @@ class _Verdict:
     expected: Features
 
 
-def _remember(cache: Cache, key: tuple[object, ...], verdict: _Verdict) -> None:
+def _joined(*reasons: str | None) -> str | None:
+    return "; ".join(filter(None, reasons)) or None
+
+
+def _remember(cache: Cache, key: tuple[object, ...], verdict: _Verdict) -> bool:
     told = {"candidate": asdict(verdict.candidate), "reason": verdict.reason}
     content = BytesIO()
     np.savez(content, told=np.array(json.dumps(told)), expected=verdict.expected)
-    cache.write(content.getvalue(), *key)
+    return cache.write(content.getvalue(), *key)
 
 
 def _recall(cache: Cache, key: tuple[object, ...]) -> _Verdict | None:

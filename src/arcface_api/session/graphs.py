@@ -19,7 +19,7 @@ PIXELS = "arcface_pixels"
 """Name of the new input."""
 PIXELS_BATCH = "arcface_n"
 """Name of its first dimension. No exporter's: where sessions of one batch size set it, nothing else may be set."""
-REWRITING_VERSION = 3
+REWRITING_VERSION = 4
 """Part of the key of everything compiled from a rewritten graph; raised with every change here."""
 
 

@@ -9,11 +9,9 @@ Intel, where OpenVINO itself runs well (ADR 9).
 
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib import metadata, util
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,8 +123,7 @@ class OpenVinoSession:
         except (RuntimeError, MemoryError) as error:  # it runs all the same
             _log.warning("The compiled model is not kept, and the next start will take longer: %s", error)
             return False
-        self._cache.write(exported.getbuffer(), *self._key)
-        return self._cache.has(*self._key)
+        return self._cache.write(exported.getbuffer(), *self._key)
 
     def _from_cache(self, core: "openvino.Core", config: dict[str, Any]) -> "openvino.CompiledModel | None":
         stored = self._cache.read(*self._key)
@@ -156,7 +153,9 @@ def _openvino() -> Any:
 def _compile(core: "openvino.Core", model: ModelContent, config: dict[str, Any]) -> "openvino.CompiledModel":
     is_bfloat16 = config["INFERENCE_PRECISION_HINT"] == _HINTS["bfloat16"]
     graph = core.read_model(_rewritten(model, is_bfloat16=is_bfloat16))
-    return core.compile_model(_with_small_weights(core, graph) if is_bfloat16 else graph, "CPU", config)
+    if is_bfloat16:
+        _keep_weights_small(graph)
+    return core.compile_model(graph, "CPU", config)
 
 
 def _rewritten(model: ModelContent, *, is_bfloat16: bool) -> bytes:
@@ -166,16 +165,13 @@ def _rewritten(model: ModelContent, *, is_bfloat16: bool) -> bytes:
     return content
 
 
-def _with_small_weights(core: "openvino.Core", graph: "openvino.Model") -> "openvino.Model":
-    """The graph with weights kept in float16, which holds rounded ones exactly: 150 MB less for an IResNet100.
+def _keep_weights_small(graph: "openvino.Model") -> None:
+    """Keep the graph's constants in float16, which holds rounded weights exactly: 150 MB less for an IResNet100.
 
-    OpenVINO keeps float32 weights beside the bfloat16 ones that it computes with. Only its file format can say that
-    they are to be stored smaller, hence a folder for a moment.
+    OpenVINO keeps float32 weights beside the bfloat16 ones that it computes with. Where this fails the model is not run
+    without it: float16 also rounds what stayed in float32 (biases, slopes), so the same picture would have another
+    vector. In memory, because the way through OpenVINO's file format needs a folder, which may be missing or full.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix="arcface-api-") as folder:
-            path = Path(folder) / "model.xml"
-            _openvino().save_model(graph, path, compress_to_fp16=True)
-            return core.read_model(path)  # its weights are mapped, and outlive the file's name
-    except (OSError, RuntimeError):  # no folder, or no room in it: it runs as it is
-        return graph
+    from openvino._offline_transformations import compress_model_transformation  # noqa: PLC0415  # as in _openvino
+
+    compress_model_transformation(graph)
