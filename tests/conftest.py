@@ -18,7 +18,7 @@ from arcface_api.api.direct import DirectApp
 from arcface_api.packs import PackLocations, locate
 from arcface_api.session import openvino_cpu
 from arcface_api.settings import Settings
-from serving import Service
+from serving import Command, Run, Service
 from tiny_models import age_gender_model, landmarks_model, linear_model, turned
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -147,3 +147,16 @@ def run_named(run_service: Callable[..., Service]) -> Callable[[str], Service]:
 def service(run_service: Callable[..., Service], tiny_recogniser: Path) -> Service:
     """A client of the service with the tiny recogniser and default settings."""
     return run_service(tiny_recogniser)
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Run the command with these arguments; it ends with the test."""
+    with ExitStack() as at_end:
+
+        def run(*arguments: str | Path, program: str | None = None) -> Command:
+            command = Command(*arguments, program=program)
+            at_end.callback(command.stop)
+            return command
+
+        yield run

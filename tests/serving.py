@@ -1,12 +1,25 @@
-"""The real service, run for a test."""
+"""The real service, run for a test: in a thread of this process, or as a person runs it."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import uvicorn
 
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.protocol import HttpProtocol
+
+T = TypeVar("T")
+PATIENCE_SECONDS = 60
 
 
 class Service(httpx.Client):
@@ -27,3 +40,81 @@ class Service(httpx.Client):
         """Do what SIGTERM does, and wait for the end."""
         self._server.should_exit = True
         self._thread.join()
+
+
+def until(found: Callable[[], T | None]) -> T:
+    """Ask until the answer is true."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not (answer := found()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return answer
+
+
+class Command:
+    """`arcface-api serve`, as a person runs it: in a process group of its own, as a shell gives one."""
+
+    def __init__(self, *arguments: str | Path, program: str | None = None) -> None:
+        """Start it; `program` is run in the place of `arcface-api`, to begin with something else."""
+        how = ["-m", "arcface_api"] if program is None else ["-c", program]
+        command = [sys.executable, *how, "serve", "--port", "0", "--device", "cpu", *map(str, arguments)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            self.lines.extend(lines)
+
+    @property
+    def log(self) -> str:
+        return "".join(self.lines)
+
+    def logged(self, pattern: str, times: int = 1) -> list[str]:
+        """Wait for lines with this pattern; gives what its group caught."""
+
+        def found() -> list[str] | None:
+            assert self._reader.is_alive() or len(re.findall(pattern, self.log)) >= times, self.log
+            caught = re.findall(pattern, self.log)
+            return caught if len(caught) >= times else None
+
+        return until(found) or []
+
+    @property
+    def port(self) -> int:
+        return int(self.logged(r"Listening on http://127\.0\.0\.1:(\d+),")[0])
+
+    def serving(self) -> list[int]:
+        """The workers that serve, when both do."""
+        return until(lambda: pids if len(pids := self._open()) == 2 and "2 of 2 workers serve" in self.log else None)
+
+    def _open(self) -> list[int]:
+        opened = map(int, re.findall(r"Worker (\d+) serves", self.log))
+        return [pid for pid in opened if is_running(pid)]
+
+    def end(self) -> str:
+        """Wait for the end; gives the whole log."""
+        self.process.wait(PATIENCE_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
+        return self.log
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(PATIENCE_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what a failed test has left over
+        self._reader.join()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and not only what is left of it until its parent asks."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+Run = Callable[..., Command]

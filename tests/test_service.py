@@ -23,7 +23,7 @@ from arcface_api.api.health import Health
 from arcface_api.arrays import Crop, Features
 from arcface_api.cpus import available_cpus
 from arcface_api.embedder import Embedder, Picture
-from arcface_api.errors import ServiceClosing
+from arcface_api.errors import QueueFull, ServiceClosing
 from arcface_api.image import decode
 from arcface_api.packs import PackLocations, Role, locate
 from arcface_api.session.onnx_cpu import OnnxCpuSession
@@ -78,15 +78,19 @@ def test_readiness_is_proved_by_a_real_inference(service: Service, monkeypatch: 
     assert len(runs) == 1, "a proof of a moment ago is enough"
 
 
+def opened(recogniser: Path, folder: Path, **settings: Any) -> Embedder:
+    pack = locate(str(recogniser), PackLocations(None, folder / "cache", folder / "insightface"))
+    return open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, Settings(**settings))
+
+
 @pytest.fixture
 def embedder(tiny_recogniser: Path, tmp_path: Path) -> Embedder:
-    pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
-    return open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, Settings())
+    return opened(tiny_recogniser, tmp_path)
 
 
 def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
-        health = Health(embedder, fresh_seconds=0)
+        health = Health(embedder, hang_seconds=60, fresh_seconds=0)
         assert await health.why_not() is None
         with monkeypatch.context() as patched:
             patched.setattr(OnnxCpuSession, "run", lambda _, crops: np.full((len(crops), 512), np.nan, np.float32))
@@ -99,7 +103,7 @@ def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: p
 
 def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
-        health = Health(embedder, probe_seconds=0.05)
+        health = Health(embedder, hang_seconds=60, probe_seconds=0.05)
         go_on, runs, real = threading.Event(), list[int](), OnnxCpuSession.run
 
         def hanging(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
@@ -109,9 +113,9 @@ def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, mo
 
         monkeypatch.setattr(OnnxCpuSession, "run", hanging)
         for _ in range(3):
-            assert await health.why_not() == "an inference takes longer than 0.05 seconds"
+            assert await health.why_not() == "embedding a picture takes longer than 0.05 seconds"
         go_on.set()
-        assert await Health(embedder).why_not() is None, "it waits its turn behind the probe that hung"
+        assert await Health(embedder, hang_seconds=60).why_not() is None, "it waits its turn behind the probe that hung"
         assert len(runs) == 2
         await embedder.close()
 
@@ -242,11 +246,10 @@ def test_callers_that_left_cost_the_model_nothing(
     assert ran == [1]
 
 
-def test_caller_that_left_keeps_its_place_until_no_thread_holds_its_picture(
-    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+def test_of_callers_that_left_only_pictures_on_a_thread_keep_their_place(
+    tiny_recogniser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else pictures without number could wait for the decode threads, sent by callers who leave at once."""
-    service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=1, decode_threads=1)
+    """A thread cannot be made to let go of its picture, so that one counts; those that wait for one are dropped."""
     entered, go_on, decoded = threading.Event(), threading.Event(), list[int]()
 
     def held(content: bytes, *given: Any) -> Any:
@@ -255,27 +258,26 @@ def test_caller_that_left_keeps_its_place_until_no_thread_holds_its_picture(
         assert go_on.wait(30)
         return decode(content, *given)
 
-    def is_full() -> bool:
-        return service.post("/embed", content=b"x", headers={"Content-Type": "text/plain"}).status_code == 429
+    async def check() -> None:
+        embedder = opened(tiny_recogniser, tmp_path, queue_capacity=4, max_batch_files=1, decode_threads=1)
+        callers = [asyncio.create_task(embedder.embed(Picture(JPEG))) for _ in range(4)]
+        await asyncio.to_thread(entered.wait)
+        with pytest.raises(QueueFull):
+            embedder.check_room(1)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.wait(callers)
+        embedder.check_room(3)
+        with pytest.raises(QueueFull):
+            embedder.check_room(4)
+        go_on.set()
+        assert (await embedder.embed(Picture(JPEG))).norm > 0
+        embedder.check_room(4)
+        await embedder.close()
+        assert decoded == [len(JPEG)] * 2
 
     monkeypatch.setattr("arcface_api.embedder.cropping.decode", held)
-    host, port = service.base_url.host, service.base_url.port
-    head = f"POST /embed HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(JPEG)}\r\n\r\n"
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(service.post, "/embed", files={"file": JPEG})
-        assert entered.wait(30)
-        with ExitStack() as callers:
-            for _ in range(3):
-                callers.enter_context(socket.create_connection((host, port))).sendall(head.encode() + JPEG)
-            while not is_full():
-                time.sleep(0.01)
-        time.sleep(0.3)
-        assert is_full()
-        go_on.set()
-        assert first.result().status_code == 200
-    while is_full():
-        time.sleep(0.01)
-    assert decoded == [len(JPEG)]
+    asyncio.run(asyncio.wait_for(check(), 60))
 
 
 def test_documents_need_no_internet(service: Service) -> None:

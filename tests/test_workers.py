@@ -5,14 +5,9 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import onnx
@@ -23,95 +18,12 @@ from arcface_api.cpus import available_cpus
 from arcface_api.serving.supervisor import LONGEST_PAUSE_SECONDS, pause_seconds
 from arcface_api.settings import Settings
 from pictures import picture_bytes
-from serving import Service
+from serving import Command, Run, Service, is_running, until
 from tiny_models import linear_model
 
-T = TypeVar("T")
 PICTURE = picture_bytes()
-PATIENCE_SECONDS = 60
 CONNECTIONS = 32
 """By chance alone all of them reach the same one of two workers once in two thousand million runs."""
-
-
-def until(found: Callable[[], T | None]) -> T:
-    """Ask until the answer is true."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not (answer := found()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-    return answer
-
-
-class Command:
-    """`arcface-api serve`, as a person runs it: in a process group of its own, as a shell gives one."""
-
-    def __init__(self, *arguments: str | Path) -> None:
-        command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--device", "cpu", *map(str, arguments)]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0)
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        with self.process.stderr as lines:
-            self.lines.extend(lines)
-
-    @property
-    def log(self) -> str:
-        return "".join(self.lines)
-
-    def logged(self, pattern: str, times: int = 1) -> list[str]:
-        """Wait for lines with this pattern; gives what its group caught."""
-
-        def found() -> list[str] | None:
-            assert self._reader.is_alive() or len(re.findall(pattern, self.log)) >= times, self.log
-            caught = re.findall(pattern, self.log)
-            return caught if len(caught) >= times else None
-
-        return until(found) or []
-
-    @property
-    def port(self) -> int:
-        return int(self.logged(r"Listening on http://127\.0\.0\.1:(\d+),")[0])
-
-    def serving(self) -> list[int]:
-        """The workers that serve, when both do."""
-        return until(lambda: pids if len(pids := self._open()) == 2 and "2 of 2 workers serve" in self.log else None)
-
-    def _open(self) -> list[int]:
-        opened = map(int, re.findall(r"Worker (\d+) serves", self.log))
-        return [pid for pid in opened if is_running(pid)]
-
-    def end(self) -> str:
-        """Wait for the end; gives the whole log."""
-        self.process.wait(PATIENCE_SECONDS)
-        self._reader.join(PATIENCE_SECONDS)
-        return self.log
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(PATIENCE_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # what a failed test has left over
-        self._reader.join()
-
-
-Run = Callable[..., Command]
-
-
-@pytest.fixture
-def run() -> Iterator[Run]:
-    """Run the command with these arguments; it ends with the test."""
-    with ExitStack() as at_end:
-
-        def run(*arguments: str | Path) -> Command:
-            command = Command(*arguments)
-            at_end.callback(command.stop)
-            return command
-
-        yield run
 
 
 class SlowPack:
@@ -155,14 +67,6 @@ def slow_pack(tmp_path: Path) -> Iterator[SlowPack]:
     (tmp_path / "slow").mkdir()
     with closing(SlowPack(tmp_path / "slow")) as pack:
         yield pack
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, and not only what is left of it until its parent asks."""
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def descendants(pid: int) -> set[int]:

@@ -53,6 +53,40 @@ def linear_model(  # each is a dimension of the model
     return model
 
 
+def endless_model(size: int = 112, dim: int = 512) -> onnx.ModelProto:
+    """`linear_model`, which does not end in this century on a batch with a white picture."""
+    model = linear_model(size, dim)
+    graph = model.graph
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["goes_on"], ["goes_on_still"]), helper.make_node("Identity", ["x"], ["x_next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on_still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x_next", TensorProto.FLOAT, None),
+        ],
+    )
+    for name, value in (("white", np.float32(0.95)), ("times", np.int64(2**62)), ("always", np.bool_(True))):
+        graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+    graph.node[-1].output[0] = "once"
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["input"], ["means"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("ReduceMax", ["means"], ["lightest"], keepdims=0),
+            helper.make_node("Greater", ["lightest", "white"], ["is_white"]),
+            helper.make_node("Cast", ["is_white"], ["rounds"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["rounds", "times"], ["all_rounds"]),
+            helper.make_node("Loop", ["all_rounds", "always", "once"], ["output"], body=body),
+        ]
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
 def age_gender_model() -> onnx.ModelProto:
     """A stand-in for genderage.onnx: (n, 3, 96, 96) → (n, 3), an age around 40 that depends on the pixels."""
     return linear_model(96, 3, gain=0.5, bias=np.array([0, 1.7, 0.4], np.float32), normalises_inside=True)

@@ -7,6 +7,7 @@ arrive while the batch before runs. Promises, each with a test:
 
 - rows return to their own callers; a wrong number of rows is an error, never a mix-up;
 - a failing batch fails its own callers and nobody else, and an item that fails alone fails its own caller only;
+- whatever is raised on the thread, it goes on; a batch that does not end can be seen from outside (`running_since`);
 - a caller that leaves, or whose deadline cannot be met, costs the model nothing and its neighbours nothing (where every
   deadline seems lost, the latest one is tried, lest an estimate refuse everybody for ever);
 - a full queue refuses at once and says when to come back;
@@ -17,6 +18,7 @@ Longer than most modules: the promises are about one queue and one thread, and h
 """
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -37,6 +39,8 @@ BULK_SHARE = 4
 """While both kinds of callers wait, one in this many places of a batch goes to those that send many items at once."""
 SMOOTHING = 0.2
 """Weight of the newest batch in the running mean of the time an item takes."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class Batcher(Generic[Item, Row]):
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
-        self._is_running = False
+        self._ended = asyncio.Event()
+        self._running_since: float | None = None
         self._item_seconds = 0.0
         """Running mean of a batch's time divided by its size; 0 before the first batch."""
         self._owed_to_bulk = 0.0
@@ -107,9 +112,24 @@ class Batcher(Generic[Item, Row]):
         return len(self._single) + len(self._bulk)
 
     @property
+    def name(self) -> str:
+        """Of the thread."""
+        return self._thread.name
+
+    @property
     def is_idle(self) -> bool:
         """Nothing runs and nothing waits. Any thread may ask; a moment later it may be otherwise."""
-        return not (self._is_running or self.queued)
+        return self._running_since is None and not self.queued
+
+    @property
+    def running_since(self) -> float | None:
+        """When the batch that runs now began, on `time.monotonic`'s clock, in seconds; None: none runs."""
+        return self._running_since
+
+    @property
+    def has_lost_its_thread(self) -> bool:
+        """The thread has ended although the batcher was not closed: nothing that waits will run."""
+        return self._loop is not None and not self._is_closing and not self._thread.is_alive()
 
     def seconds_for(self, items: int) -> int:
         """In how many whole seconds so many items will have been served, at least 1; by the speed of late."""
@@ -150,17 +170,31 @@ class Batcher(Generic[Item, Row]):
             raise
 
     async def close(self) -> None:
-        """Refuse new work, finish what is queued, end the thread."""
+        """Refuse new work, finish what is queued, end the thread. Waits as long as the running batch takes."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
         if self._loop is not None:
-            await asyncio.to_thread(self._thread.join)
+            await self._ended.wait()
 
     def _work(self) -> None:
         """The thread: batch after batch, until closed and empty."""
-        while self._run_next():
-            pass
+        goes_on = True
+        while goes_on:
+            try:
+                goes_on = self._run_next()
+            except BaseException as error:  # noqa: BLE001  # a defect here: all who wait are answered, and it goes on
+                _log.exception("A defect in the queue of %s:", self.name)
+                self._fail_all(error)
+        self._call_loop(self._ended.set)
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._changed:
+            waiting = [*self._single, *self._bulk]
+            self._single.clear()
+            self._bulk.clear()
+        for each in waiting:
+            self._deliver(each, _own_copy(error))
 
     def _run_next(self) -> bool:
         """Wait for items and run the next batch; False once closed and empty. No item outlives its batch here."""
@@ -171,19 +205,21 @@ class Batcher(Generic[Item, Row]):
                 return False
             late = self._take_out_late()
             batch = self._next_batch()
-            self._is_running = bool(batch)
-        for waiting in late:
-            self._deliver(waiting, DeadlineExceeded.told())
-        if batch:
-            self._run_batch(batch)
-        self._is_running = False
+            self._running_since = time.monotonic() if batch else None
+        try:
+            for waiting in late:
+                self._deliver(waiting, DeadlineExceeded.told())
+            if batch:
+                self._run_batch(batch)
+        finally:
+            self._running_since = None
         return True
 
     def _run_batch(self, batch: list[_Waiting[Item, Row]]) -> None:
         started = time.monotonic()
         try:
             rows = _checked(self._run([waiting.item for waiting in batch]), len(batch))
-        except Exception as error:  # noqa: BLE001  # whatever it was, it is its own callers' answer, and work goes on
+        except BaseException as error:  # noqa: BLE001  # whatever it was, it is its own callers' answer, and work goes on
             for waiting in batch:
                 self._deliver(waiting, _own_copy(error))
             return
@@ -207,8 +243,12 @@ class Batcher(Generic[Item, Row]):
             else:
                 waiting.answer.set_result(answer)
 
+        self._call_loop(settle)
+
+    def _call_loop(self, function: Callable[[], None]) -> None:
         assert self._loop is not None  # noqa: S101  # the thread starts with the loop
-        self._loop.call_soon_threadsafe(settle)
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(function)
 
     def _take_out_late(self) -> list[_Waiting[Item, Row]]:
         """Forget whoever left, and take out those who could not be served in time even by the batch that runs now.
@@ -279,12 +319,14 @@ def _checked(rows: Sequence[Row | Exception], wanted: int) -> Sequence[Row | Exc
     return rows
 
 
-def _own_copy(error: Exception) -> Exception:
+def _own_copy(error: BaseException) -> Exception:
     """One exception for each caller: raised in several tasks, a shared one would collect all their tracebacks."""
-    if isinstance(error, ArcFaceError):
-        copy = type(error)(*error.args)
-        copy.__cause__ = error.__cause__
-        return copy
-    failed = ModelFailed(f"The batch failed: {error}")
-    failed.__cause__ = error
-    return failed
+    if not isinstance(error, ArcFaceError):
+        failed = ModelFailed(f"The batch failed: {error or type(error).__name__}")
+        failed.__cause__ = error
+        return failed
+    # Without __init__, which may take other arguments than those that the exception keeps.
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy

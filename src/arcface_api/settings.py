@@ -120,6 +120,12 @@ class Settings(BaseSettings):
         gt=0,
         description="What is not served by then is dropped, 503. A caller may ask for less with X-Request-Timeout.",
     )
+    hang_seconds: float = Field(
+        default=15.0,
+        gt=0,
+        description="A decode or an inference that takes longer counts as hung: `/livez` and `/readyz` say so and the"
+        " process ends with status 70, to be started again. A worker that does not respond for so long is replaced.",
+    )
     shutdown_grace_seconds: int = Field(
         default=8, ge=0, le=3600, description="How long requests in flight may still take after SIGTERM, in seconds."
     )

@@ -3,8 +3,10 @@
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
 """
 
+import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -51,6 +53,9 @@ from arcface_api.session import (
 from arcface_api.settings import Device, Settings
 from arcface_api.wire import Align, Fit
 
+CLOSE_SECONDS = 2.0
+"""How long the threads may take to end when the last request has been answered."""
+
 _log = logging.getLogger(__name__)
 
 DESCRIPTION = """
@@ -71,12 +76,19 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     verified = {role: pack.read(role) for role in pack.paths}
     _check_default(pack, settings)
     embedder = open_embedder(pack, verified, settings)
+    health = Health(embedder, hang_seconds=settings.hang_seconds)
     info = _describe(pack, verified, embedder, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(health.watch())
         yield
-        await embedder.close()
+        watching.cancel()
+        try:
+            # All requests have their answers by now; threads may still be at work for some that were given up.
+            await asyncio.wait_for(embedder.close(), CLOSE_SECONDS)
+        except TimeoutError:
+            health.hang(embedder.why_stuck(time.monotonic()) or "closing does not end")
 
     app = FastAPIOffline(
         title="arcface-api",
@@ -91,14 +103,14 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     problems.install(app)
     uploads = UploadLimits(settings.max_image_bytes, _batch_files(settings), settings.max_batch_bytes)
     reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, default_options(pack, settings))
-    router = build_router(embedder, Health(embedder), info, uploads, reader)
+    router = build_router(embedder, health, info, uploads, reader)
     app.include_router(router)
     handlers = {
         ("POST", route.path): problems.answering(route.endpoint)
         for route in router.routes
         if isinstance(route, APIRoute) and route.methods == {"POST"}
     }
-    return DirectApp(app, handlers, info)
+    return DirectApp(app, handlers, info, health)
 
 
 def _check_default(pack: InstalledPack, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from arcface_api.api.answers import InfoAnswer
 from arcface_api.api.caller import waiting_caller
+from arcface_api.api.health import Health
 from arcface_api.api.problems import Handler
 
 
@@ -23,7 +24,9 @@ class DirectApp:
     handlers: Mapping[tuple[str, str], Handler]
     """By method and path. Every error that they can meet becomes their answer."""
     info: InfoAnswer
-    """What `/info` tells."""
+    """What `/info` answers."""
+    health: Health
+    """Its `why_hung` says when the process has to be replaced."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the app's lifespan."""

@@ -34,7 +34,6 @@ def build_router(
         "model": recogniser.name,
         "input_size": f"{recogniser.spec.width}x{recogniser.spec.height}",
     }
-    info_json = info.model_dump_json()
 
     def answer(body: bytes, media_type: wire.MediaType, stages: dict[str, float], headers: dict[str, str]) -> Response:
         timing = ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in stages.items())
@@ -127,10 +126,17 @@ def build_router(
         )
         return _probe_answer(answer.model_dump(), is_well=why_not is None)
 
-    @router.get("/livez", summary="Is the process alive?", response_model=StatusAnswer, tags=["operation"])
+    @router.get(
+        "/livez",
+        summary="Is the process alive?",
+        response_model=StatusAnswer,
+        responses={503: {"model": StatusAnswer, "description": "Something hangs; the process is about to end."}},
+        tags=["operation"],
+    )
     async def livez() -> Response:
-        """Answers as long as the event loop turns; never waits for a model."""
-        return _probe_answer({"status": "alive", "reason": None}, is_well=True)
+        """Answers at once; never waits for a model. 503 only where a decode or an inference does not end."""
+        why = health.why_hung
+        return _probe_answer({"status": "hung" if why else "alive", "reason": why}, is_well=why is None)
 
     @router.get(
         "/readyz",
@@ -149,7 +155,7 @@ def build_router(
     @router.get("/info", summary="Which model, files, limits?", response_model=InfoAnswer, tags=["operation"])
     async def get_info() -> Response:
         """What a caller may want to write down beside its vectors."""
-        return Response(info_json, media_type="application/json")
+        return Response(info.model_dump_json(), media_type="application/json")
 
     for path, answering in (("/health", get_health), ("/livez", livez), ("/readyz", readyz), ("/info", get_info)):
         router.add_api_route(path, answering, methods=["HEAD"], include_in_schema=False)  # as uptime monitors ask

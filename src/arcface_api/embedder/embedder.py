@@ -4,7 +4,9 @@
                                  └─────▶ a Batcher each ──▶ age, gender, head pose
 
 The event loop only waits: decoding and cropping run on a few threads, each model on one thread of its own, in batches.
-As many pictures as `capacity` may be inside at once, wherever they are on this road; the next one is refused.
+As many pictures as `capacity` may be inside at once, wherever they are on this road; the next one is refused. Deadlines
+are the event loop's, too: they end in an answer whatever a thread does, and what has run for too long can be seen
+(`why_stuck`).
 
 Longer than most modules, as the road is: each step that is more than a call has a module of its own.
 """
@@ -15,14 +17,15 @@ import math
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 
 from arcface_api.arrays import Embedding
-from arcface_api.batching import Batched, both
+from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
 from arcface_api.embedder.cropping import Cropper, Crops
 from arcface_api.embedder.models import Models, Recogniser
@@ -33,6 +36,7 @@ from arcface_api.errors import (
     AlignmentUnavailable,
     ArcFaceError,
     AttributesUnavailable,
+    DeadlineExceeded,
     EmbeddingInvalid,
     QueueFull,
     ServiceClosing,
@@ -67,15 +71,21 @@ class Embedder:
         self.last_success = -math.inf
         """When the recogniser last returned a valid embedding, on `time.monotonic`'s clock, in seconds."""
         self._inside = 0
-        self._is_closing = False
         self._became_empty = asyncio.Event()
+        self._refusal: str | None = None
+        """Why no new work is taken; None while it is."""
+        self._waits: set[asyncio.Timeout] = set()
+        """Of the pictures inside: when their callers get an answer, whatever becomes of them."""
         self._teller = None if models.attributes is None else teller(models.attributes, limits.capacity)
         aligner = Aligner(models)
         self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
+        self._decoding_since: dict[_Decoding, float] = {}
+        """What is on a decode thread now, and since when, on `time.monotonic`'s clock."""
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
         self._recognition = recognition_queue(models, aligner, 2 * limits.capacity)  # with `flip` two each
         self._cropper = Cropper(models, aligner, self._teller, limits.image, lambda: self._recognition.is_idle)
+        self._probe = Picture(_probe_picture(models.recogniser.spec.height, models.recogniser.spec.width))
 
     @property
     def recogniser(self) -> Recogniser:
@@ -89,8 +99,8 @@ class Embedder:
             QueueFull: `capacity` pictures would be exceeded.
             ServiceClosing: `close` was called.
         """
-        if self._is_closing:
-            raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
+        if self._refusal is not None:
+            raise ServiceClosing(self._refusal)
         if self._inside + pictures > self.limits.capacity:
             raise QueueFull(self._inside, self.limits.capacity, pictures, self._recognition.seconds_for(self._inside))
 
@@ -139,29 +149,55 @@ class Embedder:
             return await asyncio.gather(*map(each, pictures))
 
     async def probe(self) -> float:
-        """Run a real inference on a synthetic picture; the way to know that the service can embed.
+        """Embed a synthetic picture, decoding included; the way to know that the service can embed.
 
         Returns:
             The norm of its embedding.
 
         Raises:
-            EmbeddingInvalid, ModelFailed, ServiceClosing: It cannot.
+            ImageDamaged, EmbeddingInvalid, ModelFailed, ServiceClosing: It cannot.
         """
-        spec = self.recogniser.spec
-        crop = np.linspace(0, 255, spec.height * spec.width * 3).astype(np.uint8).reshape(spec.height, spec.width, 3)
-        batched = await self._recognition.submit(CutFace(crop, Alignment.NONE))
-        return self._checked_norm(batched.row.raw)
+        return (await self._embed(self._probe, CONTRACT, is_bulk=False)).norm
+
+    def why_stuck(self, before: float) -> str | None:
+        """What on a thread has not ended although it began before this moment; None: nothing.
+
+        Args:
+            before: On `time.monotonic`'s clock, in seconds.
+        """
+        if any(since < before for since in list(self._decoding_since.values())):
+            return "decoding a picture does not end"
+        for queue in self._queues:
+            if queue.has_lost_its_thread:
+                return f"the thread of the model {queue.name} has ended"
+            if queue.running_since is not None and queue.running_since < before:
+                return f"an inference of the model {queue.name} does not end"
+        return None
+
+    def give_up(self, why: str) -> None:
+        """Take no new work, and answer now all who wait.
+
+        Args:
+            why: What they are answered, as `ServiceClosing`.
+        """
+        self._refusal = why
+        for wait in self._waits:
+            with suppress(RuntimeError):  # it has just expired by itself
+                wait.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
-        """Refuse new work, finish what is inside, end the threads."""
-        self._is_closing = True
+        """Refuse new work, finish what is inside, end the threads. Waits as long as that takes."""
+        self._refusal = self._refusal or "The service is shutting down and takes no new work. Send the request again."
         while self._inside:
             self._became_empty.clear()
             await self._became_empty.wait()
-        await self._recognition.close()
-        if self._teller is not None:
-            await self._teller.close()
-        await asyncio.to_thread(self._decoders.shutdown)
+        for queue in self._queues:
+            await queue.close()
+        self._decoders.shutdown(wait=False)  # they are idle
+
+    @property
+    def _queues(self) -> tuple[Batcher[Any, Any], ...]:
+        return (self._recognition, *(self._teller.queues if self._teller else ()))
 
     @contextmanager
     def _admitted(self, pictures: int) -> Iterator[None]:
@@ -170,9 +206,12 @@ class Embedder:
         try:
             yield
         finally:
-            self._inside -= pictures
-            if not self._inside:
-                self._became_empty.set()
+            self._leave(pictures)
+
+    def _leave(self, pictures: int) -> None:
+        self._inside -= pictures
+        if not self._inside:
+            self._became_empty.set()
 
     def _check_models(self, options: EmbedOptions) -> None:
         if options.include_attributes and self.models.attributes is None:
@@ -188,6 +227,21 @@ class Embedder:
             )
 
     async def _embed(self, picture: Picture, options: EmbedOptions, *, is_bulk: bool) -> Embedded:
+        """One picture, with an answer by its deadline, or when the service gives up."""
+        left_seconds = None if math.isinf(options.deadline) else max(0.0, options.deadline - time.monotonic())
+        wait = asyncio.timeout(left_seconds)
+        try:
+            async with wait:
+                self._waits.add(wait)
+                return await self._work_on(picture, options, is_bulk=is_bulk)
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            raise DeadlineExceeded.told() if self._refusal is None else ServiceClosing(self._refusal) from None
+        finally:
+            self._waits.discard(wait)
+
+    async def _work_on(self, picture: Picture, options: EmbedOptions, *, is_bulk: bool) -> Embedded:
         async with self._bulk_decoding if is_bulk else nullcontext():
             submitted = time.monotonic()
             crops = await self._decode(picture, options)
@@ -215,15 +269,31 @@ class Embedder:
     async def _decode(self, picture: Picture, options: EmbedOptions) -> Crops:
         """What the models see of a picture.
 
-        A caller may leave meanwhile, but the picture stays in the queue of the decode threads until one of them has
-        taken it out. Until then it keeps its place, or pictures would be there that nobody counts.
+        Its caller may leave meanwhile. A picture that no thread has taken yet is dropped then; one that is on a thread
+        keeps a place until the thread gives it back, or pictures would be there that nobody counts.
         """
         loop = asyncio.get_running_loop()
+        decoding = _Decoding(picture)
+        crops = self._decoders.submit(self._run, decoding, options)
         try:
-            return await loop.run_in_executor(self._decoders, self._cropper.crops, picture, options)
+            return await asyncio.wrap_future(crops)
         except asyncio.CancelledError:
-            await loop.run_in_executor(self._decoders, _nothing)  # queued behind it
+            decoding.picture = None
+            if not crops.cancel() and not crops.done():
+                self._inside += 1
+                crops.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, 1))
             raise
+
+    def _run(self, decoding: "_Decoding", options: EmbedOptions) -> Crops:
+        """On a decode thread."""
+        picture = decoding.picture
+        if picture is None:
+            raise DeadlineExceeded.told()
+        self._decoding_since[decoding] = time.monotonic()
+        try:
+            return self._cropper.crops(picture, options)
+        finally:
+            del self._decoding_since[decoding]
 
     async def _recognise(
         self, face: CutFace | UncutFace, options: EmbedOptions, *, is_bulk: bool
@@ -245,8 +315,18 @@ class Embedder:
         return norm
 
 
-def _nothing() -> None:
-    pass
+class _Decoding:
+    """A picture on its way to a decode thread."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture: Picture | None = picture
+        """None: its caller has left."""
+
+
+def _probe_picture(height: int, width: int) -> bytes:
+    """A synthetic picture as a JPEG file."""
+    shades = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
+    return cv2.imencode(".jpg", shades)[1].tobytes()
 
 
 async def _timed(telling: Coroutine[Any, Any, Attributes]) -> tuple[Attributes, float]:

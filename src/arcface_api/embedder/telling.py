@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from arcface_api import attributes as age_and_gender
 from arcface_api import head_pose as pose
 from arcface_api.alignment import Landmarks, align, face_box, input_template
-from arcface_api.arrays import Box, Crop, Image, Transform
+from arcface_api.arrays import Box, Crop, Features, Image, Transform
 from arcface_api.attributes import BOX_MARGIN, attribute_crop, whole_picture
-from arcface_api.batching import both
+from arcface_api.batching import Batcher, both
 from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels
 from arcface_api.embedder.queues import model_queue
 from arcface_api.embedder.request import Attributes
@@ -24,7 +24,7 @@ Telling = Callable[[float, bool], Coroutine[Any, Any, Attributes]]
 
 
 class AttributeTeller(Protocol):
-    """Owns the attribute models' queues. `look` may be called by several threads at once."""
+    """Feeds the attribute models. `look` may be called by several threads at once."""
 
     needs_landmarks: bool
     """Also where the picture is not to be aligned."""
@@ -39,8 +39,8 @@ class AttributeTeller(Protocol):
             found: Where its face is; None, or unsure: the whole picture is the face.
         """
 
-    async def close(self) -> None:
-        """Finish what is queued, end the threads."""
+    queues: tuple[Batcher[Crop, Features], ...]
+    """One for each model; they are the owner's to close."""
 
 
 def teller(models: AttributeModels, capacity: int) -> AttributeTeller:
@@ -75,6 +75,7 @@ class BoxTeller:
         self.least_side: float = max(self._face_size, self._landmark_size) / BOX_MARGIN
         self._age_gender = model_queue(models.age_gender, "age_gender", capacity)
         self._landmarks_3d = model_queue(models.landmarks_3d, "landmarks_3d", capacity)
+        self.queues: tuple[Batcher[Crop, Features], ...] = self._age_gender, self._landmarks_3d
 
     def crops(self, image: Image, found: Landmarks | None) -> BoxCrops:
         """What both models see."""
@@ -96,11 +97,6 @@ class BoxTeller:
 
         return tell
 
-    async def close(self) -> None:
-        """See `AttributeTeller.close`."""
-        await self._age_gender.close()
-        await self._landmarks_3d.close()
-
 
 UNALIGNED_BOX = 0.8
 """Of the picture's shorter side: what the open pack's models see where landmarks are unsure. Source: of the boxes tried
@@ -118,6 +114,7 @@ class AlignedTeller:
         self.least_side: float = max(spec.height for spec in self._specs)
         self._age = model_queue(models.age, "age", capacity)
         self._gender = model_queue(models.gender, "gender", capacity)
+        self.queues: tuple[Batcher[Crop, Features], ...] = self._age, self._gender
 
     def look(self, image: Image, found: Landmarks | None) -> Telling:
         """See `AttributeTeller.look`."""
@@ -136,11 +133,6 @@ class AlignedTeller:
             return Attributes(age_and_gender.age_gender_of_two(age.row, gender.row), pose.pose_of_five(points))
 
         return tell
-
-    async def close(self) -> None:
-        """See `AttributeTeller.close`."""
-        await self._age.close()
-        await self._gender.close()
 
 
 def _middle(image: Image, size: int) -> Crop:

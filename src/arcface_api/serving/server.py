@@ -1,31 +1,69 @@
-"""One process of the service: models loaded and run, then the port opened, then requests answered until the end."""
+"""One process of the service: models loaded and run, then the port opened, then requests answered until the end.
 
+The end comes whatever threads do: after the grace period the process is gone, also where one of them hangs, and while
+it serves, a hang ends it with `HUNG_STATUS`, so that a new one can be started.
+"""
+
+import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import FrameType
 
 import uvicorn
 
-from arcface_api.api.app import create_app
+from arcface_api.api.app import CLOSE_SECONDS, create_app
+from arcface_api.api.direct import DirectApp
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
 from arcface_api.settings import Settings
 
+HUNG_STATUS = 70
+"""Exit status of a process that ended because a decode or an inference did not (`EX_SOFTWARE` of sysexits.h)."""
+LAST_SECONDS = 5
+"""After the grace period, and the time for closing, the kernel ends the process so much later, whatever it does."""
+BEAT_SECONDS = 1.0
+"""Between two signs of life."""
+
 _log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, whose signal handlers are set by `run`.
+    """uvicorn's server, whose signal handlers are set by `run`, and which ends when the app hangs.
 
-    Set by itself, they raise the signal once more when all is done; but being told to stop is no failure.
+    Set by itself, the handlers raise the signal once more when all is done; but being asked to stop is no failure.
     """
+
+    def __init__(self, app: DirectApp, config: uvicorn.Config, on_beat: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._app, self._on_beat = app, on_beat
+        self._life: asyncio.Task[None] | None = None
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # asked only for a context
         return nullcontext()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """uvicorn's; and the kernel ends the process should the event loop not come to it."""
+        assert self.config.timeout_graceful_shutdown is not None  # noqa: S101  # `run` sets it
+        signal.setitimer(signal.ITIMER_REAL, self.config.timeout_graceful_shutdown + CLOSE_SECONDS + LAST_SECONDS)
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's; from then on there are signs of life until the event loop ends."""
+        await super().startup(sockets)
+        self._life = asyncio.create_task(self._live())
+
+    async def _live(self) -> None:
+        while True:
+            self._on_beat()
+            if self._app.health.why_hung is not None:
+                self.should_exit = True
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's, announced."""
@@ -33,14 +71,21 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_open: Callable[[], None]) -> None:
-    """Serve a pack on a bound socket until SIGTERM or SIGINT.
+def run(
+    pack: InstalledPack,
+    settings: Settings,
+    listener: socket.socket,
+    on_open: Callable[[], None],
+    on_beat: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve a pack on a bound socket until SIGTERM or SIGINT, or until it hangs: then the process ends here.
 
     Args:
         pack: What to serve.
         settings: Of the whole service.
         listener: Bound, and not listening yet: callers get in when the models have run.
         on_open: Called when they can.
+        on_beat: Called each second from then on, as long as the event loop turns.
 
     Raises:
         PackError, ModelFailed, RuntimeUnfit: As `create_app`.
@@ -73,10 +118,15 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
         server_header=False,
     )
-    server = _Server(config)
+    server = _Server(app, config, on_beat)
     # From here on, and not only while uvicorn runs: a signal that comes in between must not be lost.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     port.open_up(listener)
     on_open()
     server.run(sockets=[listener])
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if app.health.why_hung is not None:
+        _log.critical("Ended with status %d: %s.", HUNG_STATUS, app.health.why_hung)
+        logging.shutdown()
+        os._exit(HUNG_STATUS)  # leaving in order would wait for the thread that hangs

@@ -1,7 +1,7 @@
-"""Keeps several workers on one port: starts them, replaces those that die, drains them all when told to stop.
+"""Keeps several workers on one port: starts them, replaces those that die or hang, drains them all at the end.
 
-    run ──▶ one `_keep` for each worker: start ──▶ serves ──▶ died ──▶ pause ──▶ start …
-       told to stop, or one that cannot start ──▶ drain
+    run ──▶ one `_keep` for each worker: start ──▶ serves ──▶ died, or was killed for hanging ──▶ pause ──▶ start …
+       SIGTERM, SIGINT, or one that cannot start ──▶ drain
 
 The first worker starts alone: what is wrong is told once and not by each, and what it downloads, records or compiles is
 there for the others.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from arcface_api.errors import ArcFaceError
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
-from arcface_api.serving.worker import Worker
+from arcface_api.serving.worker import HUNG_SECONDS, Worker
 from arcface_api.settings import Settings
 
 STEADY_SECONDS = 60
@@ -40,7 +40,9 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
         ArcFaceError: A worker could not start, for this reason; the others have been drained.
     """
     address = port.share(listener)
-    asyncio.run(_Supervisor(lambda: Worker(pack, settings, address), settings.workers, on_open).supervise())
+    drain_seconds = settings.shutdown_grace_seconds + HUNG_SECONDS
+    supervisor = _Supervisor(lambda: Worker(pack, settings, address), settings.workers, drain_seconds, on_open)
+    asyncio.run(supervisor.supervise())
 
 
 def pause_seconds(short_lives: int) -> int:
@@ -49,9 +51,12 @@ def pause_seconds(short_lives: int) -> int:
 
 
 class _Supervisor:
-    def __init__(self, start: Callable[[], Worker], count: int, on_open: Callable[[], None]) -> None:
+    def __init__(
+        self, start: Callable[[], Worker], count: int, drain_seconds: float, on_open: Callable[[], None]
+    ) -> None:
         self._start = start
         self._count = count
+        self._drain_seconds = drain_seconds
         self._on_open = on_open
         self._first_serves = asyncio.Event()
         self._running: set[Worker] = set()
@@ -112,7 +117,15 @@ class _Supervisor:
         _log.info("Worker %d serves: %d of %d workers serve.", worker.pid, len(self._serving), self._count)
 
     async def _drain(self) -> None:
+        """Have all end, and kill those that do not."""
         for worker in self._running:
             worker.stop()
-        for worker in self._running:
-            await worker.ended()
+        endings = [asyncio.create_task(worker.ended()) for worker in self._running]
+        if not endings:
+            return
+        _, late = await asyncio.wait(endings, timeout=self._drain_seconds)
+        if late:
+            _log.error("Workers do not end within %g s and are killed.", self._drain_seconds)
+            for worker in self._running:
+                worker.kill()
+            await asyncio.wait(endings)

@@ -2,19 +2,21 @@
 
     Worker() ──spawns──▶ _work ──▶ server.run
       opened ◀──report, once──┤     None: callers get in; an ArcFaceError: why they cannot
-      ended  ◀──exit status───┘
+      ended  ◀──signs of life─┤     a byte each second; killed where none comes
+             ◀──exit status───┘
 
-The parent tells a worker to stop by SIGTERM. The worker tells itself when the parent is gone, however it went.
+The parent stops a worker with SIGTERM. The worker stops itself when the parent is gone, however it went.
 """
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
@@ -25,7 +27,11 @@ from arcface_api.serving.logs import log_to_stderr
 from arcface_api.settings import Settings
 
 HUNG_SECONDS = 10
-"""A worker without a parent that still runs so long after the grace period hangs."""
+"""A worker that still runs so long after the grace period is killed: by its parent, or, without one, by itself."""
+LATE_SECONDS = 2
+"""A timer that comes so much too late comes in a process that was stopped meanwhile."""
+
+_log = logging.getLogger(__name__)
 
 _SPAWN = multiprocessing.get_context("spawn")
 """Not fork: ONNX Runtime's and CUDA's threads do not survive it."""
@@ -42,6 +48,9 @@ class Worker:
             settings: Of the whole service.
             address: What `port.share` gave.
         """
+        self._hang_seconds = settings.hang_seconds
+        self._has_opened = False
+        self._silence: asyncio.TimerHandle | None = None
         self._report, report = _SPAWN.Pipe(duplex=False)
         # A daemon: should the parent end by a defect, multiprocessing stops it.
         self._process = _SPAWN.Process(target=_work, args=(pack, settings, address, report), daemon=True)
@@ -69,10 +78,23 @@ class Worker:
             raise WorkerEnded(await self._obituary()) from None
         if error is not None:
             raise error
+        self._has_opened = True
 
     async def ended(self) -> str:
-        """Wait until the process is gone; says how it ended."""
-        await _readable(self._process.sentinel)
+        """Wait until the process is gone; says how it ended.
+
+        From `opened` on there are signs of life each second; where none comes for `hang_seconds`, it is killed.
+        """
+        loop = asyncio.get_running_loop()
+        if is_watched := self._has_opened and not self._report.closed:
+            self._await_life()
+            loop.add_reader(self._report.fileno(), self._on_life)
+        try:
+            await _readable(self._process.sentinel)
+        finally:
+            if is_watched and self._silence is not None:
+                loop.remove_reader(self._report.fileno())
+                self._silence.cancel()
         self._process.join()
         self._report.close()
         status = self._process.exitcode or 0
@@ -81,6 +103,30 @@ class Worker:
     def stop(self) -> None:
         """Have it answer what is in flight and end; while it loads, it ends at once."""
         self._process.terminate()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    def _await_life(self) -> None:
+        self._silence = asyncio.get_running_loop().call_later(self._hang_seconds, self._on_silence)
+
+    def _on_life(self) -> None:
+        assert self._silence is not None  # noqa: S101  # `_await_life` was called before
+        self._silence.cancel()
+        if os.read(self._report.fileno(), 4096):
+            self._await_life()
+        else:
+            asyncio.get_running_loop().remove_reader(self._report.fileno())
+
+    def _on_silence(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._silence is not None  # noqa: S101  # as above
+        if loop.time() - self._silence.when() > LATE_SECONDS:
+            self._await_life()  # this process was stopped, too
+            return
+        _log.error("Worker %d has not shown a sign of life for %g s and is killed.", self.pid, self._hang_seconds)
+        self.kill()
 
     async def _obituary(self) -> str:
         how = await self.ended()
@@ -120,14 +166,22 @@ def _work(pack: InstalledPack, settings: Settings, address: port.Address, report
     log_to_stderr(settings)
     from arcface_api.serving import server  # noqa: PLC0415  # a second and a half that the parent need not spend
 
+    def on_open() -> None:
+        report.send(None)
+        os.set_blocking(report.fileno(), False)
+
+    def on_beat() -> None:
+        with suppress(OSError):  # the parent does not read, or is gone
+            os.write(report.fileno(), b".")
+
     try:
-        server.run(pack, settings, port.join(address), on_open=lambda: report.send(None))
+        server.run(pack, settings, port.join(address), on_open, on_beat)
     except ArcFaceError as error:
         report.send(error)
 
 
 def _end_with_parent(grace_seconds: int) -> None:
-    """Wait for the parent's end, which no signal tells; then stop as if it had said so."""
+    """Wait for the parent's end, which no signal announces; then stop as if it had said so."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101  # a worker has one
     parent.join()

@@ -1,0 +1,290 @@
+"""Promises about time, whatever a thread or a process does: every caller is answered, and what hangs is replaced.
+
+The hanging inference is real: a model with a loop that does not end on a white picture. A decode that hangs is a
+decoder that waits.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import onnx
+import pytest
+from PIL import Image as Pillow
+
+from arcface_api.batching import Batcher
+from arcface_api.errors import ArcFaceError, ModelFailed, QueueFull
+from arcface_api.serving.server import HUNG_STATUS
+from pictures import picture_bytes
+from serving import Command, Run, Service, is_running, until
+from tiny_models import endless_model
+
+PICTURE = picture_bytes()
+WAITS_IN_DECODER = picture_bytes("PNG", (33, 44))
+"""The decoder of `DECODER_THAT_WAITS` does not end on a picture of this size."""
+
+DECODER_THAT_WAITS = """
+import sys, time, cv2
+real = cv2.imdecode
+def imdecode(content, flags):
+    picture = real(content, flags)
+    while picture is not None and picture.shape[:2] == (44, 33):
+        time.sleep(1)
+    return picture
+cv2.imdecode = imdecode
+sys.argv[0] = "arcface-api"
+from arcface_api.__main__ import main
+main()
+"""
+
+
+def white() -> bytes:
+    content = BytesIO()
+    Pillow.new("RGB", (112, 112), "white").save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("endless") / "endless.onnx"
+    onnx.save(endless_model(), path)
+    return path
+
+
+def post(url: str, picture: bytes, timeout_seconds: float | None = None) -> httpx.Response:
+    headers = {} if timeout_seconds is None else {"X-Request-Timeout": f"{timeout_seconds}"}
+    return httpx.post(f"{url}/embed", files={"file": picture}, headers=headers, timeout=60)
+
+
+def hanging(what: str) -> bytes:
+    """The picture by which this hangs."""
+    return WAITS_IN_DECODER if what == "decode" else white()
+
+
+def program_for(what: str) -> str | None:
+    return DECODER_THAT_WAITS if what == "decode" else None
+
+
+# ── one process ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("what", ["inference", "decode"])
+def test_what_hangs_is_answered_by_its_deadline_and_ends_the_process(what: str, run: Run, endless: Path) -> None:
+    options = ["--pack", endless, "--hang-seconds", "4", "--decode-threads", "1"]
+    command = run(*options, program=program_for(what))
+    url = f"http://127.0.0.1:{command.port}"
+    assert post(url, PICTURE).status_code == 200
+    with ThreadPoolExecutor(20) as pool:
+        began = time.monotonic()
+        short = [pool.submit(post, url, picture, 1) for picture in (hanging(what), *[PICTURE] * 4)]
+        answers = [each.result() for each in short]
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        assert answers[0].json()["code"] == "deadline_exceeded"
+        assert time.monotonic() - began < 4, "no answer waited for the hang to be noticed"
+        patient = [pool.submit(post, url, PICTURE) for _ in range(5)]
+        assert [each.result().status_code for each in patient] == [503] * 5
+        assert {each.result().json()["code"] for each in patient} == {"service_closing"}
+        assert all("Retry-After" in each.result().headers for each in patient)
+    log = command.end()
+    assert command.process.returncode == HUNG_STATUS
+    said = {
+        "inference": "an inference of the model recogniser does not end",
+        "decode": "decoding a picture does not end",
+    }[what]
+    assert f"The service hangs: {said}: it began more than 4 seconds ago." in log
+    assert f"Ended with status {HUNG_STATUS}: {said}" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    "where", ["arcface_api.session.onnx_cpu.OnnxCpuSession.run", "arcface_api.embedder.cropping.decode"]
+)
+def test_probes_report_a_hang(
+    where: str, run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = run_service(tiny_recogniser, hang_seconds=1, decode_threads=1)
+    assert service.get("/livez").json() == {"status": "alive", "reason": None}
+    go_on = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(where, lambda *_: go_on.wait(60))
+        assert service.post("/embed", files={"file": PICTURE}, headers={"X-Request-Timeout": "0.1"}).status_code == 503
+        until(lambda: service.get("/livez").status_code == 503)
+        said = service.get("/livez").json()
+        assert said["status"] == "hung"
+        assert "does not end" in said["reason"]
+        assert service.get("/readyz").json() == {"status": "not ready", "reason": said["reason"]}
+        assert service.get("/health").json()["reason"] == said["reason"]
+        refused = service.post("/embed", files={"file": PICTURE})
+        assert (refused.status_code, refused.json()["code"]) == (503, "service_closing")
+        go_on.set()
+
+
+def test_readiness_is_proved_by_decoding_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("cv2.imdecode", lambda *_: None)
+        answer = service.get("/readyz")
+    assert answer.status_code == 503
+    assert "cannot be decoded" in answer.json()["reason"]
+    assert service.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("what", ["inference", "decode"])
+def test_told_to_stop_it_ends_within_the_grace_period_whatever_hangs(what: str, run: Run, endless: Path) -> None:
+    command = run("--pack", endless, "--shutdown-grace-seconds", "2", program=program_for(what))
+    url = f"http://127.0.0.1:{command.port}"
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(post, url, hanging(what))
+        time.sleep(1)
+        command.process.terminate()
+        began = time.monotonic()
+        assert answer.result().json()["code"] == "service_closing"
+        command.end()
+    assert time.monotonic() - began < 15
+    assert command.process.returncode == HUNG_STATUS
+
+
+def test_a_process_that_was_stopped_for_a_while_does_not_take_its_work_for_hung(run: Run, endless: Path) -> None:
+    """As a container that is paused: when it goes on, all that it was doing seems to have taken that long."""
+    command = run("--pack", endless, "--hang-seconds", "3")
+    url = f"http://127.0.0.1:{command.port}"
+    with ThreadPoolExecutor() as pool:
+        many = [pool.submit(post, url, PICTURE) for _ in range(50)]
+        os.kill(command.process.pid, signal.SIGSTOP)
+        time.sleep(5)
+        os.kill(command.process.pid, signal.SIGCONT)
+        assert {each.result().status_code for each in many} == {200}
+    time.sleep(2)
+    assert post(url, PICTURE).status_code == 200
+    assert "hangs" not in command.log
+
+
+# ── several processes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("how", ["stopped", "inference"])
+def test_worker_that_hangs_is_replaced_and_the_other_loses_nothing(how: str, run: Run, endless: Path) -> None:
+    command = run("--workers", "2", "--pack", endless, "--hang-seconds", "3", "--access-log")
+    (hung, other), url = command.serving(), f"http://127.0.0.1:{command.port}"
+    with ExitStack() as at_end:
+        kept = {pid: at_end.enter_context(closing(client)) for pid, client in connections(command).items()}
+        if how == "stopped":
+            os.kill(hung, signal.SIGSTOP)
+        else:
+            answer = kept[hung].post("/embed", files={"file": white()}, headers={"X-Request-Timeout": "1"})
+            assert answer.json()["code"] == "deadline_exceeded"
+        while is_running(hung):
+            assert kept[other].post("/embed", files={"file": PICTURE}).status_code == 200
+    ended = "was killed by SIGKILL" if how == "stopped" else f"ended with status {HUNG_STATUS}"
+    command.logged(rf"Worker {hung} {ended}\. A new one starts in 1 s; 1 serve meanwhile\.")
+    command.logged("2 of 2 workers serve", times=2)
+    assert {post(url, PICTURE).status_code for _ in range(10)} == {200}
+
+
+def test_worker_that_does_not_end_is_killed_after_the_grace_period(run: Run, endless: Path) -> None:
+    command = run("--workers", "2", "--pack", endless, "--shutdown-grace-seconds", "0", "--hang-seconds", "600")
+    pids = command.serving()
+    os.kill(pids[0], signal.SIGSTOP)
+    command.process.terminate()
+    assert "Workers do not end within 10 s and are killed." in command.end()
+    assert command.process.returncode == 0
+    assert not any(map(is_running, pids))
+
+
+def connections(command: Command) -> dict[int, httpx.Client]:
+    """A connection to each of the two workers, which the kernel deals out by chance."""
+    found: dict[int, httpx.Client] = {}
+    served = 0
+    while len(found) < 2:
+        client = httpx.Client(base_url=f"http://127.0.0.1:{command.port}", timeout=30)
+        assert client.post("/embed", files={"file": PICTURE}).status_code == 200
+        served += 1
+        pid = int(command.logged(r"\[(\d+)\] \S+ - \"POST /embed HTTP/1.1\" 200", served)[-1])
+        if found.setdefault(pid, client) is not client:
+            client.close()
+    return found
+
+
+# ── the batcher's thread ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        QueueFull(1, 2, 3, 4),
+        ModelFailed("poisoned"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        MemoryError(),
+        RecursionError(),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_whatever_a_batch_raises_its_callers_are_answered_and_the_thread_goes_on(raised: BaseException) -> None:
+    fails = [True]
+
+    def model(items: list[int]) -> list[int]:
+        if fails.pop() if fails else False:
+            raise raised
+        return items
+
+    async def check() -> None:
+        queue: Batcher[int, int] = Batcher(model, name="test", sizes=(1, 2), capacity=9)  # type: ignore[arg-type]  # a list is a sequence
+        with pytest.raises(type(raised) if isinstance(raised, ArcFaceError) else ModelFailed) as error:
+            await queue.submit(1)
+        assert str(raised) in str(error.value)
+        assert error.value is not raised
+        assert getattr(error.value, "retry_after_seconds", 4) == 4
+        assert (await queue.submit(2)).row == 2
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_a_defect_in_the_queue_answers_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        queue: Batcher[int, int] = Batcher(list, name="test", sizes=(1,), capacity=9)
+        with monkeypatch.context() as patched:
+            patched.setattr(Batcher, "_take_out_late", lambda _: 1 / 0)
+            with pytest.raises(ModelFailed, match="division by zero"):
+                await queue.submit(1)
+        assert (await queue.submit(2)).row == 2
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_an_exception_thrown_into_the_waiting_thread_does_not_end_it() -> None:
+    async def check() -> None:
+        queue: Batcher[int, int] = Batcher(list, name="test", sizes=(1,), capacity=9)
+        assert (await queue.submit(1)).row == 1
+        identity = queue._thread.ident
+        assert identity is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(identity), ctypes.py_object(SystemExit))
+        answers = await asyncio.gather(*(queue.submit(number) for number in range(3)), return_exceptions=True)
+        assert all(isinstance(answer, ModelFailed) or answer.row == number for number, answer in enumerate(answers))  # type: ignore[union-attr]  # no other can be there
+        assert (await queue.submit(9)).row == 9
+        assert not queue.has_lost_its_thread
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_a_thread_that_has_ended_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        monkeypatch.setattr(Batcher, "_work", lambda _: None)
+        queue: Batcher[int, int] = Batcher(list, name="test", sizes=(1,), capacity=9)
+        waiting = asyncio.create_task(queue.submit(1))
+        await asyncio.sleep(0.1)
+        assert queue.has_lost_its_thread
+        waiting.cancel()
+
+    asyncio.run(check())
