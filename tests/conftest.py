@@ -154,8 +154,8 @@ def run() -> Iterator[Run]:
     """Run the command with these arguments; it ends with the test."""
     with ExitStack() as at_end:
 
-        def run(*arguments: str | Path, program: str | None = None) -> Command:
-            command = Command(*arguments, program=program)
+        def run(*arguments: str | Path, faults: Path | None = None) -> Command:
+            command = Command(*arguments, faults=faults)
             at_end.callback(command.stop)
             return command
 

@@ -54,11 +54,12 @@ def until(found: Callable[[], T | None]) -> T:
 class Command:
     """`arcface-api serve`, as a person runs it: in a process group of its own, as a shell gives one."""
 
-    def __init__(self, *arguments: str | Path, program: str | None = None) -> None:
-        """Start it; `program` is run in the place of `arcface-api`, to begin with something else."""
-        how = ["-m", "arcface_api"] if program is None else ["-c", program]
-        command = [sys.executable, *how, "serve", "--port", "0", "--device", "cpu", *map(str, arguments)]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0)
+    def __init__(self, *arguments: str | Path, faults: Path | None = None) -> None:
+        """Start it; `faults` is a folder with a `sitecustomize.py`, which each of its processes runs first."""
+        command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--device", "cpu", *map(str, arguments)]
+        paths = [str(faults), os.environ.get("PYTHONPATH", "")] if faults else [os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0, env=environment)
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()

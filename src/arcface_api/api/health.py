@@ -87,7 +87,9 @@ class Health:
                 self.hang(f"{stuck}: it began more than {self._hang_seconds:g} seconds ago")
 
     def hang(self, why: str) -> None:
-        """Note that the process has to be replaced, and answer all who wait."""
+        """Note that the process has to be replaced, and answer all who wait. The first reason counts."""
+        if self.why_hung is not None:
+            return
         self.why_hung = why
         _log.critical("The service hangs: %s.", why)
         self._embedder.give_up("The service does not respond and is being started again. Send the request again.")
