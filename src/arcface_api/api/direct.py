@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from arcface_api.api.answers import InfoAnswer
 from arcface_api.api.caller import waiting_caller
+from arcface_api.api.connections import Connections
 from arcface_api.api.problems import Handler
 
 
@@ -24,6 +25,8 @@ class DirectApp:
     """By method and path. Every error that they can meet becomes their answer."""
     info: InfoAnswer
     """What `/info` tells."""
+    connections: Connections
+    """What is allowed to those on which it is served."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the app's lifespan."""
