@@ -123,11 +123,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_in_message = True
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; what a chunked body ends with may look like one, and nobody asked for it."""
-        if self._is_in_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """A request's head is whole."""
         if self.parser.should_upgrade():
@@ -139,6 +134,7 @@ class HttpProtocol(HttpToolsProtocol):
             elif name == b"transfer-encoding":
                 self._body_left = None
         super().on_headers_complete()
+        self.headers = []  # what a chunked body may end with looks like headers, and nobody asked for it
         self._is_in_head = False
         self._stop_head_timer()
 
