@@ -12,6 +12,7 @@ from raw_http import Caller, HeldModel, connections, picture, request, until
 from serving import Service
 
 JPEG = picture_bytes()
+CAPACITY = 250_000
 MOST = 150_000
 NEEDED = MOST + 64 * 1024 + 1024
 """What one full batch request may bring, its form included."""
@@ -49,7 +50,7 @@ def test_bytes_of_all_uploads_are_counted_as_they_arrive(run: Callable[..., Serv
     with Caller(service) as sleeper, Caller(service) as caller:
         sleeper.send(picture(padded(MOST))[:-1])  # announced: one more; there: 149,999
         time.sleep(0.3)
-        for size, status in ((100_001, 200), (100_002, 429)):
+        for size, status in ((NEEDED - 149_999, 200), (NEEDED - 149_998, 429)):
             if is_batch:
                 caller.send(batch(padded(size - len(form(b"", "files")))))
             else:
@@ -58,11 +59,24 @@ def test_bytes_of_all_uploads_are_counted_as_they_arrive(run: Callable[..., Serv
             assert answer.status == status
         assert answer.headers["retry-after"] == "1"
         assert answer.problem()["code"] == "uploads_full"
-        assert "250,000 bytes" in answer.problem()["detail"]
+        assert f"{NEEDED:,} bytes for all" in answer.problem()["detail"]
         sleeper.send(b"\0")
         assert sleeper.answer().status == 200
         caller.send(picture(padded(MOST)))
         assert caller.answer().status == 200, "the connection of a refused upload goes on"
+
+
+def test_large_uploads_leave_room_for_small_ones(run: Callable[..., Service]) -> None:
+    service = run()
+    with ExitStack() as callers:
+        for size in (MOST, NEEDED - MOST + 2):
+            sleeper = callers.enter_context(Caller(service))
+            sleeper.send(picture(padded(size))[:-1])
+        time.sleep(0.3)
+        caller = callers.enter_context(Caller(service))
+        for size, status in ((CAPACITY - NEEDED, 200), (CAPACITY - NEEDED + 1, 429), (CAPACITY - NEEDED, 200)):
+            caller.send(picture(padded(size)))
+            assert caller.answer().status == status
 
 
 def test_room_is_never_too_little_for_one_full_batch(run: Callable[..., Service]) -> None:

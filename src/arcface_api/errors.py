@@ -234,11 +234,11 @@ class UploadsFull(ArcFaceError):
     """Uploads take that long, or have failed by then."""
 
     @classmethod
-    def of(cls, capacity: int) -> Self:
+    def of(cls, room: int) -> Self:
         """The error of a service that has room for so many bytes."""
         return cls(
-            f"The uploads that are inside have the {capacity:,} bytes that they may have together. Send the request"
-            f" again in {cls.retry_after_seconds} s, as Retry-After says, or ask the operator to raise"
+            f"The uploads that are inside leave no room for more of this one, of {room:,} bytes for all. Send the"
+            f" request again in {cls.retry_after_seconds} s, as Retry-After says, or ask the operator to raise"
             " ARCFACE_MAX_UPLOAD_BYTES_INSIDE."
         )
 

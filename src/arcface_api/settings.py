@@ -119,7 +119,8 @@ class Settings(BaseSettings):
         default=256 * 1024 * 1024,
         ge=1,
         description="Bytes of all uploads that each worker may hold at once, from their arrival to their answer; the"
-        " upload that would exceed it gets 429 with Retry-After. Never less than one full batch request needs.",
+        " upload that would exceed it gets 429 with Retry-After. A quarter is kept for uploads of up to 64 KiB. Never"
+        " less than one full batch request needs.",
     )
     upload_timeout_seconds: float = Field(
         default=60.0, gt=0, description="Longest time that an upload may take; 408 beyond."

@@ -93,8 +93,8 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     problems.install(app)
     limits = UploadLimits(settings.max_image_bytes, _batch_files(settings), settings.max_batch_bytes)
     slowest = settings.upload_timeout_seconds, settings.upload_min_bytes_per_second
-    # what one request may bring always fits, or it would be told to come back for ever
-    uploads = Uploads(max(settings.max_upload_bytes_inside, limits.body_bytes, limits.batch_body_bytes), *slowest)
+    largest = max(limits.body_bytes, limits.batch_body_bytes)
+    uploads = Uploads(settings.max_upload_bytes_inside, largest, *slowest)
     reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, default_options(pack, settings))
     router = build_router(embedder, Health(embedder), info, limits, uploads, reader)
     app.include_router(router)

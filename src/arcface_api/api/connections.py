@@ -1,9 +1,14 @@
 """How many connections there may be, and how one ends: so that its caller can read why, and not later than allowed."""
 
 import asyncio
+import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+if sys.platform != "win32":
+    import resource
 
 LINGER_SECONDS = 5.0
 """How long a caller that is still sending may take to read why nobody reads on."""
@@ -11,6 +16,10 @@ MOST_LINGERING = 256
 """So many at once; where more end like that, the others are cut off."""
 WRITE_SECONDS = 30.0
 """How often a caller that does not read its answer is looked at."""
+OTHER_FILES = 256
+"""What a process has open beside its connections, with room to spare: models, libraries, pipes, devices."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -25,6 +34,25 @@ class Connections:
     """Of that rest, and of an answer that is being read."""
     lingering: int = 0
     """Those that were answered and closed, and whose callers may still read."""
+
+
+def allow_open_files(connections: int) -> None:
+    """Let this process have so many connections; many systems allow 1,024 files, unless a process asks for more."""
+    if sys.platform == "win32":
+        return
+    wanted = connections + MOST_LINGERING + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < wanted:
+            _log.warning(
+                "This system allows %d open files, too few for ARCFACE_MAX_CONNECTIONS=%d: with more connections than"
+                " that, new ones are closed without an answer. Raise the limit (ulimit -n) to %d.",
+                hard,
+                connections,
+                wanted,
+            )
 
 
 class GentleTransport(asyncio.Transport):

@@ -15,20 +15,27 @@ STALL_SECONDS = 30.0
 """Longest silence in the middle of an upload: a caller that went to sleep must not hold a connection for ever."""
 SLOW_START_SECONDS = 5.0
 """For so long an upload may be as slow as it is."""
+SMALL_BYTES = 64 * 1024
+"""What detectors' crops have, and more."""
+LARGE_SHARE = 3 / 4
+"""Of the room, for uploads that are not small: a few large ones that come slowly leave room for all the others."""
 
 
 class Uploads:
     """All uploads of one process that are inside: their bytes have arrived, or arrive, and are not answered."""
 
-    def __init__(self, capacity: int, seconds: float, min_bytes_per_second: int) -> None:
+    def __init__(self, capacity: int, largest: int, seconds: float, min_bytes_per_second: int) -> None:
         """Nothing is inside.
 
         Args:
             capacity: Bytes of all of them together.
+            largest: Bytes that one may have; it always fits, or it would be told to come back for ever.
             seconds: Longest time for one to arrive.
             min_bytes_per_second: Of one, on the average, after its first seconds.
         """
-        self.capacity, self.seconds, self.min_bytes_per_second = capacity, seconds, min_bytes_per_second
+        self.capacity = max(capacity, largest)
+        self.large_capacity = max(int(LARGE_SHARE * capacity), largest)
+        self.seconds, self.min_bytes_per_second = seconds, min_bytes_per_second
         self.inside = 0
         """Bytes."""
 
@@ -61,9 +68,11 @@ class Admission:
         Raises:
             UploadsFull: Then they were not taken.
         """
-        if self.uploads.inside + size > self.uploads.capacity:
-            raise UploadsFull.of(self.uploads.capacity)
-        self.uploads.inside += size
+        uploads = self.uploads
+        room = uploads.capacity if self.taken + size <= SMALL_BYTES else uploads.large_capacity
+        if uploads.inside + size > room:
+            raise UploadsFull.of(room)
+        uploads.inside += size
         self.taken += size
 
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import uvicorn
 
 from arcface_api.api.app import create_app
+from arcface_api.api.connections import allow_open_files
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
@@ -75,6 +76,7 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
     # From here on, and not only while uvicorn runs: a signal that comes in between must not be lost.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
+    allow_open_files(settings.max_connections)
     port.open_up(listener)
     on_open()
     server.run(sockets=[listener])
