@@ -3,15 +3,16 @@
     python benchmarks/slow_connections.py --faces FOLDER --output benchmarks/results/slow-connections-iresnet100.json
 
 On a service that it starts: good callers alone; then, for each kind of slow connection, good callers while 500 of that
-kind are held (who is closed or answered comes again), and alone again. Exit status 1 where a check does not hold.
+kind are held (who is closed or answered comes again after 10 s), and alone again. Exit status 1 where a check does not
+hold.
 
 | kind | what each does |
 | --- | --- |
 | head | 60 kB of a head, then a byte a second |
-| body | 2 MB of a picture, then 2 kB a second |
+| body | 1 MB of a picture, then 2 kB a second |
 | refused | a body that was refused at its head, 2 kB a second |
 | upgrade | as body, behind a head in two pieces that offers h2c |
-| reading | asks for 100 documents of about 50 kB each, and reads nothing |
+| reading | asks for a document of 1.5 MB five times, and reads nothing |
 | huge | a head of 10 MB at once; 20 connections |
 """
 
@@ -24,6 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import isfinite, nan
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -44,6 +46,8 @@ MOST_RSS = 1.5
 MOST_P99 = 2.0
 """Of good callers alone, before and after."""
 EVERY_SECONDS = 1.0
+AGAIN_SECONDS = 10.0
+"""Until a caller who was answered or closed comes again: these are slow, and no flood."""
 SETTLE_SECONDS = 5.0
 
 
@@ -65,14 +69,14 @@ def _post(path: str, *headers: str) -> bytes:
 
 
 _OFFER = _post("/embed", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAAB", "Upgrade: h2c")
-_PICTURE = b"\xff\xd8\xff" + bytes(2_000_000)
-_DOCUMENT = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+_PICTURE = b"\xff\xd8\xff" + bytes(1_000_000)
+_DOCUMENT = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
 KINDS = {
     "head": Kind((b"GET /livez HTTP/1.1\r\n" + b"".join(b"X: %b\r\n" % (b"v" * 15_000) for _ in range(4)),), b"X"),
     "body": Kind((_post("/embed"), _PICTURE), bytes(2_000)),
     "refused": Kind((_post("/embed?unknown=1"),), bytes(2_000), comes_again_when_answered=False),
     "upgrade": Kind((_OFFER[:150], _OFFER[150:], _PICTURE), bytes(2_000)),
-    "reading": Kind((_DOCUMENT * 100,), b"", comes_again_when_answered=False),
+    "reading": Kind((_DOCUMENT * 5,), b"", comes_again_when_answered=False),
     "huge": Kind((b"GET /livez HTTP/1.1\r\nAccept: " + b"a" * 10_000_000,), b"", HUGE_CONNECTIONS),
 }
 
@@ -131,8 +135,6 @@ def good_callers(
             warm_up_seconds=2,
             on_progress=progress,
         )
-    if not report.latency_ms:
-        sys.exit(f"No good caller was served: failed {report.failed}, refused {report.refused}.")
     return report, max(sample.rss_bytes for sample in watch.samples)
 
 
@@ -140,7 +142,7 @@ def summary(alone: LoadReport, beside: LoadReport, after: LoadReport) -> dict[st
     """What good callers saw before, beside and after the slow ones."""
     runs = {"alone": alone, "beside": beside, "after": after}
     return {
-        "p99_ms": {name: round(_p99(report), 2) for name, report in runs.items()},
+        "p99_ms": {name: round(_p99(report), 2) if report.latency_ms else None for name, report in runs.items()},
         "served_per_second": {name: round(report.served_per_second, 1) for name, report in runs.items()},
         "refused": beside.refused,
         "failed": beside.failed,
@@ -153,7 +155,7 @@ def check(alone: LoadReport, beside: LoadReport, after: LoadReport, rss_ratio: f
     lost = sum(beside.failed.values()) + sum(beside.refused.values())
     values = {"rss_of_alone": (rss_ratio, MOST_RSS), "p99_of_alone": (p99_ratio, MOST_P99), "not_served": (lost, 0)}
     return {
-        name: {"value": round(value, 3), "at_most": most, "holds": value <= most}
+        name: {"value": round(value, 3) if isfinite(value) else None, "at_most": most, "holds": value <= most}
         for name, (value, most) in values.items()
     }
 
@@ -201,7 +203,7 @@ async def _hold_all(
             with suppress(OSError):
                 await _connection(address, kind, opened)
             answered.value += 1
-            await asyncio.sleep(EVERY_SECONDS)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     tasks = []
     for _ in range(kind.connections):
@@ -241,8 +243,7 @@ async def _connection(address: Address, kind: Kind, opened: "Synchronized[int]")
 
 
 def _p99(report: LoadReport) -> float:
-    assert report.latency_ms is not None
-    return report.latency_ms.p99
+    return report.latency_ms.p99 if report.latency_ms else nan
 
 
 def _mb(size: int) -> float:

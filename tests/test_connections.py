@@ -330,6 +330,32 @@ def test_answer_that_is_read_slowly_but_steadily_is_sent(service: Service, monke
             time.sleep(0.005)
 
 
+@pytest.mark.parametrize("sent", [b"", b"\r\n\r\n"])
+def test_connection_between_requests_is_closed_when_nothing_comes(service: Service, sent: bytes) -> None:
+    service._server.config.timeout_keep_alive = 0  # of connections from now on
+    with Caller(service) as caller:
+        caller.send(LIVEZ)
+        assert caller.answer().status == 200
+        with suppress(ConnectionError):
+            caller.send(sent)
+            assert caller.rest() == b""
+
+
+def test_callers_who_still_send_do_not_keep_the_service_from_ending(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcface_api.api.connections.LINGER_SECONDS", 60)
+    service = run_service(tiny_recogniser)
+    with Caller(service) as refused, Caller(service) as rest:
+        refused.send(b"NOT a request\r\n\r\n")
+        assert refused.answer().status == 400
+        rest.send(request("POST /embed?unknown=1", "Content-Length: 999999"))
+        assert rest.answer().status == 422
+        started = time.monotonic()
+        service.stop()
+        assert time.monotonic() - started < 4
+
+
 @pytest.mark.parametrize("is_steady", [False, True], ids=["slow", "long"])
 def test_rest_of_a_refused_body_is_not_thrown_away_for_ever(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch, *, is_steady: bool

@@ -110,9 +110,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The service ends: so does the connection, at once or when its request is answered."""
-        if self.transport.is_closing() and self._has_more():
-            self.transport.abort()
         super().shutdown()
+        if self.transport.is_closing() and self._has_more():
+            self.transport.abort()  # it has its answer, and still sends
 
     # ── what the parser tells ──────────────────────────────────────────────────────────────────────────────────────
 
