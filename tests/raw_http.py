@@ -38,6 +38,7 @@ class Caller:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(20)
         assert service.base_url.port is not None
         self.socket.connect((service.base_url.host, service.base_url.port))
@@ -50,11 +51,12 @@ class Caller:
         self._file.close()
         self.socket.close()
 
-    def send(self, *pieces: bytes) -> None:
-        """Each piece as a segment of its own."""
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for piece in pieces:
+    def send(self, *pieces: bytes, pause_seconds: float = 0.005) -> None:
+        """Each piece as a segment of its own, and read as such."""
+        for piece in pieces[:-1]:
             self.socket.sendall(piece)
+            time.sleep(pause_seconds)
+        self.socket.sendall(pieces[-1])
 
     def answer(self, *, has_body: bool = True) -> Answer:
         """The next answer."""
@@ -88,9 +90,9 @@ def chunked(*chunks: bytes, trailers: bytes = b"") -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n" + trailers + b"\r\n"
 
 
-def splits(content: bytes, width: int) -> Iterator[list[bytes]]:
-    """The content in two pieces, cut at each of its first `width` bytes."""
-    for at in range(1, width):
+def splits(content: bytes) -> Iterator[list[bytes]]:
+    """The content in two pieces, cut behind each byte."""
+    for at in range(1, len(content)):
         yield [content[:at], content[at:]]
 
 

@@ -18,6 +18,8 @@ would be kept for ever.
 
 What is a message's and what is the next one's is the parser's decision alone; a second message in what was fed for one
 is refused, so that no mistake of ours can make it read a body as a request.
+
+Longer than most modules: it is one connection's state, and every step depends on what the others left.
 """
 
 import asyncio
