@@ -267,9 +267,8 @@ class HttpProtocol(HttpToolsProtocol):
         is_answered = self._is_in_message and not self._is_in_head and not self._is_serving
         if self._is_serving:
             is_answered = self.cycle.response_started
-            self.cycle.disconnected = True
+            self.cycle.disconnected = True  # whoever awaits the rest of its body is told so
             self.cycle.message_event.set()
-            leave(self.cycle.scope)
         if not is_answered:
             answer = answer_to(error)
             answer.headers["Connection"] = "close"
