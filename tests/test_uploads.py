@@ -1,5 +1,6 @@
 """Promises of uploads: their bytes are counted over all requests and given back, and none takes for ever."""
 
+import resource
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -149,6 +150,28 @@ def test_room_is_given_back_when_a_caller_leaves_an_inference_and_by_those_refus
     held.go_on.set()
     until(lambda: connections(service) == 0)
     _answered(service, picture(padded(MOST)), 200)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
+def test_memory_of_uploads_that_grew_side_by_side_is_given_back(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """glibc keeps what lies between them: without being asked, nearly all of it."""
+    monkeypatch.setattr("arcface_api.api.memory.TRIM_SECONDS", 0.2)
+
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+    before = resident_mb()
+    with ExitStack() as callers:
+        sleepers = [callers.enter_context(Caller(service)) for _ in range(100)]
+        for sleeper in sleepers:
+            sleeper.send(request("POST /embed", "Content-Type: image/jpeg", "Content-Length: 2000000"))
+        for _ in range(18):
+            for sleeper in sleepers:
+                sleeper.send(b"x" * 100_000)
+        until(lambda: resident_mb() - before > 150)
+    until(lambda: resident_mb() - before < 40)
 
 
 # ── time ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,8 +4,10 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from arcface_api.api.memory import Trimmer
 
 if sys.platform != "win32":
     import resource
@@ -34,6 +36,7 @@ class Connections:
     """Of that rest, and of an answer that is being read."""
     lingering: int = 0
     """Those that were answered and closed, and whose callers may still read."""
+    trimmer: Trimmer = field(default_factory=Trimmer)
 
 
 def allow_open_files(connections: int) -> None:
@@ -148,5 +151,6 @@ class GentleTransport(asyncio.Transport):
         left = self._transport.get_write_buffer_size()
         if left and before - left < WRITE_SECONDS * self._shared.min_bytes_per_second:
             self.abort()
+            self._shared.trimmer.note()
         else:
             self.watch_writing()

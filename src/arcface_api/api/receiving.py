@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from arcface_api.api.memory import Trimmer
 from arcface_api.errors import BodyTooLarge, DeadlineExceeded, UploadsFull, UploadStalled
 
 STALL_SECONDS = 30.0
@@ -38,6 +39,7 @@ class Uploads:
         self.seconds, self.min_bytes_per_second = seconds, min_bytes_per_second
         self.inside = 0
         """Bytes."""
+        self._trimmer = Trimmer()
 
     @contextmanager
     def one(self, deadline: float) -> "Iterator[Admission]":
@@ -51,6 +53,8 @@ class Uploads:
             yield admission
         finally:
             self.inside -= admission.taken
+            if admission.taken > SMALL_BYTES:
+                self._trimmer.note()
 
 
 class Admission:
