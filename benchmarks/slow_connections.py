@@ -103,8 +103,8 @@ def main() -> None:
     broken = [
         f"{name}: {what}"
         for name, found in measured.items()
-        for what, told in found["checks"].items()
-        if not told["holds"]
+        for what, one in found["checks"].items()
+        if not one["holds"]
     ]
     write_report(
         {

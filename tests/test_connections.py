@@ -264,7 +264,7 @@ def test_caller_that_left_behind_a_pipelined_request_costs_the_model_nothing(
 
 
 def test_expected_body_is_asked_for_or_its_connection_ends(service: Service) -> None:
-    """Refused, a caller may send the body all the same, or its next request: nobody can tell which."""
+    """Refused, a caller may send the body all the same, or its next request: nobody can know which."""
     with Caller(service) as caller:
         head = request(
             "POST /embed", "Content-Type: image/jpeg", "Expect: 100-continue", f"Content-Length: {len(JPEG)}"

@@ -20,7 +20,7 @@ def _glibc_trim() -> Callable[[int], int] | None:
 
 
 class Trimmer:
-    """Gives free memory back, a while after it was told of some."""
+    """Gives free memory back, a while after much was freed."""
 
     def __init__(self) -> None:
         """Nothing is due."""

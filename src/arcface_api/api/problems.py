@@ -149,7 +149,7 @@ def install(app: FastAPI) -> None:
 
 
 def answer_to(error: ArcFaceError) -> Response:
-    """The answer that tells an error; what the operator should know is logged."""
+    """The answer to a request that met an error; what the operator should know is logged."""
     problem = problem_of(error)
     if isinstance(error, errors.DeadlineExceeded | errors.TooManyConnections):
         _log.info("%s: %s", problem.code, error)  # callers may ask for less time than anything takes, or come in crowds

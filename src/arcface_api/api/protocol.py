@@ -116,7 +116,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing() and self._has_more():
             self.transport.abort()  # it has its answer, and still sends
 
-    # ── what the parser tells ──────────────────────────────────────────────────────────────────────────────────────
+    # ── what the parser finds ──────────────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
         """A request's head begins."""
@@ -267,7 +267,7 @@ class HttpProtocol(HttpToolsProtocol):
         is_answered = self._is_in_message and not self._is_in_head and not self._is_serving
         if self._is_serving:
             is_answered = self.cycle.response_started
-            self.cycle.disconnected = True  # whoever awaits the rest of its body is told so
+            self.cycle.disconnected = True  # who awaits the rest of its body ends now
             self.cycle.message_event.set()
         if not is_answered:
             answer = answer_to(error)

@@ -30,7 +30,7 @@ class Uploads:
 
         Args:
             capacity: Bytes of all of them together.
-            largest: Bytes that one may have; it always fits, or it would be told to come back for ever.
+            largest: Bytes that one may have; it always fits, or it would be refused for ever.
             seconds: Longest time for one to arrive.
             min_bytes_per_second: Of one, on the average, after its first seconds.
         """
