@@ -2,7 +2,9 @@
 
     ArcFaceError
     ├── RequestError                  the caller can mend it
-    │   ├── UploadStalled             nothing came for too long in the middle of the body
+    │   ├── RequestMalformed          what came is no HTTP request
+    │   ├── RequestHeadTooLarge       its request line, or its headers, are longer or more than allowed
+    │   ├── UploadStalled             the body stopped coming, came too slowly, or took too long
     │   ├── BodyTooLarge              more bytes than one image may have
     │   ├── ContentTypeUnsupported    neither multipart/form-data nor image/jpeg, image/png, image/webp
     │   ├── MultipartMalformed        the form cannot be read
@@ -23,6 +25,8 @@
     ├── EmbeddingInvalid              the model returned NaN, infinity or zero
     ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
     ├── QueueFull                     no room for the pictures now
+    ├── UploadsFull                   no room for the bytes of one more upload now
+    ├── TooManyConnections            no room for one more connection now
     ├── DeadlineExceeded              it could not be served within the time that was given
     ├── ServiceClosing                the service is shutting down
     ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
@@ -76,8 +80,20 @@ class RequestError(ArcFaceError):
     """What was sent cannot be served; sending something else can."""
 
 
+class RequestMalformed(RequestError):
+    """What came is no HTTP request."""
+
+    code = "request_malformed"
+
+
+class RequestHeadTooLarge(RequestError):
+    """The request line, a header, or all of them together are longer than allowed, or the headers are too many."""
+
+    code = "request_head_too_large"
+
+
 class UploadStalled(RequestError):
-    """Nothing came for too long in the middle of the request body."""
+    """The request body stopped coming, came too slowly, or took too long."""
 
     code = "upload_stalled"
 
@@ -208,6 +224,38 @@ class QueueFull(ArcFaceError):
             f" Send the request again in {retry_after_seconds} s, as Retry-After says, or send fewer at once."
         )
         self.retry_after_seconds = retry_after_seconds
+
+
+class UploadsFull(ArcFaceError):
+    """No room for the bytes of one more upload now; `Retry-After` says when to come back."""
+
+    code = "uploads_full"
+    retry_after_seconds = 1
+    """Uploads take that long, or have failed by then."""
+
+    @classmethod
+    def of(cls, room: int) -> Self:
+        """The error of a service that has room for so many bytes."""
+        return cls(
+            f"The uploads that are inside leave no room for more of this one, of {room:,} bytes for all. Send the"
+            f" request again in {cls.retry_after_seconds} s, as Retry-After says, or ask the operator to raise"
+            " ARCFACE_MAX_UPLOAD_BYTES_INSIDE."
+        )
+
+
+class TooManyConnections(ArcFaceError):
+    """The service has as many connections as it may have; `Retry-After` says when to come back."""
+
+    code = "too_many_connections"
+    retry_after_seconds = 1
+
+    @classmethod
+    def of(cls, most: int) -> Self:
+        """The error of a service that may have so many."""
+        return cls(
+            f"The service has the {most:,} connections that it may have. Connect again in {cls.retry_after_seconds} s,"
+            " use fewer connections for more requests each, or ask the operator to raise ARCFACE_MAX_CONNECTIONS."
+        )
 
 
 class DeadlineExceeded(ArcFaceError):

@@ -115,6 +115,28 @@ class Settings(BaseSettings):
     max_batch_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1, description="Largest sum of the pictures of one `POST /embed/batch`, in bytes."
     )
+    max_upload_bytes_inside: int = Field(
+        default=256 * 1024 * 1024,
+        ge=1,
+        description="Bytes of all uploads that each worker may hold at once, from their arrival to their answer; the"
+        " upload that would exceed it gets 429 with Retry-After. A quarter is kept for uploads of up to 64 KiB. Never"
+        " less than one full batch request needs.",
+    )
+    upload_timeout_seconds: float = Field(
+        default=60.0, gt=0, description="Longest time that an upload may take; 408 beyond."
+    )
+    upload_min_bytes_per_second: int = Field(
+        default=1024,
+        ge=1,
+        description="Least mean speed of an upload after its first 5 seconds; a slower one gets 408. Answers that are"
+        " read more slowly are cut off after 30 seconds.",
+    )
+    max_connections: int = Field(
+        default=1024,
+        ge=1,
+        le=100_000,
+        description="Connections that each worker may have at once; one more gets 503 with Retry-After.",
+    )
     request_timeout_seconds: float = Field(
         default=30.0,
         gt=0,

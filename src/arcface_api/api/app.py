@@ -19,9 +19,11 @@ from platformdirs import user_cache_dir
 from arcface_api import __version__, alignment
 from arcface_api.api import problems
 from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo, ThresholdInfo
+from arcface_api.api.connections import Connections
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.api.options import OptionReader
+from arcface_api.api.receiving import Uploads
 from arcface_api.api.regressor import open_regressor, regressor_content
 from arcface_api.api.routes import build_router
 from arcface_api.api.upload import UploadLimits
@@ -101,16 +103,19 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
         swagger_ui_parameters={"displayRequestDuration": True},
     )
     problems.install(app)
-    uploads = UploadLimits(settings.max_image_bytes, _batch_files(settings), settings.max_batch_bytes)
+    limits = UploadLimits(settings.max_image_bytes, _batch_files(settings), settings.max_batch_bytes)
+    slowest = settings.upload_timeout_seconds, settings.upload_min_bytes_per_second
+    largest = max(limits.body_bytes, limits.batch_body_bytes)
+    uploads = Uploads(settings.max_upload_bytes_inside, largest, *slowest)
     reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, default_options(pack, settings))
-    router = build_router(embedder, health, info, uploads, reader)
+    router = build_router(embedder, health, info, limits, uploads, reader)
     app.include_router(router)
     handlers = {
         ("POST", route.path): problems.answering(route.endpoint)
         for route in router.routes
         if isinstance(route, APIRoute) and route.methods == {"POST"}
     }
-    return DirectApp(app, handlers, info, health)
+    return DirectApp(app, handlers, info, health, Connections(settings.max_connections, *slowest))
 
 
 def _check_default(pack: InstalledPack, settings: Settings) -> None:

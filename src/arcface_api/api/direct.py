@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from arcface_api.api.answers import InfoAnswer
 from arcface_api.api.caller import waiting_caller
+from arcface_api.api.connections import Connections
 from arcface_api.api.health import Health
 from arcface_api.api.problems import Handler
 
@@ -27,6 +28,8 @@ class DirectApp:
     """What `/info` answers."""
     health: Health
     """Its `why_hung` says when the process has to be replaced."""
+    connections: Connections
+    """What is allowed to those on which it is served."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the app's lifespan."""

@@ -13,6 +13,8 @@ from arcface_api.api.options import OPENAPI_PARAMETERS
 from arcface_api.api.problems import openapi_responses
 
 SHARED_ERRORS = (
+    errors.RequestMalformed,
+    errors.RequestHeadTooLarge,
     errors.UploadStalled,
     errors.BodyTooLarge,
     errors.ContentTypeUnsupported,
@@ -26,6 +28,9 @@ SHARED_ERRORS = (
     errors.AlignmentUnavailable,
     errors.FingerprintDiffers,
     errors.QueueFull,
+    errors.UploadsFull,
+    errors.TooManyConnections,
+    errors.DeadlineExceeded,
     errors.ServiceClosing,
 )
 PICTURE_ERRORS = (

@@ -26,6 +26,8 @@ MEDIA_TYPE = "application/problem+json"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 STATUS_BY_ERROR: dict[type[ArcFaceError], HTTPStatus] = {
+    errors.RequestMalformed: HTTPStatus.BAD_REQUEST,
+    errors.RequestHeadTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     errors.UploadStalled: HTTPStatus.REQUEST_TIMEOUT,
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.ImageTooManyPixels: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -47,6 +49,8 @@ STATUS_BY_ERROR: dict[type[ArcFaceError], HTTPStatus] = {
     errors.ModelFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.TooManyFiles: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.UploadsFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooManyConnections: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DeadlineExceeded: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServiceClosing: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -106,7 +110,7 @@ def answering(handler: Handler) -> Handler:
         except HTTPException:
             raise
         except ArcFaceError as error:
-            return _told(error)
+            return answer_to(error)
         except ClientDisconnect:
             return Response(status_code=HTTPStatus.BAD_REQUEST)  # never sent: nobody is there to read it
         except asyncio.CancelledError:
@@ -144,14 +148,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_exception)
 
 
-def _told(error: ArcFaceError) -> Response:
+def answer_to(error: ArcFaceError) -> Response:
+    """The answer to a request that met an error; what the operator should know is logged."""
     problem = problem_of(error)
-    if isinstance(error, errors.DeadlineExceeded):
-        _log.info("%s: %s", problem.code, error)  # callers may ask for less time than anything takes
+    if isinstance(error, errors.DeadlineExceeded | errors.TooManyConnections):
+        _log.info("%s: %s", problem.code, error)  # callers may ask for less time than anything takes, or come in crowds
     elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == _INTERNAL_ERROR)
     headers: dict[str, str] = {}
-    if isinstance(error, errors.QueueFull):
+    if isinstance(error, errors.QueueFull | errors.UploadsFull | errors.TooManyConnections):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.ServiceClosing):
         headers["Retry-After"] = "1"

@@ -16,6 +16,7 @@ from arcface_api.api.landmarks import pictures_of
 from arcface_api.api.openapi import BATCH_OPENAPI, BATCH_RESPONSES, EMBED_OPENAPI, EMBED_RESPONSES
 from arcface_api.api.options import OptionReader
 from arcface_api.api.problems import ProblemRoute
+from arcface_api.api.receiving import Uploads
 from arcface_api.embedder import Embedded, Embedder
 
 
@@ -24,6 +25,7 @@ def build_router(
     health: Health,
     info: InfoAnswer,
     limits: upload.UploadLimits,
+    uploads: Uploads,
     reader: OptionReader,
 ) -> APIRouter:
     """The service's operations, bound to what they work on."""
@@ -58,10 +60,11 @@ def build_router(
         started = time.perf_counter()
         options = reader.read(request)
         embedder.check_room()
-        uploaded = await upload.read_image(request, limits)
-        (picture,) = pictures_of(uploaded, options.embed.align, is_batch=False)
-        received = time.perf_counter()
-        embedded = await embedder.embed(picture, options.embed)
+        with uploads.one(options.embed.deadline) as admission:
+            uploaded = await upload.read_image(request, limits, admission)
+            (picture,) = pictures_of(uploaded, options.embed.align, is_batch=False)
+            received = time.perf_counter()
+            embedded = await embedder.embed(picture, options.embed)
         body = embed_body({"embedding_shape": [recogniser.dim], **about_model}, embedded, options)
         stages = {"receive": (received - started) * 1000, **embedded.stages}
         stages["total"] = (time.perf_counter() - started) * 1000
@@ -87,10 +90,11 @@ def build_router(
         started = time.perf_counter()
         options = reader.read(request)
         embedder.check_room()
-        uploaded = await upload.read_images(request, limits)
-        received = time.perf_counter()
-        pictures = pictures_of(uploaded, options.embed.align, is_batch=True)
-        embedded = iter(await embedder.embed_many(pictures, options.embed))
+        with uploads.one(options.embed.deadline) as admission:
+            uploaded = await upload.read_images(request, limits, admission)
+            received = time.perf_counter()
+            pictures = pictures_of(uploaded, options.embed.align, is_batch=True)
+            embedded = iter(await embedder.embed_many(pictures, options.embed))
         results = [next(embedded) if isinstance(image, bytes) else image for image in uploaded.images]
         about_run = {
             wire.EMBEDDING_VALID_HEADER: "".join("1" if isinstance(each, Embedded) else "0" for each in results),
@@ -98,9 +102,12 @@ def build_router(
                 each.alignment.value if isinstance(each, Embedded) else "-" for each in results
             ),
         }
-        body = batch_body(about_model, results, options, recogniser.dim)
-        stages = {"receive": (received - started) * 1000, "total": (time.perf_counter() - started) * 1000}
-        return answer(body, options.media_type, stages, about_run)
+        return answer(
+            batch_body(about_model, results, options, recogniser.dim),
+            options.media_type,
+            {"receive": (received - started) * 1000, "total": (time.perf_counter() - started) * 1000},
+            about_run,
+        )
 
     @router.get(
         "/health",

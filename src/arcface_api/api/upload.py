@@ -1,13 +1,14 @@
-"""The pictures out of a request: parts of a multipart form, or the body itself. Counted while they arrive."""
+"""The pictures out of a request: parts of a multipart form, or the body itself."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from arcface_api.api.options import OPTION_NAMES
+from arcface_api.api.receiving import Admission, Body
 from arcface_api.errors import (
     BodyTooLarge,
     ContentTypeUnsupported,
@@ -17,7 +18,6 @@ from arcface_api.errors import (
     MultipartMalformed,
     ParameterInvalid,
     TooManyFiles,
-    UploadStalled,
 )
 
 FORM_TYPE = "multipart/form-data"
@@ -31,10 +31,6 @@ _PATHS = {PART_NAME: "/embed", BATCH_PART_NAME: "/embed/batch"}
 
 FORM_OVERHEAD_BYTES = 64 * 1024
 """What a form may carry beside its images: boundaries, headers, small fields that nobody asked for."""
-STALL_SECONDS = 30.0
-"""Longest silence in the middle of an upload: a caller that went to sleep must not hold a connection for ever."""
-
-
 LANDMARKS_BYTES = 1024
 """What the landmarks of one picture may take as JSON: ten numbers with all their digits are 250."""
 OTHERS_TOLD, OTHER_CHARACTERS = 5, 40
@@ -50,6 +46,16 @@ class UploadLimits:
     batch_bytes: int
     """All images of one batch request together."""
 
+    @property
+    def body_bytes(self) -> int:
+        """Most bytes of one image's request."""
+        return self.image_bytes + FORM_OVERHEAD_BYTES
+
+    @property
+    def batch_body_bytes(self) -> int:
+        """Most bytes of one batch request."""
+        return self.batch_bytes + FORM_OVERHEAD_BYTES + 1024 * self.batch_files
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -61,7 +67,7 @@ class Upload:
     """The form's part `landmarks`, as it came; None where it is missing, or empty as of a form not filled in."""
 
 
-async def read_image(request: Request, limits: UploadLimits) -> Upload:
+async def read_image(request: Request, limits: UploadLimits, admission: Admission) -> Upload:
     """Read the one image of a request: the form's part `file`, or the body.
 
     Raises:
@@ -69,28 +75,29 @@ async def read_image(request: Request, limits: UploadLimits) -> Upload:
         BodyTooLarge: More bytes were announced or came than one image may have.
         MultipartMalformed, FileMissing, FileRepeated: The form cannot be used.
         ParameterInvalid: The form has a part that belongs into the query.
+        UploadsFull, UploadStalled, DeadlineExceeded: As `Body`.
         starlette.requests.ClientDisconnect: The caller left.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
     too_large = _too_large("The request", limits.image_bytes)
     if content_type == FORM_TYPE:
-        body = _counted(request, limits.image_bytes + FORM_OVERHEAD_BYTES, too_large)
+        body = Body(request, admission, limits.body_bytes, too_large)
         upload = await _read_form(body, options.get("boundary", ""), PART_NAME, 1, limits.image_bytes)
         if isinstance(upload.images[0], BodyTooLarge):
             raise upload.images[0]
         return upload
     if content_type in RAW_TYPES + ALSO_RAW_TYPES:
-        content = bytearray()
-        async for chunk in _counted(request, limits.image_bytes, too_large):
-            content += chunk
-        return Upload([bytes(content)])
+        content = BytesIO()
+        async for chunk in Body(request, admission, limits.image_bytes, too_large):
+            content.write(chunk)
+        return Upload([content.getvalue()])
     raise ContentTypeUnsupported(
         f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME} (curl"
         f" -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {' or '.join(RAW_TYPES)}."
     )
 
 
-async def read_images(request: Request, limits: UploadLimits) -> Upload:
+async def read_images(request: Request, limits: UploadLimits, admission: Admission) -> Upload:
     """Read the images of a batch request: the form's parts `files`, in order; one that is too large costs only itself.
 
     Raises:
@@ -99,6 +106,7 @@ async def read_images(request: Request, limits: UploadLimits) -> Upload:
         TooManyFiles: More images came than one batch request may have.
         MultipartMalformed, FileMissing: The form cannot be used.
         ParameterInvalid: The form has a part that belongs into the query.
+        UploadsFull, UploadStalled, DeadlineExceeded: As `Body`.
         starlette.requests.ClientDisconnect: The caller left.
     """
     content_type, options = parse_options_header(request.headers.get("content-type", ""))
@@ -111,8 +119,7 @@ async def read_images(request: Request, limits: UploadLimits) -> Upload:
         f"The images of this request have more than {limits.batch_bytes:,} bytes together. Send fewer at once, or ask"
         " the operator to raise ARCFACE_MAX_BATCH_BYTES."
     )
-    overhead = FORM_OVERHEAD_BYTES + 1024 * limits.batch_files
-    body = _counted(request, limits.batch_bytes + overhead, too_large)
+    body = Body(request, admission, limits.batch_body_bytes, too_large)
     return await _read_form(body, options.get("boundary", ""), BATCH_PART_NAME, limits.batch_files, limits.image_bytes)
 
 
@@ -141,8 +148,8 @@ async def _read_form(
         ) from error
     if not form.images:
         raise _missing(name, form.others)
-    images = [bytes(image) if isinstance(image, bytearray) else image for image in form.images]
-    return Upload(images, bytes(form.landmarks) if form.landmarks else None)
+    images = [image if isinstance(image, BodyTooLarge) else image.getvalue() for image in form.images]
+    return Upload(images, form.landmarks.getvalue() or None if form.landmarks else None)
 
 
 class _Form:
@@ -150,11 +157,11 @@ class _Form:
 
     def __init__(self, name: str, max_parts: int, max_part_bytes: int) -> None:
         self._name, self._max_parts, self._max_part_bytes = name, max_parts, max_part_bytes
-        self.images: list[bytearray | BodyTooLarge] = []
-        self.landmarks: bytearray | None = None
+        self.images: list[BytesIO | BodyTooLarge] = []  # whose bytes are had without a copy
+        self.landmarks: BytesIO | None = None
         self.others: list[str] = []
         """Names of the first parts that nobody asked for."""
-        self._part: bytearray | None = None
+        self._part: BytesIO | None = None
         """What the bytes that come belong to; None: nobody asked for them."""
 
     def begin(self, name: str) -> None:
@@ -163,7 +170,7 @@ class _Form:
         if name == self._name:
             if len(self.images) == self._max_parts:
                 raise _too_many(name, self._max_parts)
-            self.images.append(part := bytearray())
+            self.images.append(part := BytesIO())
             self._part = part
         elif name == LANDMARKS_PART_NAME:
             if self.landmarks is not None:
@@ -171,7 +178,7 @@ class _Form:
                     f"The form has more than one part named {LANDMARKS_PART_NAME}. Send one, with the landmarks of"
                     " every file in it."
                 )
-            self.landmarks = self._part = bytearray()
+            self.landmarks = self._part = BytesIO()
         elif name in OPTION_NAMES:  # ignored, it would give another vector than the caller believes to get
             raise ParameterInvalid(
                 f"{name} came as a part of the form, where it has no effect. It belongs into the query:"
@@ -185,14 +192,14 @@ class _Form:
         part = self._part
         if part is None:
             return
-        part += content
+        part.write(content)
         if part is self.landmarks:
-            if len(part) > LANDMARKS_BYTES * self._max_parts:
+            if part.tell() > LANDMARKS_BYTES * self._max_parts:
                 raise LandmarksInvalid(
                     f"The form's part {LANDMARKS_PART_NAME} has more than {LANDMARKS_BYTES * self._max_parts:,} bytes;"
                     " five pairs of numbers for each file take less. Send those alone."
                 )
-        elif len(part) > self._max_part_bytes:
+        elif part.tell() > self._max_part_bytes:
             self.images[-1], self._part = _too_large("The image", self._max_part_bytes), None
 
 
@@ -212,30 +219,6 @@ def _too_many(name: str, max_parts: int) -> FileRepeated | TooManyFiles:
     return TooManyFiles(
         f"The form has more parts named {name} than the {max_parts} allowed. Send them in several requests."
     )
-
-
-async def _counted(request: Request, max_bytes: int, too_large: BodyTooLarge) -> AsyncIterator[bytes]:
-    """The body's chunks; refused at the first byte too many, or before where its length is announced."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise too_large
-    received = 0
-    chunks = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(STALL_SECONDS):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise UploadStalled(
-                f"Nothing came for {STALL_SECONDS:g} seconds in the middle of the upload. Send the request again."
-            ) from None
-        received += len(chunk)
-        if received > max_bytes:
-            raise too_large
-        if chunk:
-            yield chunk
 
 
 def _too_large(what: str, max_bytes: int) -> BodyTooLarge:

@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 
 from arcface_api.api.app import CLOSE_SECONDS, create_app
+from arcface_api.api.connections import allow_open_files
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.packs import InstalledPack
@@ -122,6 +123,7 @@ def run(
     # From here on, and not only while uvicorn runs: a signal that comes in between must not be lost.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
+    allow_open_files(settings.max_connections)
     port.open_up(listener)
     on_open()
     server.run(sockets=[listener])
