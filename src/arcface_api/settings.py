@@ -116,7 +116,7 @@ class Settings(BaseSettings):
         default=64 * 1024 * 1024, ge=1, description="Largest sum of the pictures of one `POST /embed/batch`, in bytes."
     )
     max_upload_bytes_inside: int = Field(
-        default=256 * 1024 * 1024,
+        default=128 * 1024 * 1024,
         ge=1,
         description="Bytes of all uploads that each worker may hold at once, from their arrival to their answer; the"
         " upload that would exceed it gets 429 with Retry-After. A quarter is kept for uploads of up to 64 KiB. Never"

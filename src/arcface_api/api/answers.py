@@ -170,6 +170,10 @@ class LimitsInfo(BaseModel):
     max_image_pixels: int
     max_batch_files: int
     max_batch_bytes: int
+    max_upload_bytes_inside: int = Field(description="Of each worker.")
+    upload_timeout_seconds: float
+    upload_min_bytes_per_second: int
+    max_connections: int = Field(description="Of each worker.")
     queue_capacity: int = Field(description="Of the whole service, all workers together.")
     request_timeout_seconds: float
 
