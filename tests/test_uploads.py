@@ -154,9 +154,10 @@ def test_room_is_given_back_when_a_caller_leaves_an_inference_and_by_those_refus
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
 def test_memory_of_uploads_that_grew_side_by_side_is_given_back(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """glibc keeps what lies between them: without being asked, nearly all of it."""
+    service = run_service(tiny_recogniser, max_upload_bytes_inside=300_000_000)
     monkeypatch.setattr("arcface_api.api.memory.TRIM_SECONDS", 0.2)
 
     def resident_mb() -> float:
