@@ -25,7 +25,8 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     slowest: tuple[float, int] = (0, 0)
     """CPU seconds of the thread, and the input's number."""
-    peak_growth_mib: float = 0
+    peak_growth: tuple[float, int] = (0, 0)
+    """MiB beyond what the process had before its first input, and the first input's number that took it there."""
     failure: str = ""
     """What is wrong with the last input."""
     number: int = 0
@@ -35,7 +36,7 @@ class Report:
         """Become the report of both."""
         self.outcomes += later.outcomes
         self.slowest = max(self.slowest, later.slowest)
-        self.peak_growth_mib = max(self.peak_growth_mib, later.peak_growth_mib)
+        self.peak_growth = max(self.peak_growth, later.peak_growth)
 
 
 def run(target: str, seed: int, numbers: range, under_way: MutableSequence[float], reports: Connection) -> None:
@@ -47,7 +48,7 @@ def run(target: str, seed: int, numbers: range, under_way: MutableSequence[float
     mutator, run_target = Mutator(all_seeds(), seed), TARGETS[target]
     peak_kib = peak_memory()
     before_kib = peak_kib()
-    report, reported = Report(), time.monotonic()
+    report, reported, growth_mib = Report(), time.monotonic(), 0.0
     for number in numbers:
         content = mutator.input(number)
         now = time.monotonic()
@@ -63,9 +64,11 @@ def run(target: str, seed: int, numbers: range, under_way: MutableSequence[float
         report.slowest = max(report.slowest, (time.thread_time() - began, number))
         report.outcomes[outcome] += 1
         report.number = number
-        report.peak_growth_mib = (peak_kib() - before_kib) / 1024
-        if report.peak_growth_mib > MAX_GROWTH_MIB:
-            report.failure = report.failure or f"memory grew by {report.peak_growth_mib:.0f} MiB"
+        grown_mib = (peak_kib() - before_kib) / 1024
+        if grown_mib > growth_mib:
+            growth_mib, report.peak_growth = grown_mib, (grown_mib, number)
+        if growth_mib > MAX_GROWTH_MIB:
+            report.failure = report.failure or f"memory grew by {growth_mib:.0f} MiB"
             break
     under_way[1] = 0
     reports.send(report)
