@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from PIL import Image as Pillow
 from arcface_api.errors import ImageDamaged
 from arcface_api.image import ImageLimits, decode, take_apart
 from arcface_api.image.exif import MAX_ENTRIES, PREFIX, orientation
+from arcface_api.session.probes import probe_crops
 from containers import (
     exif,
     frame,
@@ -34,6 +36,7 @@ from containers import (
     webp_picture,
 )
 from pictures import decoded_by_opencv, picture_bytes, smooth_picture
+from serving import Service
 
 ANY_SIZE = ImageLimits(max_pixels=10**9)
 CASES = Path(__file__).parents[2] / "shared" / "cases"
@@ -47,11 +50,11 @@ def decoded(content: bytes) -> NDArray[np.uint8]:
 # ── building files ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def stored(kind: str, value: int, **save: Any) -> bytes:
+def stored(kind: str, value: int, picture: Pillow.Image | None = None, **save: Any) -> bytes:
     """A picture as a camera held so would store it: the inverse of what the viewer must do; without EXIF."""
     turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90"}
     turns |= {7: "TRANSVERSE", 8: "ROTATE_270"}
-    picture = smooth_picture(90, 120)
+    picture = picture or smooth_picture(90, 120)
     if value in turns:
         picture = picture.transpose(Pillow.Transpose[turns[value]])
     content = BytesIO()
@@ -81,7 +84,8 @@ def with_exif(kind: str, content: bytes, data: bytes, *, behind_xmp: bool) -> by
 
 # ── upright ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-VARIANTS = list(itertools.product(("", "lossless or progressive"), ("<", ">"), (3, 4), (b"", PREFIX), (False, True)))
+VARIANTS = list(itertools.product((False, True), ("<", ">"), (3, 4), (b"", PREFIX), (False, True)))
+OTHER_CODING: dict[str, dict[str, Any]] = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,11 +94,38 @@ def test_every_writers_exif_turns_the_picture_upright(kind: str, value: int) -> 
     """Byte order, type, prefix, place: 32 ways to say each of the eight orientations in each format."""
     upright = np.asarray(smooth_picture(90, 120)).astype(int)
     for coding, order, number_type, prefix, behind_xmp in VARIANTS:
-        options = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}}[kind] if coding else {}
+        options = OTHER_CODING[kind] if coding else {}
         data = exif(value, order=order, kind=number_type, prefix=prefix, entries_before=3)
         image = decoded(with_exif(kind, stored(kind, value, **options), data, behind_xmp=behind_xmp))
         assert image.shape == upright.shape
         assert np.abs(image - upright).mean() < 3
+
+
+def test_however_it_is_turned_a_face_has_one_embedding(
+    run_service: Callable[..., Service], real_recogniser: Path
+) -> None:
+    """8 orientations x 3 formats x 32 ways to say them, some of them equal: 512 different files."""
+    service = run_service(real_recogniser)
+    face = Pillow.fromarray(probe_crops(112, 112)[0])
+    files = {
+        with_exif(
+            kind,
+            stored(kind, value, face, **(OTHER_CODING[kind] if coding else {})),
+            exif(value, order=order, kind=number_type, prefix=prefix, entries_before=3),
+            behind_xmp=behind_xmp,
+        )
+        for kind, value in itertools.product(KINDS, range(1, 9))
+        for coding, order, number_type, prefix, behind_xmp in VARIANTS
+    }
+    assert len(files) == 512
+    of_other_pixels = {decoded(file).tobytes(): file for file in files}  # equal pixels have equal embeddings
+    upright = embedding(service, stored("PNG", 1, face))
+    assert min(float(upright @ embedding(service, file)) for file in of_other_pixels.values()) >= 0.99
+
+
+def embedding(service: Service, content: bytes) -> NDArray[np.float64]:
+    answer = service.post("/embed", files={"file": content}, params={"normalize": "true"})
+    return np.array(answer.raise_for_status().json()["embedding"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

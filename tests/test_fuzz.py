@@ -72,8 +72,8 @@ def test_opencv_is_one_that_the_fuzzer_has_passed() -> None:
     fuzzed = passed["machine"]["packages"][OPENCV]
     remedy = (
         f"The fuzzer has passed {OPENCV} {fuzzed}. Another version is fuzzed first: run make fuzz ARGS='--executions"
-        f" 2000000 --output {PASSED.relative_to(PROJECT)}' with it; where nothing is found, commit that file, the version in"
-        " pyproject.toml and the locks (make lock) together."
+        f" 2000000 --output {PASSED.relative_to(PROJECT)}' with it; where nothing is found, commit that file, the"
+        " version in pyproject.toml and the locks (make lock) together."
     )
     server = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["server"]
     assert f"{OPENCV}=={fuzzed}" in server, remedy
