@@ -5,8 +5,9 @@
 
 Pictures of LFW's `images.tar` are saved again in many ways by Pillow, OpenCV and cjpeg (Debian's libjpeg-turbo-progs),
 and given cameras' metadata by ExifTool (libimage-exiftool-perl, whose source package has files of real cameras with
-maker notes for `--cameras`: t/images). Names every picture whose pixels are not equal to the byte, and how far each tree's are from Pillow's upright
-picture: that says which of the two is wrong. Prints the result as JSON; `--output` also writes it. Progress: stderr.
+maker notes for `--cameras`: t/images). The result names every picture whose pixels are not equal to the byte, and how
+far each tree's are from Pillow's upright picture: that says which of the two is wrong.
+Prints the result as JSON; `--output` also writes it to a file. Progress goes to stderr.
 """
 
 import argparse
@@ -36,8 +37,10 @@ EACH = 18
 """Pictures of each kind that is not made by ExifTool."""
 MAX_PIXELS = 50_000_000
 DIFFERS_FROM = 12
-"""Mean absolute difference to Pillow's picture, in levels, beyond which a tree's is called wrong: Pillow turns CMYK to RGB
-by other rules, and pictures that are turned or other ones differ by more."""
+"""Mean absolute difference to Pillow's picture, in levels, beyond which a tree's is called wrong.
+
+Pillow turns CMYK to RGB by other rules; pictures that are turned, or other ones, differ by more.
+"""
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'/></x:xmpmeta>"
 
