@@ -48,7 +48,7 @@ class Mutator:
         damages_bytes = chance.random() < 0.25
         for _ in range(chance.choice((0, 1, 2) if damages_bytes else (1, 1, 1, 2, 2, 3, 6))):
             chance.choice(_DAMAGES)(chance, parts, chance.choice(files))
-            if not parts:
+            if not parts or sum(len(data) for _, data in parts) > MAX_BYTES:
                 break
         content = _JOIN[name](parts)
         if damages_bytes:
@@ -131,8 +131,10 @@ def _drop(chance: random.Random, parts: Parts, other: Parts) -> None:
 
 
 def _repeat(chance: random.Random, parts: Parts, other: Parts) -> None:
-    part = chance.choice(parts)
-    parts[chance.randrange(len(parts)) : 0] = [part] * chance.choice((1, 1, 2, 9, 200))
+    kind, data = chance.choice(parts)
+    times = min(chance.choice((1, 1, 2, 9, 200)), 1 + MAX_BYTES // (len(data) + 1))
+    at = chance.randrange(len(parts))
+    parts[at:at] = [(kind, data)] * times
 
 
 def _swap(chance: random.Random, parts: Parts, other: Parts) -> None:

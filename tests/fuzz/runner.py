@@ -93,13 +93,13 @@ class Fuzzer:
         running.process.kill()
         running.process.join()
         if not has_ended:
+            self.report.outcomes["stopped"] += 1
             self._confirm([number], f"takes more than {HANG_SECONDS:g} s", fails_alone=True)
         elif running.process.exitcode:
+            self.report.outcomes["died"] += 1
             at = running.numbers.index(number)
             latest = running.numbers[max(0, at - _LOOKED_AT_BEFORE_A_CRASH) : at + 1]
             self._confirm(list(reversed(latest)), f"the process ended with {running.process.exitcode}")
-        if running.process.exitcode:
-            self.report.outcomes["ended the process"] += 1
         rest = running.numbers[running.numbers.index(number) + 1 :]
         if rest:
             yield self._start(rest)
