@@ -17,7 +17,7 @@ from fuzz.mutate import Mutator
 from fuzz.seeds import all_seeds
 
 HANG_SECONDS = 1.0
-MAX_FINDINGS = 8
+MAX_FINDINGS = 5
 """A run ends here: the first ones have to be looked at."""
 UNBOUNDED = 10**9
 """Executions of a run that ends by its time."""
