@@ -48,7 +48,7 @@ def main() -> int:
     slowest_seconds, slowest_number = fuzzer.report.slowest
     growth_mib, growth_number = fuzzer.report.peak_growth
     result = {
-        "benchmark": "fuzz-decode",
+        "benchmark": f"fuzz-{options.target}",
         "target": options.target,
         "seed": options.seed,
         "processes": options.processes,

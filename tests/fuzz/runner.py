@@ -93,7 +93,7 @@ class Fuzzer:
         running.process.kill()
         running.process.join()
         if not has_ended:
-            self.report.outcomes["stopped"] += 1
+            self.report.outcomes["stopped"] += 1  # no finding if it is fast alone: the machine was busy
             self._confirm([number], f"takes more than {HANG_SECONDS:g} s", fails_alone=True)
         elif running.process.exitcode:
             self.report.outcomes["died"] += 1
