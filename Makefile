@@ -7,8 +7,8 @@ RUN := .venv-$(DEVICE)/bin/python
 DEV := .venv-dev/bin/python
 ENVIRONMENT := @requirements/make-environment
 
-.PHONY: help serve packs bench evaluate test test-all check fix livez open-pack lock image clean run-environment \
-	dev-environment
+.PHONY: help serve packs bench evaluate test test-all check check-deep fuzz fix livez open-pack lock image clean \
+	run-environment dev-environment
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,13 @@ check: dev-environment ## style, types, floors, generated docs
 	$(DEV) -m mypy
 	.venv-dev/bin/lint-imports
 	$(DEV) docs/generate.py --check
+
+check-deep: ## three minutes of fuzzing, then tests and checks: before a release, and before another OpenCV
+	$(MAKE) fuzz ARGS='--seconds 180'
+	$(MAKE) check test
+
+fuzz: dev-environment ## look for pictures that decoding dies of: make fuzz ARGS='--seconds 600 --seed 2' (or --help)
+	PYTHONPATH=tests:benchmarks $(DEV) -m fuzz $(ARGS)
 
 fix: dev-environment ## mend what can be mended by itself
 	$(DEV) -m ruff check --fix .

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,21 @@ from PIL import Image as Pillow
 from arcface_api.errors import ImageDamaged
 from arcface_api.image import ImageLimits, decode, take_apart
 from arcface_api.image.exif import MAX_ENTRIES, PREFIX, orientation
+from arcface_api.session.probes import probe_crops
+from containers import (
+    exif,
+    frame,
+    jpeg_segment,
+    png_chunk,
+    png_chunks,
+    png_with,
+    webp,
+    webp_chunk,
+    webp_extended,
+    webp_picture,
+)
 from pictures import decoded_by_opencv, picture_bytes, smooth_picture
+from serving import Service
 
 ANY_SIZE = ImageLimits(max_pixels=10**9)
 CASES = Path(__file__).parents[2] / "shared" / "cases"
@@ -36,67 +50,11 @@ def decoded(content: bytes) -> NDArray[np.uint8]:
 # ── building files ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def png_chunk(kind: bytes, data: bytes = b"") -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = 8
-    while position < len(content):
-        length, kind = struct.unpack_from(">I4s", content, position)
-        yield kind, content[position + 8 : position + 8 + length]
-        position += 12 + length
-
-
-def png_with(content: bytes, before_data: bytes = b"", behind_data: bytes = b"") -> bytes:
-    """A PNG with more chunks before or behind its picture data."""
-    at = content.index(b"IDAT") - 4
-    return content[:at] + before_data + content[at:-12] + behind_data + content[-12:]
-
-
-def jpeg_segment(marker: int, data: bytes) -> bytes:
-    return bytes([0xFF, marker]) + struct.pack(">H", 2 + len(data)) + data
-
-
-def webp_chunk(kind: bytes, data: bytes) -> bytes:
-    return kind + struct.pack("<I", len(data)) + data + bytes(len(data) & 1)
-
-
-def webp(*chunks: bytes) -> bytes:
-    return b"RIFF" + struct.pack("<I", 4 + sum(map(len, chunks))) + b"WEBP" + b"".join(chunks)
-
-
-def webp_extended(width: int, height: int, *chunks: bytes, flags: int = 0) -> bytes:
-    size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    return webp(webp_chunk(b"VP8X", bytes([flags, 0, 0, 0]) + size), *chunks)
-
-
-def webp_picture(content: bytes) -> bytes:
-    """The bitstream's chunk of a simple WebP file."""
-    assert content[12:16] in (b"VP8 ", b"VP8L")
-    return content[12:]
-
-
-def frame(at: tuple[int, int], size: tuple[int, int], *chunks: bytes) -> bytes:
-    numbers = (at[0] // 2, at[1] // 2, size[0] - 1, size[1] - 1, 100)
-    return webp_chunk(b"ANMF", b"".join(number.to_bytes(3, "little") for number in numbers) + b"\0" + b"".join(chunks))
-
-
-def exif(value: int, *, order: str = "<", kind: int = 3, entries_before: int = 0, prefix: bytes = b"") -> bytes:
-    """EXIF data whose first directory has an orientation behind some other entries."""
-    entries = [struct.pack(f"{order}HHII", 0x0100, 4, 1, 7)] * entries_before
-    field = struct.pack(f"{order}H2x" if kind == 3 else f"{order}I", value)
-    entries.append(struct.pack(f"{order}HHI", 0x0112, kind, 1) + field)
-    magic = b"II*\0" if order == "<" else b"MM\0*"
-    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
-    return prefix + magic + struct.pack(f"{order}I", 8) + directory
-
-
-def stored(kind: str, value: int, **save: Any) -> bytes:
+def stored(kind: str, value: int, picture: Pillow.Image | None = None, **save: Any) -> bytes:
     """A picture as a camera held so would store it: the inverse of what the viewer must do; without EXIF."""
     turns = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90"}
     turns |= {7: "TRANSVERSE", 8: "ROTATE_270"}
-    picture = smooth_picture(90, 120)
+    picture = picture or smooth_picture(90, 120)
     if value in turns:
         picture = picture.transpose(Pillow.Transpose[turns[value]])
     content = BytesIO()
@@ -126,7 +84,8 @@ def with_exif(kind: str, content: bytes, data: bytes, *, behind_xmp: bool) -> by
 
 # ── upright ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-VARIANTS = list(itertools.product(("", "lossless or progressive"), ("<", ">"), (3, 4), (b"", PREFIX), (False, True)))
+VARIANTS = list(itertools.product((False, True), ("<", ">"), (3, 4), (b"", PREFIX), (False, True)))
+OTHER_CODING: dict[str, dict[str, Any]] = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,11 +94,38 @@ def test_every_writers_exif_turns_the_picture_upright(kind: str, value: int) -> 
     """Byte order, type, prefix, place: 32 ways to say each of the eight orientations in each format."""
     upright = np.asarray(smooth_picture(90, 120)).astype(int)
     for coding, order, number_type, prefix, behind_xmp in VARIANTS:
-        options = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}}[kind] if coding else {}
+        options = OTHER_CODING[kind] if coding else {}
         data = exif(value, order=order, kind=number_type, prefix=prefix, entries_before=3)
         image = decoded(with_exif(kind, stored(kind, value, **options), data, behind_xmp=behind_xmp))
         assert image.shape == upright.shape
         assert np.abs(image - upright).mean() < 3
+
+
+def test_however_it_is_turned_a_face_has_one_embedding(
+    run_service: Callable[..., Service], real_recogniser: Path
+) -> None:
+    """8 orientations x 3 formats x 32 ways to say them, some of them equal: 512 different files."""
+    service = run_service(real_recogniser)
+    face = Pillow.fromarray(probe_crops(112, 112)[0])
+    files = {
+        with_exif(
+            kind,
+            stored(kind, value, face, **(OTHER_CODING[kind] if coding else {})),
+            exif(value, order=order, kind=number_type, prefix=prefix, entries_before=3),
+            behind_xmp=behind_xmp,
+        )
+        for kind, value in itertools.product(KINDS, range(1, 9))
+        for coding, order, number_type, prefix, behind_xmp in VARIANTS
+    }
+    assert len(files) == 512
+    of_other_pixels = {decoded(file).tobytes(): file for file in files}  # equal pixels have equal embeddings
+    upright = embedding(service, stored("PNG", 1, face))
+    assert min(float(upright @ embedding(service, file)) for file in of_other_pixels.values()) >= 0.99
+
+
+def embedding(service: Service, content: bytes) -> NDArray[np.float64]:
+    answer = service.post("/embed", files={"file": content}, params={"normalize": "true"})
+    return np.array(answer.raise_for_status().json()["embedding"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
