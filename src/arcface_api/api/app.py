@@ -5,6 +5,7 @@ Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app�
 
 import logging
 import math
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ from arcface_api.embedder import (
     Recogniser,
 )
 from arcface_api.errors import RuntimeUnfit
-from arcface_api.image import ImageLimits
+from arcface_api.image import Decoders, ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.session import (
     GPU_PROVIDERS,
@@ -173,6 +174,21 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
             attribute_models,
         ),
         Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
+        _decoders(settings),
+    )
+
+
+def _decoders(settings: Settings) -> Decoders | None:
+    """Where pictures are decoded; None: in this process."""
+    if settings.decode_isolation == "none":
+        return None
+    if settings.decode_isolation == "auto" and sys.platform != "linux":
+        _log.info("Pictures are decoded in this process: decoders in processes of their own need Linux.")
+        return None
+    return Decoders(
+        max_pixels=settings.max_image_pixels,
+        max_bytes=settings.max_image_bytes,
+        most_seconds=settings.decode_timeout_seconds,
     )
 
 

@@ -37,7 +37,7 @@ from arcface_api.errors import (
     QueueFull,
     ServiceClosing,
 )
-from arcface_api.image import ImageLimits
+from arcface_api.image import Decoders, ImageLimits, pixels_here
 from arcface_api.quality import QualityWarning
 from arcface_api.wire import Align, Alignment
 
@@ -60,8 +60,14 @@ class Limits:
 class Embedder:
     """Owns the models and the threads they run on. Its methods belong to one event loop; `close` ends it."""
 
-    def __init__(self, models: Models, limits: Limits) -> None:
-        """Nothing runs before the first call; the models are loaded already."""
+    def __init__(self, models: Models, limits: Limits, decoders: Decoders | None = None) -> None:
+        """No thread runs before the first call; the models are loaded already.
+
+        Args:
+            models: Loaded.
+            limits: How much may be inside at once.
+            decoders: Where pictures are decoded, and ended by `close`; None: in this process.
+        """
         self.models = models
         self.limits = limits
         self.last_success = -math.inf
@@ -71,11 +77,19 @@ class Embedder:
         self._became_empty = asyncio.Event()
         self._teller = None if models.attributes is None else teller(models.attributes, limits.capacity)
         aligner = Aligner(models)
-        self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
+        self._decode_threads = ThreadPoolExecutor(limits.decode_threads, "decode")
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
         self._recognition = recognition_queue(models, aligner, 2 * limits.capacity)  # with `flip` two each
-        self._cropper = Cropper(models, aligner, self._teller, limits.image, lambda: self._recognition.is_idle)
+        self._decoders = decoders
+        self._cropper = Cropper(
+            models,
+            aligner,
+            self._teller,
+            limits.image,
+            lambda: self._recognition.is_idle,
+            pixels_here if decoders is None else decoders.pixels,
+        )
 
     @property
     def recogniser(self) -> Recogniser:
@@ -161,7 +175,9 @@ class Embedder:
         await self._recognition.close()
         if self._teller is not None:
             await self._teller.close()
-        await asyncio.to_thread(self._decoders.shutdown)
+        await asyncio.to_thread(self._decode_threads.shutdown)
+        if self._decoders is not None:
+            await asyncio.to_thread(self._decoders.close)
 
     @contextmanager
     def _admitted(self, pictures: int) -> Iterator[None]:
@@ -220,9 +236,9 @@ class Embedder:
         """
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._decoders, self._cropper.crops, picture, options)
+            return await loop.run_in_executor(self._decode_threads, self._cropper.crops, picture, options)
         except asyncio.CancelledError:
-            await loop.run_in_executor(self._decoders, _nothing)  # queued behind it
+            await loop.run_in_executor(self._decode_threads, _nothing)  # queued behind it
             raise
 
     async def _recognise(
