@@ -174,11 +174,11 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
             attribute_models,
         ),
         Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
-        _decoders(settings),
+        open_decoders(settings),
     )
 
 
-def _decoders(settings: Settings) -> Decoders | None:
+def open_decoders(settings: Settings) -> Decoders | None:
     """Where pictures are decoded; None: in this process."""
     if settings.decode_isolation == "none":
         return None

@@ -133,17 +133,25 @@ def _give_up_rights(server: int, memory_bytes: int) -> None:
 
 def _serve_pictures(service: socket.socket) -> None:
     """One file after the other, until the service closes its end."""
+    while _serve_picture(service):
+        pass
+
+
+def _serve_picture(service: socket.socket) -> bool:
+    """The next one, of which nothing is kept; False where the service has closed its end."""
     request = bytearray(REQUEST.size)
-    while _receive(service, memoryview(request)):
-        file_bytes, divisor = REQUEST.unpack(request)
-        file = np.empty(file_bytes, np.uint8)
-        if not _receive(service, file.data):
-            return
-        pixels = decode_pixels(file, divisor)
-        if pixels is None:
-            service.sendall(REPLY.pack(0, 0))
-        else:
-            send(service, REPLY.pack(*pixels.shape[:2]), pixels.data.cast("B"))
+    if not _receive(service, memoryview(request)):
+        return False
+    file_bytes, divisor = REQUEST.unpack(request)
+    file = np.empty(file_bytes, np.uint8)
+    if not _receive(service, file.data):
+        return False
+    pixels = decode_pixels(file, divisor)
+    if pixels is None:
+        service.sendall(REPLY.pack(0, 0))
+    else:
+        send(service, REPLY.pack(*pixels.shape[:2]), pixels.data.cast("B"))
+    return True
 
 
 def send(connection: socket.socket, head: bytes, content: memoryview) -> None:

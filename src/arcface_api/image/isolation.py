@@ -30,8 +30,8 @@ from arcface_api.image.decoder_process import NUMBER, REPLY, REQUEST, send
 
 LEAST_SECONDS = 2.0
 """What every picture may take, however small: a busy machine is no fault of it."""
-MEMORY_BYTES_A_PIXEL = 24
-"""More than any format needs: most is taken by progressive CMYK JPEGs, 8 for the coefficients and 8 for pixels."""
+MEMORY_BYTES_A_PIXEL = 16
+"""What a decoder may take. Progressive CMYK JPEGs take the most: 11, of which 8 are coefficients."""
 MEMORY_BYTES = 256 * 1024 * 1024
 """What a decoder may take beside that."""
 START_SECONDS = 60.0
