@@ -81,7 +81,7 @@ def test_readiness_is_proved_by_a_real_inference(service: Service, monkeypatch: 
 @pytest.fixture
 def embedder(tiny_recogniser: Path, tmp_path: Path) -> Embedder:
     pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
-    return open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, Settings())
+    return open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, Settings(decode_isolation="none"))
 
 
 def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_documents_need_no_internet(service: Service) -> None:
 
 
 def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_recogniser: Path) -> None:
-    app = make_app(tiny_recogniser)
+    app = make_app(tiny_recogniser, decode_isolation="none")
     paths = app.framework.openapi()["paths"]
     assert set(paths) == {"/embed", "/embed/batch", "/health", "/livez", "/readyz", "/info"}
     for route in app.framework.routes:

@@ -120,7 +120,8 @@ def _give_up_rights(server: int, memory_bytes: int) -> None:
         os._exit(1)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, this goes and the service stays
-    used = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    told = Path("/proc/self/status").read_text().splitlines()
+    used = next((line for line in told if line.startswith("VmData")), "VmData: 0 kB")
     data_bytes = int(used.split()[1]) * 1024 + memory_bytes
     for limit, value in (
         (resource.RLIMIT_DATA, data_bytes),

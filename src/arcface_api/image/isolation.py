@@ -20,12 +20,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import cv2
 import numpy as np
 
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, RuntimeUnfit
 from arcface_api.image import decoder_process
-from arcface_api.image.container import Container
+from arcface_api.image.container import Container, ImageFormat
 from arcface_api.image.decoder_process import NUMBER, REPLY, REQUEST, send
 
 LEAST_SECONDS = 2.0
@@ -43,6 +44,7 @@ CLOSE_SECONDS = 2.0
 LOG_SECONDS = 10.0
 """Strangers' pictures write no more than one line in so many seconds."""
 
+_PROBE = Container(ImageFormat.PNG, 1, 1, cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())
 _REMEDY = "Save the picture again, as a plain JPEG or PNG."
 _WITHOUT = "To decode in the service's own process, set ARCFACE_DECODE_ISOLATION=none."
 
@@ -60,7 +62,7 @@ class Decoders:
     """Decodes pictures in other processes; several threads may call it at once. `close` ends the processes."""
 
     def __init__(self, *, max_pixels: int, max_bytes: int, most_seconds: float) -> None:
-        """Start the process that decoders are forked from.
+        """Start the process that decoders are forked from, and have a first one decode something.
 
         Args:
             max_pixels: Of the largest allowed picture.
@@ -68,7 +70,7 @@ class Decoders:
             most_seconds: What the largest allowed picture may take.
 
         Raises:
-            RuntimeUnfit: Not on Linux, or the process cannot be started.
+            RuntimeUnfit: Not on Linux, or processes cannot be started or do not decode.
         """
         if sys.platform != "linux":
             raise RuntimeUnfit("Decoders in processes of their own need Linux. Set ARCFACE_DECODE_ISOLATION=none.")
@@ -79,6 +81,14 @@ class Decoders:
         """Of the fork server, which answers one question after the other."""
         self._server = _ForkServer(self._memory_bytes)
         self._reports = _Reports()
+        try:
+            works = self.pixels(_PROBE, 1) is not None
+        except (ImageDamaged, OSError) as error:
+            _log.debug("The first decode failed.", exc_info=error)
+            works = False
+        if not works:
+            self.close()
+            raise RuntimeUnfit(f"Decoder processes do not work on this system; the log above may say why. {_WITHOUT}")
 
     def pixels(self, container: Container, divisor: int) -> Image | None:
         """What a decoder makes of `container.pixel_file`; None where it cannot decode it.
@@ -268,7 +278,7 @@ class _ForkServer:
         except ConnectionError:
             connection.close()
             raise
-        if pid < 0:
+        if pid <= 0:
             connection.close()
             raise OSError(-pid, os.strerror(-pid))
         return _Decoder(self, pid, connection)
