@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 
 from arcface_api.api.app import open_decoders
 from arcface_api.errors import ImageDamaged, RuntimeUnfit
-from arcface_api.image import Container, Decoders, ImageFormat, ImageLimits, decode, isolation, pixels_here, take_apart
+from arcface_api.image import (
+    Container,
+    Decoders,
+    ImageFormat,
+    ImageLimits,
+    decode,
+    fork_server,
+    isolation,
+    pixels_here,
+    take_apart,
+)
 from arcface_api.settings import Settings
 from pictures import picture_bytes
 from serving import Service
@@ -261,8 +271,8 @@ def test_fork_server_that_was_killed_costs_no_picture(decoders: Decoders) -> Non
 
 
 def test_fork_server_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(isolation, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(fork_server, "CLOSE_SECONDS", 0.3)
     with closing(open_decoders_of()) as decoders:
         pid, server = one_pid(decoders), server_pid(decoders)
         stop(server)

@@ -4,9 +4,9 @@
        │                               └──fork──▶ decoder: one file after the other, until its socket is closed
        └──file──▶ ◀──pixels───────────────────────────┘
 
-`isolation` is the service's side. The program runs by its path and imports the standard library, NumPy and OpenCV only:
-so it starts fast, is small, and holds nothing of the service. A decoder is made to crash: it opens nothing, writes no
-file, may take so much memory and no more, and a new one is there in milliseconds.
+`fork_server` is the service's side. The program runs by its path and imports the standard library, NumPy and OpenCV
+only: so it starts fast, is small, and holds nothing of the service. A decoder is made to crash: it opens nothing,
+writes no file, may take so much memory and no more, and a new one is there in milliseconds.
 """
 
 import ctypes
