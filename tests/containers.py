@@ -59,3 +59,16 @@ def exif(value: int, *, order: str = "<", kind: int = 3, entries_before: int = 0
     magic = b"II*\0" if order == "<" else b"MM\0*"
     directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
     return prefix + magic + struct.pack(f"{order}I", 8) + directory
+
+
+def gray_animation_cleared_to_the_background() -> bytes:
+    """A valid animated PNG by which OpenCV 5.0.0's reader writes beyond its memory."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 8, 0, 0, 0, 0))
+    data = zlib.compress(bytes(33 * 32))
+    control = [png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", n, 32, 32, 0, 0, 1, 10, 1, 0)) for n in (0, 1)]
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n", header, png_chunk(b"acTL", struct.pack(">II", 2, 0)), control[0],
+            png_chunk(b"IDAT", data), control[1], png_chunk(b"fdAT", struct.pack(">I", 2) + data), png_chunk(b"IEND"),
+        ]
+    )  # fmt: skip

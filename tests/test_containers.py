@@ -26,6 +26,7 @@ from arcface_api.session.probes import probe_crops
 from containers import (
     exif,
     frame,
+    gray_animation_cleared_to_the_background,
     jpeg_segment,
     png_chunk,
     png_chunks,
@@ -327,19 +328,6 @@ def test_webp_that_contradicts_itself_is_damaged(content: bytes) -> None:
 
 
 # ── files that killed the decoder ──────────────────────────────────────────────────────────────────────────────────
-
-
-def gray_animation_cleared_to_the_background() -> bytes:
-    """A valid animated PNG by which OpenCV 5.0.0's reader writes beyond its memory."""
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 8, 0, 0, 0, 0))
-    data = zlib.compress(bytes(33 * 32))
-    control = [png_chunk(b"fcTL", struct.pack(">IIIIIHHBB", n, 32, 32, 0, 0, 1, 10, 1, 0)) for n in (0, 1)]
-    return b"".join(
-        [
-            b"\x89PNG\r\n\x1a\n", header, png_chunk(b"acTL", struct.pack(">II", 2, 0)), control[0],
-            png_chunk(b"IDAT", data), control[1], png_chunk(b"fdAT", struct.pack(">I", 2) + data), png_chunk(b"IEND"),
-        ]
-    )  # fmt: skip
 
 
 MAX_GROWTH_BYTES = 100_000_000

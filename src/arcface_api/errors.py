@@ -17,7 +17,7 @@
     │   ├── ImageEmpty                no bytes
     │   ├── ImageFormatUnsupported    neither JPEG, PNG nor WebP
     │   ├── ImageTooManyPixels        its header announces more pixels than allowed
-    │   ├── ImageDamaged              truncated, corrupt, or built to cost far more than its pixels
+    │   ├── ImageDamaged              truncated, corrupt, built to cost far more than its pixels, or a decoder's end
     │   ├── LandmarksInvalid          points by which no face can be aligned
     │   ├── AttributesUnavailable     the pack lacks the models for age, gender and head pose
     │   ├── AlignmentUnavailable      the pack's recogniser takes crops that are not square
@@ -171,7 +171,7 @@ class ImageTooManyPixels(RequestError):
 
 
 class ImageDamaged(RequestError):
-    """The image is truncated or corrupt."""
+    """The image is truncated or corrupt, or the decoder crashes on it or takes too long."""
 
     code = "image_damaged"
 

@@ -96,6 +96,19 @@ class Settings(BaseSettings):
         le=500_000_000,  # OpenCV's warpAffine crashes the process on 20,000 x 40,000 pixels
         description="Largest image accepted, in pixels (width x height); read from the file's header before decoding.",
     )
+    decode_isolation: Literal["auto", "process", "none"] = Field(
+        default="auto",
+        description="Where pictures are decoded. `process`: in processes of their own, one for each decode thread, so"
+        " that one that crashes or hangs costs one picture; Linux only. `none`: in the service's own process. `auto`:"
+        " `process` on Linux, else `none`.",
+    )
+    decode_timeout_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="How long the largest allowed picture may take to decode; smaller ones get their share, and 2"
+        " seconds at the least. Never more than two thirds of ARCFACE_HANG_SECONDS. With"
+        " ARCFACE_DECODE_ISOLATION=`none` nothing ends a decode.",
+    )
     max_batch: int | None = Field(
         default=None, ge=1, le=1024, description="Most pictures in one inference. Default: 8 on the CPU, 64 on a GPU."
     )
@@ -159,7 +172,7 @@ class Settings(BaseSettings):
         description="Write one log line per request: the caller's address, method, path with query, status.",
     )
 
-    @field_validator("device", "precision", "align", "fit", "log_level", mode="before")
+    @field_validator("device", "precision", "align", "fit", "decode_isolation", "log_level", mode="before")
     @classmethod
     def _ignore_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

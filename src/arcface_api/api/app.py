@@ -6,6 +6,7 @@ Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app�
 import asyncio
 import logging
 import math
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ from arcface_api.embedder import (
     Recogniser,
 )
 from arcface_api.errors import RuntimeUnfit
-from arcface_api.image import ImageLimits
+from arcface_api.image import Decoders, ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.session import (
     GPU_PROVIDERS,
@@ -190,6 +191,21 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
             attribute_models,
         ),
         Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
+        open_decoders(settings),
+    )
+
+
+def open_decoders(settings: Settings) -> Decoders | None:
+    """Where pictures are decoded; None: in this process."""
+    if settings.decode_isolation == "none":
+        return None
+    if settings.decode_isolation == "auto" and sys.platform != "linux":
+        _log.info("Pictures are decoded in this process: decoders in processes of their own need Linux.")
+        return None
+    return Decoders(
+        max_pixels=settings.max_image_pixels,
+        max_bytes=settings.max_image_bytes,
+        most_seconds=min(settings.decode_timeout_seconds, settings.hang_seconds * 2 / 3),  # or it would count as hung
     )
 
 

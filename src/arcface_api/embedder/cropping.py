@@ -19,7 +19,7 @@ from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
 from arcface_api.embedder.telling import AttributeTeller, Telling
 from arcface_api.errors import DeadlineExceeded
-from arcface_api.image import OVERSAMPLING, ImageLimits, Resize, decode, stretch
+from arcface_api.image import OVERSAMPLING, ImageLimits, PixelsOf, Resize, decode, pixels_here, stretch
 from arcface_api.quality import Finding, Quality, QualityWarning, picture_quality
 from arcface_api.wire import Align
 
@@ -54,6 +54,7 @@ class Cropper:
         teller: AttributeTeller | None,
         limits: ImageLimits,
         is_idle: Callable[[], bool],
+        pixels_of: PixelsOf = pixels_here,
     ) -> None:
         """Nothing is decoded yet.
 
@@ -63,11 +64,13 @@ class Cropper:
             teller: Of the attribute models; None: the pack lacks them.
             limits: Of a picture.
             is_idle: Whether the recogniser has nothing to do just now.
+            pixels_of: What decodes.
         """
         self._aligner = aligner
         self._teller = teller
         self._limits = limits
         self._is_idle = is_idle
+        self._pixels_of = pixels_of
         self._may_align_in_batches = models.may_align_in_batches
         # Also for attributes that a request does not ask for: else asking for them would change the embedding.
         sides = [models.recogniser.spec.height, models.recogniser.spec.width, teller.least_side if teller else 0]
@@ -86,7 +89,8 @@ class Cropper:
         if started > options.deadline:
             raise DeadlineExceeded.told()
         may_reduce = options.align is Align.NONE and options.resize is Resize.AUTO
-        decoded = decode(picture.content, self._limits, self._least_side if may_reduce else None)
+        least_side = self._least_side if may_reduce else None
+        decoded = decode(picture.content, self._limits, least_side, self._pixels_of)
         image = decoded.image
         decoded_at = time.monotonic()
         teller = self._teller if options.include_attributes else None

@@ -41,7 +41,7 @@ from arcface_api.errors import (
     QueueFull,
     ServiceClosing,
 )
-from arcface_api.image import ImageLimits
+from arcface_api.image import Decoders, ImageLimits, pixels_here
 from arcface_api.quality import QualityWarning
 from arcface_api.wire import Align, Alignment
 
@@ -64,8 +64,14 @@ class Limits:
 class Embedder:
     """Owns the models and the threads they run on. Its methods belong to one event loop; `close` ends it."""
 
-    def __init__(self, models: Models, limits: Limits) -> None:
-        """Nothing runs before the first call; the models are loaded already."""
+    def __init__(self, models: Models, limits: Limits, decoders: Decoders | None = None) -> None:
+        """No thread runs before the first call; the models are loaded already.
+
+        Args:
+            models: Loaded.
+            limits: How much may be inside at once.
+            decoders: Where pictures are decoded, and ended by `close`; None: in this process.
+        """
         self.models = models
         self.limits = limits
         self.last_success = -math.inf
@@ -78,13 +84,21 @@ class Embedder:
         """Of the pictures inside: when their callers get an answer, whatever becomes of them."""
         self._teller = None if models.attributes is None else teller(models.attributes, limits.capacity)
         aligner = Aligner(models)
-        self._decoders = ThreadPoolExecutor(limits.decode_threads, "decode")
+        self._decode_threads = ThreadPoolExecutor(limits.decode_threads, "decode")
         self._decoding_since: dict[_Decoding, float] = {}
         """What is on a decode thread now, and since when, on `time.monotonic`'s clock."""
         self._bulk_decoding = asyncio.Semaphore(limits.decode_threads)
         """Of batch requests only as many pictures as there are threads wait for decoding, so that single ones pass."""
         self._recognition = recognition_queue(models, aligner, 2 * limits.capacity)  # with `flip` two each
-        self._cropper = Cropper(models, aligner, self._teller, limits.image, lambda: self._recognition.is_idle)
+        self._decoders = decoders
+        self._cropper = Cropper(
+            models,
+            aligner,
+            self._teller,
+            limits.image,
+            lambda: self._recognition.is_idle,
+            pixels_here if decoders is None else decoders.pixels,
+        )
         self._probe = Picture(_probe_picture(models.recogniser.spec.height, models.recogniser.spec.width))
 
     @property
@@ -157,7 +171,13 @@ class Embedder:
         Raises:
             ImageDamaged, EmbeddingInvalid, ModelFailed, ServiceClosing: It cannot.
         """
-        return (await self._embed(self._probe, CONTRACT, is_bulk=False)).norm
+        if self._refusal is not None:
+            raise ServiceClosing(self._refusal)
+        self._inside += 1
+        try:
+            return (await self._embed(self._probe, CONTRACT, is_bulk=False)).norm
+        finally:
+            self._leave(1)
 
     def why_stuck(self, before: float) -> str | None:
         """What on a thread has not ended although it began before this moment; None: nothing.
@@ -193,7 +213,9 @@ class Embedder:
             await self._became_empty.wait()
         for queue in self._queues:
             await queue.close()
-        self._decoders.shutdown(wait=False)  # they are idle
+        self._decode_threads.shutdown(wait=False)  # they are idle
+        if self._decoders is not None:
+            await asyncio.to_thread(self._decoders.close)
 
     @property
     def _queues(self) -> tuple[Batcher[Any, Any], ...]:
@@ -274,7 +296,7 @@ class Embedder:
         """
         loop = asyncio.get_running_loop()
         decoding = _Decoding(picture)
-        crops = self._decoders.submit(self._run, decoding, options)
+        crops = self._decode_threads.submit(self._run, decoding, options)
         try:
             return await asyncio.wrap_future(crops)
         except asyncio.CancelledError:

@@ -6,6 +6,7 @@ OpenCV never sees a container as it was sent (docs/adr/0003). A large JPEG can b
 (DCT scaling): of each 8x8 block libjpeg then computes only 4x4, 2x2 or one pixel, which takes less time and memory.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -14,13 +15,9 @@ import numpy as np
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageTooManyPixels
 from arcface_api.image.container import Container, ImageFormat
+from arcface_api.image.decoder_process import REDUCTIONS, decode_pixels
 from arcface_api.image.formats import take_apart
 from arcface_api.image.png import unpacks_to_more_than_pixels
-
-# A damaged upload is its sender's news: OpenCV would write lines to this service's stderr for each. (libpng and libjpeg
-# inside it still write one.)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
 
 MAX_SIDE_PIXELS = 1_000_000
 """libpng's limit of width and height (`PNG_USER_WIDTH_MAX`)."""
@@ -29,8 +26,8 @@ MAX_SIDE_PIXELS = 1_000_000
 EXACT_UP_TO_PIXELS = 1_000_000
 """Width x height up to which a JPEG is never reduced: detectors' crops are below, and their vectors must not change."""
 
-# Strongest first.
-_REDUCTIONS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+PixelsOf = Callable[[Container, int], Image | None]
+"""Decodes a container's `pixel_file`, a JPEG's with its sides divided by 2, 4 or 8; None where it cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,14 @@ class Decoded:
     """How many of the file's pixels one of the image's is wide."""
 
 
-def decode(content: bytes, limits: ImageLimits, least_side: int | None = None) -> Decoded:
+def pixels_here(container: Container, divisor: int) -> Image | None:
+    """What the decoder makes of a picture, in this process: a `PixelsOf`."""
+    return decode_pixels(container.pixel_file, divisor)
+
+
+def decode(
+    content: bytes, limits: ImageLimits, least_side: int | None = None, pixels_of: PixelsOf = pixels_here
+) -> Decoded:
     """Decode a JPEG, PNG or WebP file to an upright RGB picture.
 
     The result is what OpenCV's `IMREAD_COLOR` gives, in RGB order: grayscale, palette and CMYK converted, alpha dropped
@@ -63,35 +67,24 @@ def decode(content: bytes, limits: ImageLimits, least_side: int | None = None) -
         limits: Checked against the header, before anything is decoded.
         least_side: Pixels. A JPEG of more than `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 as long as neither of
             its sides becomes shorter than this. None: every picture keeps its size.
+        pixels_of: What decodes.
 
     Raises:
         ImageEmpty, ImageFormatUnsupported: As `take_apart`.
         ImageTooManyPixels: The header announces more than `limits.max_pixels`.
-        ImageDamaged: The file is truncated or corrupt, or built to cost more than its pixels do.
+        ImageDamaged: The file is truncated or corrupt, or built to cost more than its pixels do; or as `pixels_of`.
     """
     container = take_apart(content)
     _check_size(container, limits)
     if container.format is ImageFormat.PNG and unpacks_to_more_than_pixels(container):
         raise _damaged(container)
     divisor = 1 if least_side is None else _divisor(container, least_side)
-    pixels = _pixels(container.pixel_file, divisor)
+    pixels = pixels_of(container, divisor)
     if pixels is None:
         raise _damaged(container)
     stored = _on_canvas(pixels, container, divisor)
     reduction = max(container.width, container.height) / max(stored.shape[:2])
     return Decoded(_upright(stored, container.orientation), reduction)
-
-
-def _pixels(pixel_file: bytes, divisor: int) -> Image | None:
-    """What the decoder makes of a `Container.pixel_file`; None where it cannot."""
-    flag = _REDUCTIONS.get(divisor, cv2.IMREAD_COLOR_RGB) | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        picture = cv2.imdecode(np.frombuffer(pixel_file, np.uint8), flag)
-    except cv2.error:
-        return None
-    if picture is not None and divisor > 1:  # OpenCV has reduced flags for BGR only
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
-    return picture  # type: ignore[return-value]  # OpenCV's stub cannot know that IMREAD_COLOR gives uint8
 
 
 def _on_canvas(pixels: Image, container: Container, divisor: int) -> Image:
@@ -125,7 +118,7 @@ def _divisor(container: Container, least_side: int) -> int:
     if container.format is not ImageFormat.JPEG or container.width * container.height <= EXACT_UP_TO_PIXELS:
         return 1
     shorter = min(container.width, container.height)
-    return next((divisor for divisor in _REDUCTIONS if shorter >= least_side * divisor), 1)
+    return next((divisor for divisor in REDUCTIONS if shorter >= least_side * divisor), 1)
 
 
 def _check_size(container: Container, limits: ImageLimits) -> None:
