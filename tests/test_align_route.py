@@ -215,7 +215,7 @@ def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch
 def models(tiny_pack: Path, tmp_path: Path) -> Models:
     """The tiny pack's, loaded."""
     pack = locate(str(tiny_pack), PackLocations(None, tmp_path, tmp_path))
-    settings = Settings(pack=str(tiny_pack), decode_isolation="none")
+    settings = Settings(pack=str(tiny_pack))
     return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, settings).models
 
 

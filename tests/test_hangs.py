@@ -63,10 +63,6 @@ cv2.imdecode, Batcher._run_batch, Batcher._fail_all = imdecode, run_batch, fail_
 """On pictures of one size the decoder does not end; those of another end the thread of the model."""
 
 
-IN_ONE_PROCESS = ("--decode-isolation", "none", "--decode-threads", "1")
-"""Where a decode that hangs cannot be ended."""
-
-
 def white() -> bytes:
     content = BytesIO()
     Pillow.new("RGB", (112, 112), "white").save(content, "PNG")
@@ -104,7 +100,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_hangs_is_answered_by_its_deadline_and_ends_the_process(
     what: str, run: Run, endless: Path, faults: Path
 ) -> None:
-    command = run("--pack", endless, "--hang-seconds", "4", *IN_ONE_PROCESS, faults=faults)
+    command = run("--pack", endless, "--hang-seconds", "4", "--decode-threads", "1", faults=faults)
     url = f"http://127.0.0.1:{command.port}"
     assert post(url, PICTURE).status_code == 200
     with ThreadPoolExecutor(20) as pool:
@@ -153,10 +149,7 @@ def test_probes_report_a_hang(
         go_on.set()
 
 
-def test_readiness_is_proved_by_decoding_too(
-    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service = run_service(tiny_recogniser, decode_isolation="none")
+def test_readiness_is_proved_by_decoding_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("cv2.imdecode", lambda *_: None)
         answer = service.get("/readyz")
@@ -169,7 +162,7 @@ def test_readiness_is_proved_by_decoding_too(
 def test_told_to_stop_it_ends_within_the_grace_period_whatever_hangs(
     what: str, run: Run, endless: Path, faults: Path
 ) -> None:
-    command = run("--pack", endless, "--shutdown-grace-seconds", "2", *IN_ONE_PROCESS, faults=faults)
+    command = run("--pack", endless, "--shutdown-grace-seconds", "2", "--decode-threads", "1", faults=faults)
     url = f"http://127.0.0.1:{command.port}"
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(post, url, hanging(what))
@@ -206,7 +199,7 @@ def test_worker_that_hangs_is_replaced_and_the_other_loses_nothing(
     what: str, run: Run, endless: Path, faults: Path
 ) -> None:
     """Under load: every caller has an answer by its deadline, or, where the process was stopped, its end."""
-    options = ["--workers", "2", "--pack", endless, "--hang-seconds", "3", *IN_ONE_PROCESS]
+    options = ["--workers", "2", "--pack", endless, "--hang-seconds", "3", "--decode-threads", "1"]
     command = run(*options, faults=faults)
     for _ in range(ROUNDS):
         hung, other = command.serving()

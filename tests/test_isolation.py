@@ -1,6 +1,5 @@
 """Promises of decoders in processes of their own: a crash or a hang costs one picture, and nothing is left behind."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -293,13 +292,9 @@ def test_decoders_that_cannot_decode_are_refused_at_the_start(monkeypatch: pytes
         open_decoders_of()
 
 
-def test_where_linux_is_not_only_auto_decodes_in_the_service(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_linux_is_not_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_decoders(Settings()) is None
     monkeypatch.setattr(sys, "platform", "darwin")
-    with caplog.at_level(logging.INFO):
-        assert open_decoders(Settings(decode_isolation="auto")) is None
-    assert "need Linux" in caplog.text
     with pytest.raises(RuntimeUnfit, match="need Linux"):
         open_decoders(Settings(decode_isolation="process"))
 

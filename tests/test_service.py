@@ -85,7 +85,7 @@ def opened(recogniser: Path, folder: Path, **settings: Any) -> Embedder:
 
 @pytest.fixture
 def embedder(tiny_recogniser: Path, tmp_path: Path) -> Embedder:
-    return opened(tiny_recogniser, tmp_path, decode_isolation="none")
+    return opened(tiny_recogniser, tmp_path)
 
 
 def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_documents_need_no_internet(service: Service) -> None:
 
 
 def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_recogniser: Path) -> None:
-    app = make_app(tiny_recogniser, decode_isolation="none")
+    app = make_app(tiny_recogniser)
     paths = app.framework.openapi()["paths"]
     assert set(paths) == {"/embed", "/embed/batch", "/health", "/livez", "/readyz", "/info"}
     for route in app.framework.routes:

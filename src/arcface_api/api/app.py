@@ -6,7 +6,6 @@ Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app�
 import asyncio
 import logging
 import math
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -196,11 +195,12 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
 
 
 def open_decoders(settings: Settings) -> Decoders | None:
-    """Where pictures are decoded; None: in this process."""
+    """Where pictures are decoded; None: in this process.
+
+    Raises:
+        RuntimeUnfit: Processes were asked for, and cannot be had on this system.
+    """
     if settings.decode_isolation == "none":
-        return None
-    if settings.decode_isolation == "auto" and sys.platform != "linux":
-        _log.info("Pictures are decoded in this process: decoders in processes of their own need Linux.")
         return None
     return Decoders(
         max_pixels=settings.max_image_pixels,
