@@ -33,7 +33,7 @@ from arcface_api.settings import Settings
 from containers import frame, gray_animation_cleared_to_the_background, webp_extended, webp_picture
 from pictures import picture_bytes
 from serving import Run, Service, is_running, until
-from test_workers import descendants, is_decoder
+from test_workers import descendants
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoders in processes of their own need Linux")
 
@@ -41,6 +41,14 @@ ANY_SIZE = ImageLimits(max_pixels=10**9)
 GOOD = picture_bytes()
 CRASHES = Container(ImageFormat.PNG, 32, 32, gray_animation_cleared_to_the_background())
 """A file as no container is taken apart to, by which OpenCV 5.0.0 writes beyond its memory."""
+
+
+def is_decoder(pid: int) -> bool:
+    """Or the process that decoders are forked from."""
+    try:
+        return b"decoder_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def open_decoders_of(

@@ -89,14 +89,6 @@ def is_worker(pid: int) -> bool:
         return False
 
 
-def is_decoder(pid: int) -> bool:
-    """Or the process that decoders are forked from."""
-    try:
-        return b"decoder_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 # ── serving ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
