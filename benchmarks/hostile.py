@@ -2,9 +2,9 @@
 
     python benchmarks/hostile.py --faces FOLDER --output benchmarks/results/hostile-iresnet100.json
 
-On a service that it starts: good callers alone; then beside 20 more good uploads at once; then, for each kind, beside 20
-hostile ones at once, and alone again. At the end SIGTERM. Exit status 1 where a check does not hold. Pictures that can be
-read are work like any other, so what good callers see beside them is compared with the 20 good uploads.
+On a service that it starts: good callers alone; then beside 20 more good uploads at once; then, for each kind, beside
+20 hostile ones at once, and alone again. At the end SIGTERM. Exit status 1 where a check does not hold. Pictures that
+can be read are work like any other, so what good callers see beside them is compared with the 20 good uploads.
 
 | kind | what each of the 20 sends |
 | --- | --- |
