@@ -1,7 +1,7 @@
 """What is left of a picture's file once its container was taken apart."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from arcface_api.errors import ImageDamaged
 
@@ -14,8 +14,7 @@ class ImageFormat(StrEnum):
     WEBP = "WebP"
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):  # made in half the time of a frozen dataclass, for each picture
     """One picture: the bytes that its pixels need, and what its file said about it.
 
     All sizes are in pixels, as stored, before the orientation is applied.

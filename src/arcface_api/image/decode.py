@@ -8,6 +8,7 @@ OpenCV never sees a container as it was sent (docs/adr/0003). A large JPEG can b
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageTooManyPixels
 from arcface_api.image.container import Container, ImageFormat
 from arcface_api.image.decoder_process import REDUCTIONS, decode_pixels
+from arcface_api.image.exif import UPRIGHT
 from arcface_api.image.formats import take_apart
 from arcface_api.image.png import unpacks_to_more_than_pixels
 
@@ -38,8 +40,7 @@ class ImageLimits:
     """Width x height."""
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A picture, and by how much it was reduced."""
 
     image: Image
@@ -83,14 +84,14 @@ def decode(
     if pixels is None:
         raise _damaged(container)
     stored = _on_canvas(pixels, container, divisor)
-    reduction = max(container.width, container.height) / max(stored.shape[:2])
+    reduction = 1.0 if divisor == 1 else max(container.width, container.height) / max(stored.shape[:2])
     return Decoded(_upright(stored, container.orientation), reduction)
 
 
 def _on_canvas(pixels: Image, container: Container, divisor: int) -> Image:
     """The whole picture: black where a frame does not cover it."""
     height, width = -(-container.height // divisor), -(-container.width // divisor)
-    if pixels.shape[:2] == (height, width):
+    if pixels.shape == (height, width, 3):
         return pixels
     bottom, right = container.top + pixels.shape[0], container.left + pixels.shape[1]
     if divisor > 1 or bottom > height or right > width:
@@ -102,6 +103,8 @@ def _on_canvas(pixels: Image, container: Container, divisor: int) -> Image:
 
 def _upright(stored: Image, orientation: int) -> Image:
     """Undo what EXIF says was done to the picture when it was stored. Source: CIPA DC-008 (EXIF), tag 0x0112."""
+    if orientation == UPRIGHT:
+        return stored
     if orientation in (5, 6, 7, 8):
         stored = cv2.transpose(stored)  # type: ignore[assignment]  # OpenCV's stub does not know the dtype
     if orientation in (2, 6):
