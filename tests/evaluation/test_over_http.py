@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from arcface_api.api.direct import DirectApp
 from arcface_api.errors import EvaluationFailed
@@ -33,8 +33,9 @@ class Door:
         fingerprints: Of the first answers, in place of the service's own.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: DirectApp) -> None:
         self._app = app
+        self.connections = app.connections
         self.came: list[tuple[str, float]] = []
         self.most_bytes: int | None = None
         self.refusals: list[Response] = []

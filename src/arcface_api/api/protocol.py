@@ -24,6 +24,7 @@ Longer than most modules: it is one connection's state, and every step depends o
 
 import asyncio
 from collections.abc import Iterator
+from typing import cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -172,8 +173,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def _shared(self) -> Connections:
-        assert isinstance(self.config.app, DirectApp)  # noqa: S101  # the only one it is given with
-        return self.config.app.connections
+        app = cast("DirectApp", self.config.app)  # or what stands before one, and has its `connections`
+        return app.connections
 
     @property
     def _is_serving(self) -> bool:
