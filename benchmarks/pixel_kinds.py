@@ -152,7 +152,7 @@ def kinds() -> Iterator[Kind]:
         yield f"JPEG, sampling {name}", "jpg", opencv(".jpg", cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor)
     yield "JPEG of several pictures (MPF)", "jpg", animated("MPO")
     yield "JPEG, another behind its end", "jpg", with_another
-    for name, option in {"arithmetic": "-arithmetic", "RGB": "-rgb", "float DCT": "-dct float"}.items():
+    for name, option in {"RGB": "-rgb", "float DCT": "-dct float"}.items():
         yield f"JPEG, {name}", "jpg", by_program("cjpeg", *option.split())
     for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16"):
         yield f"PNG {mode}", "png", pillow("PNG", mode)

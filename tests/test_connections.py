@@ -371,3 +371,28 @@ def test_rest_of_a_refused_body_is_not_thrown_away_for_ever(
                 caller.send(b"x" * (5000 if is_steady else 5))
                 time.sleep(0.02)
     assert (0.9 if is_steady else 0.1) < time.monotonic() - started < 10
+
+
+# ── work without end ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("before", [b"", LIVEZ], ids=["first", "behind a request"])
+def test_empty_lines_without_end_are_no_request(service: Service, before: bytes) -> None:
+    """Two connections of them kept the event loop from everybody else."""
+    with Caller(service) as caller:
+        caller.send(before + b"\r\n" * 3 + LIVEZ)
+        for _ in range(2 if before else 1):
+            assert caller.answer().status == 200
+        with suppress(ConnectionError):
+            caller.send(*[b"\r\n" * 100] * 3)
+        assert caller.answer().problem()["code"] == "request_malformed"
+
+
+@pytest.mark.parametrize("path", ["POST /embed", "POST /nope"])
+def test_chunks_of_nothing_but_empty_lines_are_refused(service: Service, path: str) -> None:
+    with Caller(service) as caller:
+        with suppress(ConnectionError):
+            caller.send(request(path, *CHUNKED) + b"40000\r\n", *[b"\r\n" * 20_000] * 6)
+        first = caller.answer()
+        assert first.status in (400, 404)
+        assert len(caller.rest()) < 1000, "and nothing more is read on this connection"

@@ -172,7 +172,8 @@ def test_told_to_stop_it_ends_within_the_grace_period_whatever_hangs(
         assert answer.result().json()["code"] == "service_closing"
         command.end()
     assert time.monotonic() - began < 15
-    assert command.process.returncode == HUNG_STATUS
+    # What has not yet taken long enough to count as hung is left behind; a thread that has ended is a defect.
+    assert command.process.returncode == (HUNG_STATUS if what == "thread" else 0)
 
 
 def test_a_process_that_was_stopped_for_a_while_does_not_take_its_work_for_hung(run: Run, endless: Path) -> None:
@@ -308,9 +309,17 @@ def test_worker_that_does_not_end_is_killed_after_the_grace_period(run: Run, end
 # ── the batcher's thread ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+class SilentError(Exception):
+    """Raises when it is asked what it says."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     "raised",
     [
+        SilentError(),
         QueueFull(1, 2, 3, 4),
         ModelFailed("poisoned"),
         SystemExit(3),
@@ -332,7 +341,8 @@ def test_whatever_a_batch_raises_its_callers_are_answered_and_the_thread_goes_on
         queue: Batcher[int, int] = Batcher(model, name="test", sizes=(1, 2), capacity=9)  # type: ignore[arg-type]  # a list is a sequence
         with pytest.raises(type(raised) if isinstance(raised, ArcFaceError) else ModelFailed) as error:
             await queue.submit(1)
-        assert str(raised) in str(error.value)
+        said = type(raised).__name__ if isinstance(raised, SilentError) else str(raised) or type(raised).__name__
+        assert said in str(error.value)
         assert error.value is not raised
         assert getattr(error.value, "retry_after_seconds", 4) == 4
         assert (await queue.submit(2)).row == 2

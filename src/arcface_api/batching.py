@@ -322,7 +322,10 @@ def _checked(rows: Sequence[Row | Exception], wanted: int) -> Sequence[Row | Exc
 def _own_copy(error: BaseException) -> Exception:
     """One exception for each caller: raised in several tasks, a shared one would collect all their tracebacks."""
     if not isinstance(error, ArcFaceError):
-        failed = ModelFailed(f"The batch failed: {error or type(error).__name__}")
+        said = type(error).__name__
+        with suppress(Exception):  # what raises anything may also raise when it is asked what it says
+            said = str(error) or said
+        failed = ModelFailed(f"The batch failed: {said}")
         failed.__cause__ = error
         return failed
     # Without __init__, which may take other arguments than those that the exception keeps.

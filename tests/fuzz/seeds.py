@@ -140,11 +140,6 @@ def _jpegs() -> Iterator[tuple[str, bytes]]:
     adobe = cmyk.index(b"Adobe")
     yield "JPEG YCCK", cmyk[: adobe + 11] + b"\x02" + cmyk[adobe + 12 :]
     yield "JPEG RGB by Adobe", plain[:2] + jpeg_segment(0xEE, b"Adobe\0\x64" + bytes(5)) + plain[2:]
-    for progressive in (False, True):
-        yield (
-            f"JPEG arithmetic, progressive {progressive}",
-            _arithmetic(picture_bytes("JPEG", SIZE, progressive=progressive)),
-        )
     segments = {
         "EXIF": jpeg_segment(0xE1, PREFIX + exif(6, entries_before=3) + picture_bytes("JPEG", (8, 8))),
         "XMP": jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + _XMP),
@@ -162,11 +157,6 @@ def _jpegs() -> Iterator[tuple[str, bytes]]:
 
 def _by_opencv(options: list[int]) -> bytes:
     return cv2.imencode(".jpg", np.asarray(smooth_picture(*SIZE)), options)[1].tobytes()
-
-
-def _arithmetic(content: bytes) -> bytes:
-    """Marked as arithmetic coded: the decoder makes a picture of any data."""
-    return content.replace(b"\xff\xc0\0\x11", b"\xff\xc9\0\x11").replace(b"\xff\xc2\0\x11", b"\xff\xca\0\x11")
 
 
 def _webps() -> Iterator[tuple[str, bytes]]:

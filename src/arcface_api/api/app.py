@@ -6,7 +6,6 @@ Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app�
 import asyncio
 import logging
 import math
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -86,11 +85,7 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
         watching = asyncio.create_task(health.watch())
         yield
         watching.cancel()
-        try:
-            # All requests have their answers by now; threads may still be at work for some that were given up.
-            await asyncio.wait_for(embedder.close(), CLOSE_SECONDS)
-        except TimeoutError:
-            health.hang(embedder.why_stuck(time.monotonic()) or "closing does not end")
+        await health.close(CLOSE_SECONDS)
 
     app = FastAPIOffline(
         title="arcface-api",

@@ -94,6 +94,14 @@ def trailer_too_large() -> RequestHeadTooLarge:
     )
 
 
+def too_many_empty_lines(most: int) -> RequestMalformed:
+    """Of a chunked body."""
+    return RequestMalformed(
+        f"The chunked body has more than {most:,} empty lines, as no picture or form has. Send it with a"
+        " Content-Length."
+    )
+
+
 def _whole_too_large() -> RequestHeadTooLarge:
     return RequestHeadTooLarge(
         f"The request line and headers have more than {HEAD_BYTES:,} bytes together. Send fewer or shorter headers."

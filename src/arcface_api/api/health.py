@@ -1,11 +1,12 @@
 """Whether the service can embed: proved by embedding a picture, not by being reachable. And whether it hangs.
 
 A thread that hangs cannot report it, so the event loop looks at the threads (`watch`). What hangs cannot be ended
-either, only the process can: all who wait are answered, and whoever serves this app ends the process (`why_hung`).
+either, only the process can: all who wait are answered, and the server of this app ends the process (`why_hung`).
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -51,6 +52,10 @@ class Health:
         self._probe: asyncio.Task[float] | None = None
         self.why_hung: str | None = None
         """What hangs; None: nothing. Never None again once it was not."""
+        self.unfinished: str | None = None
+        """What was still at work on a thread when the service was closed."""
+        self.closes_before = math.inf
+        """When closing has to be done, on `time.monotonic`'s clock; the server sets it."""
 
     async def why_not(self) -> str | None:
         """None when the service can embed, else the reason why it cannot."""
@@ -67,6 +72,9 @@ class Health:
             return f"embedding a picture takes longer than {self._probe_seconds:g} seconds"
         except ArcFaceError as error:
             return str(error)
+        except Exception:  # noqa: BLE001  # any defect: it is logged, and the service is not ready
+            _log.exception("A defect in embedding a probe:")
+            return "embedding a picture fails; the log says why"
         return None
 
     async def watch(self) -> None:
@@ -85,6 +93,26 @@ class Health:
             stuck = self._embedder.why_stuck(now - self._hang_seconds)
             if stuck is not None and now - turning_since >= self._hang_seconds:
                 self.hang(f"{stuck}: it began more than {self._hang_seconds:g} seconds ago")
+
+    async def close(self, patience_seconds: float) -> None:
+        """Close the embedder, in whose threads something may go on for callers that have their answers.
+
+        Args:
+            patience_seconds: How long to wait, where `closes_before` does not say more.
+        """
+        seconds = patience_seconds
+        if not math.isinf(self.closes_before):
+            seconds = max(seconds, self.closes_before - self._clock())
+        try:
+            await asyncio.wait_for(self._embedder.close(), seconds)
+        except TimeoutError:
+            now = self._clock()
+            stuck = self._embedder.why_stuck(now - self._hang_seconds)
+            if stuck is not None:
+                self.hang(stuck)
+            else:
+                self.unfinished = self._embedder.why_stuck(now) or "closing does not end"
+                _log.warning("Ended without waiting longer: %s.", self.unfinished)
 
     def hang(self, why: str) -> None:
         """Note that the process has to be replaced, and answer all who wait. The first reason counts."""

@@ -40,6 +40,11 @@ HEAD_SECONDS = 30.0
 """How long a request's head may take: the first one's from the connection's beginning, others' from their own."""
 PIPELINE_BYTES = 64 * 1024
 """Of what came behind the request that is served; with more, reading pauses."""
+BLANK_BYTES = 8
+"""Of empty lines before a request; some clients send one (RFC 9112 section 2.2)."""
+MOST_CUTS = 10_000
+"""Of a chunked body, one at each empty line: a form has one for each part, a picture one in gigabytes, and parsing
+nothing else would keep the event loop busy."""
 REST_SECONDS = 5.0
 """How often the rest of a refused body is looked at: what comes slower than allowed, or not at all, is given up."""
 
@@ -62,6 +67,10 @@ class HttpProtocol(HttpToolsProtocol):
     """Of the announced body; None: it comes in chunks."""
     _body_bytes = _chunk_bytes = 0
     """Of the message: body that came; since the last of it, what stands between chunks."""
+    _blank_bytes = 0
+    """Before the next head."""
+    _cuts = 0
+    """Pieces in which the chunked body was parsed so far."""
     _head_timer: asyncio.TimerHandle | None = None
     _rest_timer: asyncio.TimerHandle | None = None
 
@@ -208,7 +217,10 @@ class HttpProtocol(HttpToolsProtocol):
                     if size - read > PIPELINE_BYTES:
                         self.flow.pause_reading()
                     break
-                elif data[read] in b"\r\n":  # empty lines before a request are nothing
+                elif data[read] in b"\r\n":  # an empty line before a request is nothing
+                    self._blank_bytes += 1
+                    if self._blank_bytes > BLANK_BYTES:
+                        raise heads.malformed()
                     read += 1
                 else:
                     start, read = read, self._parse_head(data, read)
@@ -238,6 +250,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser.feed_data(head)
         if self._is_in_head:
             raise heads.malformed()  # the parser sees no end where we do
+        self._blank_bytes = self._cuts = 0
         return end
 
     def _parse_body(self, data: bytes | bytearray, start: int) -> int:
@@ -257,6 +270,9 @@ class HttpProtocol(HttpToolsProtocol):
                     return end
                 if self._chunk_bytes > heads.HEAD_BYTES:
                     raise heads.trailer_too_large()
+                self._cuts += 1
+                if self._cuts > MOST_CUTS:
+                    raise heads.too_many_empty_lines(MOST_CUTS)
                 start = end
         return start
 

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
@@ -50,8 +51,11 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """uvicorn's; and the kernel ends the process should the event loop not come to it."""
-        assert self.config.timeout_graceful_shutdown is not None  # noqa: S101  # `run` sets it
-        signal.setitimer(signal.ITIMER_REAL, self.config.timeout_graceful_shutdown + CLOSE_SECONDS + LAST_SECONDS)
+        if not self.should_exit:
+            grace_seconds = self.config.timeout_graceful_shutdown
+            assert grace_seconds is not None  # noqa: S101  # `run` sets it
+            self._app.health.closes_before = time.monotonic() + grace_seconds + CLOSE_SECONDS
+            signal.setitimer(signal.ITIMER_REAL, grace_seconds + CLOSE_SECONDS + LAST_SECONDS)
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -127,8 +131,9 @@ def run(
     port.open_up(listener)
     on_open()
     server.run(sockets=[listener])
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    if app.health.why_hung is not None:
-        _log.critical("Ended with status %d: %s.", HUNG_STATUS, app.health.why_hung)
+    hung, unfinished = app.health.why_hung, app.health.unfinished
+    if hung is not None:
+        _log.critical("Ended with status %d: %s.", HUNG_STATUS, hung)
+    if hung is not None or unfinished is not None:
         logging.shutdown()
-        os._exit(HUNG_STATUS)  # leaving in order would wait for the thread that hangs
+        os._exit(HUNG_STATUS if hung is not None else 0)  # leaving in order would wait for the thread

@@ -114,9 +114,8 @@ class Worker:
     def _on_life(self) -> None:
         assert self._silence is not None  # noqa: S101  # `_await_life` was called before
         self._silence.cancel()
-        if os.read(self._report.fileno(), 4096):
-            self._await_life()
-        else:
+        self._await_life()
+        if not os.read(self._report.fileno(), 4096):  # it ends, which may not take long either
             asyncio.get_running_loop().remove_reader(self._report.fileno())
 
     def _on_silence(self) -> None:
