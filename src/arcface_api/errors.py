@@ -237,7 +237,7 @@ class UploadsFull(ArcFaceError):
     def of(cls, room: int) -> Self:
         """The error of a service that has room for so many bytes."""
         return cls(
-            f"The uploads that are inside leave no room for more of this one, of {room:,} bytes for all. Send the"
+            f"The uploads in progress fill the {room:,} bytes that they may have together. Send the"
             f" request again in {cls.retry_after_seconds} s, as Retry-After says, or ask the operator to raise"
             " ARCFACE_MAX_UPLOAD_BYTES_INSIDE."
         )
