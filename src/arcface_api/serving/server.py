@@ -23,10 +23,9 @@ from arcface_api.api.direct import DirectApp
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
+from arcface_api.serving.worker import HUNG_STATUS
 from arcface_api.settings import Settings
 
-HUNG_STATUS = 70
-"""Exit status of a process that ended because a decode or an inference did not (`EX_SOFTWARE` of sysexits.h)."""
 LAST_SECONDS = 5
 """After the grace period, and the time for closing, the kernel ends the process so much later, whatever it does."""
 BEAT_SECONDS = 1.0

@@ -104,7 +104,8 @@ class _Supervisor:
                 lived_seconds = loop.time() - opened
             self._running.discard(worker)
             self._serving.discard(worker)
-            short_lives = 0 if lived_seconds >= STEADY_SECONDS else short_lives + 1
+            # Noticing a hang has taken its time: no need for a pause as after deaths that follow each other at once.
+            short_lives = 0 if lived_seconds >= STEADY_SECONDS or worker.has_hung else short_lives + 1
             pause = pause_seconds(short_lives)
             _log.error("%s A new one starts in %d s; %d serve meanwhile.", what_happened, pause, len(self._serving))
             await asyncio.sleep(pause)

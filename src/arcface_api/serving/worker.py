@@ -26,6 +26,8 @@ from arcface_api.serving import port
 from arcface_api.serving.logs import log_to_stderr
 from arcface_api.settings import Settings
 
+HUNG_STATUS = 70
+"""Exit status of a process that ended because a decode or an inference did not (`EX_SOFTWARE` of sysexits.h)."""
 HUNG_SECONDS = 10
 """A worker that still runs so long after the grace period is killed: by its parent, or, without one, by itself."""
 LATE_SECONDS = 2
@@ -50,6 +52,7 @@ class Worker:
         """
         self._hang_seconds = settings.hang_seconds
         self._has_opened = False
+        self._was_silent = False
         self._silence: asyncio.TimerHandle | None = None
         self._report, report = _SPAWN.Pipe(duplex=False)
         # A daemon: should the parent end by a defect, multiprocessing stops it.
@@ -63,6 +66,11 @@ class Worker:
         """The process's id."""
         assert self._process.pid is not None  # noqa: S101  # it was started
         return self._process.pid
+
+    @property
+    def has_hung(self) -> bool:
+        """It ended because it hung, which takes `hang_seconds` to be noticed."""
+        return self._was_silent or self._process.exitcode == HUNG_STATUS
 
     async def opened(self) -> None:
         """Wait until callers get in.
@@ -125,6 +133,7 @@ class Worker:
             self._await_life()  # this process was stopped, too
             return
         _log.error("Worker %d has not shown a sign of life for %g s and is killed.", self.pid, self._hang_seconds)
+        self._was_silent = True
         self.kill()
 
     async def _obituary(self) -> str:
