@@ -1,6 +1,8 @@
 """Builds every object of the running service and joins them; nobody else does.
 
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
+
+Longer than most modules: loading the models moves to a module of its own with the next layout.
 """
 
 import asyncio
