@@ -60,7 +60,7 @@ def test_bytes_of_all_uploads_are_counted_as_they_arrive(run: Callable[..., Serv
             assert answer.status == status
         assert answer.headers["retry-after"] == "1"
         assert answer.problem()["code"] == "uploads_full"
-        assert f"{NEEDED:,} bytes for all" in answer.problem()["detail"]
+        assert f"fill the {NEEDED:,} bytes that they may have together" in answer.problem()["detail"]
         sleeper.send(b"\0")
         assert sleeper.answer().status == 200
         caller.send(picture(padded(MOST)))
