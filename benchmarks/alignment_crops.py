@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from arcface_api.alignment import align, moved, similarity
 from arcface_api.arrays import TEMPLATE, Image, Points
+from arcface_api.face import align, moved, similarity
 from conditions import CONDITIONS, Condition
 from faces import Face
 

@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 
 import machine
-from arcface_api import bench, evaluation
+from arcface_api import bench, evaluate
 from arcface_api.arrays import Image
 from arcface_api.image import ImageLimits
 from arcface_api.progress import ShareBar
@@ -65,14 +65,14 @@ def main() -> None:
 
 def verification(url: str, folder: Path) -> Iterable[dict[str, Any]]:
     """LFW's pairs in each way to cut and to embed."""
-    pairs, boxes = evaluation.read_pairs(folder / "pairs.csv"), evaluation.read_boxes(folder / "labels.csv")
-    pictures = evaluation.open_pictures(folder / "images.tar", pairs.pictures)
+    pairs, boxes = evaluate.read_pairs(folder / "pairs.csv"), evaluate.read_boxes(folder / "labels.csv")
+    pictures = evaluate.open_pictures(folder / "images.tar", pairs.pictures)
     ways = [(Align.AUTO, margin, flip) for margin in MARGINS for flip in (False, True)] + [(Align.NONE, 1.0, False)]
     for align, margin, flip in ways:
-        source = evaluation.open_over_http(url, align, None, flip=flip)
-        cut = evaluation.cutter(boxes, margin, LIMITS)
+        source = evaluate.open_over_http(url, align, None, flip=flip)
+        cut = evaluate.cutter(boxes, margin, LIMITS)
         with ShareBar(f"x{margin} {align}{' flip' if flip else ''}") as bar:
-            found = evaluation.evaluate(pairs, pictures, source, bar, prepare=cut, margin=margin)
+            found = evaluate.evaluate(pairs, pictures, source, bar, prepare=cut, margin=margin)
         told = found.to_json()
         names = ("alignments", "accuracy", "equal_error_rate", "operating_points")
         yield {"align": align, "margin": margin, "flip": flip, **{name: told[name] for name in names}}
@@ -153,7 +153,7 @@ def _crops(
     folder: Path, is_wanted: Callable[[str], bool], per_person: int, margin: float
 ) -> Iterable[tuple[str, bytes]]:
     """Face boxes of the wanted pictures, so many of each person."""
-    boxes = evaluation.read_boxes(folder / "labels.csv")
+    boxes = evaluate.read_boxes(folder / "labels.csv")
     counts: dict[str, int] = defaultdict(int)
     names = []
     for name in sorted(boxes):
@@ -161,8 +161,8 @@ def _crops(
         if is_wanted(name) and counts[person] < per_person:
             counts[person] += 1
             names.append(name)
-    pictures = evaluation.open_pictures(folder / "images.tar", names)
-    cut = evaluation.cutter(boxes, margin, LIMITS)
+    pictures = evaluate.open_pictures(folder / "images.tar", names)
+    cut = evaluate.cutter(boxes, margin, LIMITS)
     for name, content in pictures.read(names):
         yield name, cut(name, content)
 

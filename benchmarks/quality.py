@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 
 import machine
 import quality_report as report
-from arcface_api.alignment import Landmarks, align, face_size, regressor
 from arcface_api.arrays import Crop, Image, InputSpec, to_tensor
+from arcface_api.face import Landmarks, align, face_size, regressor
+from arcface_api.face.quality import Finding, QualityWarning, face_shape, picture_quality
 from arcface_api.image import stretch
-from arcface_api.quality import Finding, QualityWarning, face_shape, picture_quality
 from check_set import check_set
 from faces import Face, read_faces
 from finding import Run, find, load

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from arcface_api import quality
-from arcface_api.quality import QualityWarning
+from arcface_api.face import quality
+from arcface_api.face.quality import QualityWarning
 from quality_errors import FAR, FAR_OF_CHOICE, Mask, Measured, Values, percent, spearman
 from spoilt import NEVER_ALIGNED
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from arcface_api.arrays import Image, Points
-from arcface_api.quality import face_shape
+from arcface_api.face.quality import face_shape
 from augment import Cut, cut
 from faces import Face
 

@@ -20,13 +20,13 @@ import numpy as np
 
 import lfw
 import machine
-from arcface_api import evaluation
-from arcface_api.alignment import align
+from arcface_api import evaluate as evaluation
 from arcface_api.embedder.request import CONTRACT, EmbedOptions
-from arcface_api.evaluation.boxes import FaceBox
-from arcface_api.evaluation.embedding import Prepare
-from arcface_api.evaluation.in_process import open_in_process
-from arcface_api.evaluation.pairs import Pairs
+from arcface_api.evaluate.boxes import FaceBox
+from arcface_api.evaluate.embedding import Prepare
+from arcface_api.evaluate.in_process import open_in_process
+from arcface_api.evaluate.pairs import Pairs
+from arcface_api.face import align
 from arcface_api.image import ImageLimits, decode
 from arcface_api.packs import PackLocations, locate
 from arcface_api.progress import ShareBar

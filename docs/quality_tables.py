@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from arcface_api import quality
-from arcface_api.quality import QualityWarning
+from arcface_api.face import quality
+from arcface_api.face.quality import QualityWarning
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "quality.json"
 LIMITS = {

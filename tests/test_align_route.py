@@ -17,8 +17,7 @@ import onnxruntime as ort
 import pytest
 from insightface.data import get_image
 
-from arcface_api import alignment
-from arcface_api.alignment import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
+from arcface_api import face
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.api.app import open_embedder
 from arcface_api.api.regressor import open_regressor
@@ -30,6 +29,7 @@ from arcface_api.embedder.cropping import Cropper, Crops
 from arcface_api.embedder.recognition import recognition_queue
 from arcface_api.embedder.telling import BoxTeller
 from arcface_api.errors import RuntimeUnfit
+from arcface_api.face import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
 from arcface_api.image import ImageLimits
 from arcface_api.packs import PackLocations, locate
 from arcface_api.session import Session
@@ -275,7 +275,7 @@ def test_gpu_and_many_threads_do_not_wait_for_faces_to_be_found(
 def test_faces_are_found_together_eight_at_most(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many the regressor was proved with; a recogniser's batch may be larger. They are cut as they are alone."""
     sizes: list[int] = []
-    real = alignment.find_landmarks_of_many
+    real = face.find_landmarks_of_many
 
     def spying(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
         sizes.append(len(images))
@@ -314,7 +314,7 @@ def test_what_one_picture_meets_is_the_same_on_both_roads_and_its_own(
     service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
     monkeypatch.setattr(Batcher, "is_idle", is_idle)
-    real = alignment.align
+    real = face.align
 
     def defective(image: Image, points: Points, size: int, template: Points) -> Crop:
         if image.shape == loose_portrait().shape:

@@ -1,4 +1,4 @@
-"""Promises of `arcface_api.alignment`: the reference's aligned crop, landmarks in the right place, and no nonsense."""
+"""Promises of `arcface_api.face`: the reference's aligned crop, landmarks in the right place, and no nonsense."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,9 @@ from insightface.utils.face_align import arcface_dst
 from numpy.typing import NDArray
 from skimage.transform import SimilarityTransform
 
-from arcface_api.alignment import (
+from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
+from arcface_api.errors import LandmarksInvalid, ModelFailed
+from arcface_api.face import (
     MAX_UNCERTAINTY,
     MIN_FACE_PROBABILITY,
     REGRESSOR_DIM,
@@ -36,8 +38,6 @@ from arcface_api.alignment import (
     view_template,
     whole_view,
 )
-from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
-from arcface_api.errors import LandmarksInvalid, ModelFailed
 from conftest import FaceCrop
 from pictures import aligned_by_reference, decoded_by_opencv
 

@@ -15,8 +15,8 @@ import alignment_tables
 from alignment import CHUNKS_AT_ONCE, Answered, hash_of, in_parallel, read_kept
 from alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
 from alignment_pairs import Pairs, official_pairs, table_row
-from arcface_api.alignment import align, check_landmarks
 from arcface_api.arrays import TEMPLATE, Image
+from arcface_api.face import align, check_landmarks
 from conditions import CONDITIONS
 from faces import Face
 

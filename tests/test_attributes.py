@@ -1,4 +1,4 @@
-"""Promises of `arcface_api.attributes`: age and gender equal InsightFace's on the same crop."""
+"""Promises of `arcface_api.face.attributes`: age and gender equal InsightFace's on the same crop."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +14,8 @@ from insightface.model_zoo.attribute import Attribute
 from insightface.utils import face_align
 
 from arcface_api.arrays import Box, Image, InputSpec, to_tensor
-from arcface_api.attributes import age_gender, attribute_crop, box_transform, whole_picture
 from arcface_api.errors import ModelFailed
+from arcface_api.face.attributes import age_gender, attribute_crop, box_transform, whole_picture
 from pictures import decoded_by_opencv, smooth_picture
 from tiny_models import linear_model
 

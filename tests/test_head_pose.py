@@ -1,4 +1,4 @@
-"""Promises of `arcface_api.head_pose`: the right angle in the right field with the right sign."""
+"""Promises of `arcface_api.face.head_pose`: the right angle in the right field with the right sign."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from insightface.utils.transform import P2sRt, estimate_affine_matrix_3d23d, mat
 from numpy.typing import NDArray
 
 from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
-from arcface_api.attributes import attribute_crop, box_transform, whole_picture
 from arcface_api.errors import ModelFailed
-from arcface_api.head_pose import FIVE_POINTS, HeadPose, head_pose, landmarks_in_picture, mean_shape, pose_of_five
+from arcface_api.face.attributes import attribute_crop, box_transform, whole_picture
+from arcface_api.face.head_pose import FIVE_POINTS, HeadPose, head_pose, landmarks_in_picture, mean_shape, pose_of_five
 from pictures import decoded_by_opencv
 from test_attributes import SIZES, Face, noisy, photographs
 from tiny_models import landmarks_model, rotation, turned

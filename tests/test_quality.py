@@ -1,4 +1,4 @@
-"""Promises of `arcface_api.quality`: each warning where it belongs and nowhere else, numbers that follow a picture."""
+"""Promises of `face.quality`: each warning where it belongs and nowhere else, numbers that follow a picture."""
 
 import csv
 import tarfile
@@ -14,22 +14,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcface_api import alignment, quality
-from arcface_api.alignment import (
+from arcface_api import face
+from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
+from arcface_api.face import (
     REGRESSOR_INPUT,
     Landmarks,
     align,
     face_view,
+    quality,
     read_landmarks,
     regressor,
     scale_of,
     similarity,
     whole_view,
 )
-from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
-from arcface_api.head_pose import mean_shape
+from arcface_api.face.head_pose import mean_shape
+from arcface_api.face.quality import Finding, Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
 from arcface_api.image import stretch
-from arcface_api.quality import Finding, Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
 from conftest import LFW
 from pictures import decoded_by_opencv
 
@@ -395,5 +396,5 @@ def test_numbers_follow_a_real_face_down(look: Callable[[Image], Quality], faces
 
 def test_limits_that_two_rooms_know_are_the_same() -> None:
     """Rooms of one floor do not import each other."""
-    assert quality.TOLERABLE_ERROR == alignment.MAX_UNCERTAINTY
-    assert quality.MIN_FACE_PROBABILITY == alignment.MIN_FACE_PROBABILITY
+    assert quality.TOLERABLE_ERROR == face.MAX_UNCERTAINTY
+    assert quality.MIN_FACE_PROBABILITY == face.MIN_FACE_PROBABILITY

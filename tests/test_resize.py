@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from arcface_api import image
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageTooManyPixels
-from arcface_api.head_pose import head_pose
+from arcface_api.face.head_pose import head_pose
 from arcface_api.image import ImageLimits
 from pictures import decoded_by_opencv, picture_bytes, smooth_picture
 from serving import Service

@@ -5,7 +5,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from arcface_api.head_pose import mean_shape
+from arcface_api.face.head_pose import mean_shape
 
 
 def linear_model(  # each is a dimension of the model

@@ -14,14 +14,14 @@ import pytest
 from PIL import Image as Pillow
 from sklearn.metrics import roc_curve
 
-from arcface_api import evaluation
+from arcface_api import evaluate as evaluation
 from arcface_api.api.regressor import regressor_content
 from arcface_api.embedder import EmbedOptions
 from arcface_api.errors import EvaluationFailed, EvaluationIncomplete, PairsInvalid, PicturesMissing
-from arcface_api.evaluation import files
-from arcface_api.evaluation.evaluation import similarities
-from arcface_api.evaluation.in_process import InProcess, open_in_process
-from arcface_api.evaluation.source import EmbeddedPicture, GroupLimits
+from arcface_api.evaluate import files
+from arcface_api.evaluate.in_process import InProcess, open_in_process
+from arcface_api.evaluate.run import similarities
+from arcface_api.evaluate.source import EmbeddedPicture, GroupLimits
 from arcface_api.packs import PackLocations, locate
 from arcface_api.settings import Settings
 from conftest import LFW
@@ -173,7 +173,7 @@ def test_each_picture_is_embedded_once_and_in_small_groups(
         return await real(self, contents)
 
     monkeypatch.setattr(InProcess, "embed", counting)
-    monkeypatch.setattr("arcface_api.evaluation.in_process.GroupLimits", lambda: limits)
+    monkeypatch.setattr("arcface_api.evaluate.in_process.GroupLimits", lambda: limits)
     pairs = evaluation.read_pairs(labelled.pairs)
     pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
     source = open_in_process(pack, Settings(pack=str(tiny_recogniser)), EmbedOptions())
@@ -400,7 +400,7 @@ def test_a_report_needs_matplotlib_and_a_table_does_not(
     labelled: Labelled, tiny_recogniser: Path, run_evaluate: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in [*sys.modules]:
-        if name.partition(".")[0] == "matplotlib" or name == "arcface_api.evaluation.plots":
+        if name.partition(".")[0] == "matplotlib" or name == "arcface_api.evaluate.plots":
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(files, "find_spec", lambda name: None if name == "matplotlib" else object())
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # importing it fails
@@ -429,5 +429,5 @@ def test_the_command_says_in_one_sentence_what_is_wrong(labelled: Labelled) -> N
 
 def test_asking_a_service_needs_no_runtime_here() -> None:
     """The extra `evaluate` brings none; only a model that runs in this process does."""
-    code = "import sys, arcface_api.evaluation, arcface_api.cli.evaluate; sys.exit('onnxruntime' in sys.modules)"
+    code = "import sys, arcface_api.evaluate, arcface_api.cli.evaluate; sys.exit('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

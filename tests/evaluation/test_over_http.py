@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from arcface_api.api.direct import DirectApp
 from arcface_api.errors import EvaluationFailed
-from arcface_api.evaluation import over_http
+from arcface_api.evaluate import over_http
 from evaluation.conftest import Done, Labelled
 from scripted_server import ScriptedServer, answer
 from serving import Service

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from arcface_api.errors import PairsInvalid
-from arcface_api.evaluation.pairs import read_pairs
+from arcface_api.evaluate.pairs import read_pairs
 
 HEADER = "image_a,image_b,same\n"
 

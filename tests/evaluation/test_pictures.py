@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from arcface_api.errors import BoxesInvalid, PicturesMissing
-from arcface_api.evaluation.boxes import FaceBox, check_boxes, cutter, read_boxes
-from arcface_api.evaluation.pictures import open_pictures
+from arcface_api.evaluate.boxes import FaceBox, check_boxes, cutter, read_boxes
+from arcface_api.evaluate.pictures import open_pictures
 from arcface_api.image import ImageLimits
 from pictures import decoded_by_opencv, picture_bytes
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from arcface_api.alignment import View, back, face_size, face_view, moved, whole_view
 from arcface_api.arrays import Image, Points
+from arcface_api.face import View, back, face_size, face_view, moved, whole_view
 from faces import Face
 
 SWAPPED = [1, 0, 2, 4, 3]

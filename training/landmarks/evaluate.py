@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.alignment import Landmarks, align, lies_aligned, regressor
 from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
+from arcface_api.face import Landmarks, align, lies_aligned, regressor
 from check_set import check_set
 from conditions import AUGMENTED, CONDITIONS
 from faces import PARTS, Face, read_faces

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from arcface_api.quality import QualityWarning
+from arcface_api.face.quality import QualityWarning
 
 _WARNINGS = (
     "What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"

@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from platformdirs import user_cache_dir
 
-from arcface_api import __version__, alignment
+from arcface_api import __version__, face
 from arcface_api.api import problems
 from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo, ThresholdInfo
 from arcface_api.api.connections import Connections
@@ -248,7 +248,7 @@ def _describe(
                 sha256=regressor.sha256,
                 size_bytes=len(regressor.content),
                 licence="Apache-2.0",
-                provenance=alignment.REGRESSOR_PROVENANCE,
+                provenance=face.REGRESSOR_PROVENANCE,
             ),
         ],
         licence=LicenceInfo(

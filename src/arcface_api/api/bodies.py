@@ -10,7 +10,7 @@ from arcface_api.api.options import RequestOptions
 from arcface_api.api.problems import problem_of
 from arcface_api.arrays import Embedding
 from arcface_api.embedder import Embedded
-from arcface_api.quality import Quality
+from arcface_api.face.quality import Quality
 
 
 def embed_body(about_model: dict[str, Any], embedded: Embedded, options: RequestOptions) -> bytes:

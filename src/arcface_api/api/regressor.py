@@ -3,7 +3,7 @@
 import hashlib
 import logging
 
-from arcface_api import alignment
+from arcface_api import face
 from arcface_api.embedder import Regressor
 from arcface_api.session import ModelContent, is_batch_invariant, open_reference, probe_crops
 
@@ -15,9 +15,9 @@ _log = logging.getLogger(__name__)
 
 def regressor_content() -> ModelContent:
     """The model file."""
-    content = alignment.regressor()
+    content = face.regressor()
     sha256 = hashlib.sha256(content).hexdigest()
-    return ModelContent(content, sha256, alignment.REGRESSOR_INPUT, alignment.REGRESSOR_DIM)
+    return ModelContent(content, sha256, face.REGRESSOR_INPUT, face.REGRESSOR_DIM)
 
 
 def open_regressor() -> Regressor:
@@ -28,7 +28,7 @@ def open_regressor() -> Regressor:
     """
     # One thread: it runs on decode threads, too, several at once. Any size: how many passes a picture takes differs.
     session = open_reference(regressor_content(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
-    spec = alignment.REGRESSOR_INPUT
+    spec = face.REGRESSOR_INPUT
     is_invariant = is_batch_invariant(session, probe_crops(spec.height, spec.width))
     if not is_invariant:
         _log.warning(

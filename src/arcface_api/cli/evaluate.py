@@ -15,7 +15,7 @@ from arcface_api.progress import BarProgress, ShareBar
 from arcface_api.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from arcface_api.evaluation.source import OpenSource
+    from arcface_api.evaluate.source import OpenSource
 
 EVALUATED_SETTINGS = (
     "pack",
@@ -102,7 +102,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     if margin is not None and boxes is None:
         raise click.UsageError("--margin is about the boxes of --boxes: give both, or neither.")
     # They bring the models' libraries.
-    from arcface_api import evaluation  # noqa: PLC0415
+    from arcface_api import evaluate as evaluation  # noqa: PLC0415
     from arcface_api.image import ImageLimits  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -128,7 +128,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
 
 def _source(url: str | None, settings: Settings, align: str | None, fit: str | None, *, flip: bool) -> "OpenSource":
     """What embeds: the service at the URL, or the settings' pack in this process."""
-    from arcface_api import evaluation  # noqa: PLC0415
+    from arcface_api import evaluate as evaluation  # noqa: PLC0415
     from arcface_api.wire import Align, Fit  # noqa: PLC0415
 
     aligned, fitted = align and Align(align), fit and Fit(fit)
@@ -136,7 +136,7 @@ def _source(url: str | None, settings: Settings, align: str | None, fit: str | N
         return evaluation.open_over_http(url, aligned or None, fitted or None, flip=flip)
     # Only these bring the runtimes, which a machine that asks a service need not have.
     from arcface_api.api.app import default_options  # noqa: PLC0415
-    from arcface_api.evaluation.in_process import open_in_process  # noqa: PLC0415
+    from arcface_api.evaluate.in_process import open_in_process  # noqa: PLC0415
 
     with BarProgress() as progress:
         pack = find_pack(settings, progress)

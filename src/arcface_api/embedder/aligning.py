@@ -9,7 +9,9 @@ Both give the same crop, bit for bit.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arcface_api.alignment import (
+from arcface_api.arrays import Crop, Features, Image, Points
+from arcface_api.embedder.models import Models
+from arcface_api.face import (
     Landmarks,
     align,
     find_landmarks,
@@ -17,8 +19,6 @@ from arcface_api.alignment import (
     input_template,
     lies_aligned,
 )
-from arcface_api.arrays import Crop, Features, Image, Points
-from arcface_api.embedder.models import Models
 from arcface_api.image import letterbox, stretch
 from arcface_api.wire import Align, Alignment, Fit
 

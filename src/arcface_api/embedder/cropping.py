@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arcface_api.alignment import Landmarks, align, check_landmarks
 from arcface_api.arrays import TEMPLATE_SIDE, Image
 from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
 from arcface_api.embedder.telling import AttributeTeller, Telling
 from arcface_api.errors import DeadlineExceeded
+from arcface_api.face import Landmarks, align, check_landmarks
+from arcface_api.face.quality import Finding, Quality, QualityWarning, picture_quality
 from arcface_api.image import OVERSAMPLING, ImageLimits, PixelsOf, Resize, decode, pixels_here, stretch
-from arcface_api.quality import Finding, Quality, QualityWarning, picture_quality
 from arcface_api.wire import Align
 
 MAX_WAITING_PIXELS = 512 * 512

@@ -41,8 +41,8 @@ from arcface_api.errors import (
     QueueFull,
     ServiceClosing,
 )
+from arcface_api.face.quality import QualityWarning
 from arcface_api.image import Decoders, ImageLimits, pixels_here
-from arcface_api.quality import QualityWarning
 from arcface_api.wire import Align, Alignment
 
 _SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from arcface_api.arrays import Embedding
-from arcface_api.attributes import AgeGender
-from arcface_api.head_pose import HeadPose
+from arcface_api.face.attributes import AgeGender
+from arcface_api.face.head_pose import HeadPose
+from arcface_api.face.quality import Quality, QualityWarning
 from arcface_api.image import Resize
-from arcface_api.quality import Quality, QualityWarning
 from arcface_api.wire import Align, Alignment, Fit
 
 

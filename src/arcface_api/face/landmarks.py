@@ -15,10 +15,10 @@ from importlib import resources
 
 import numpy as np
 
-from arcface_api.alignment.geometry import LANDMARKS, back, corner_drift, moved, similarity
-from arcface_api.alignment.warp import sample
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Features, Image, InputSpec, Points, Transform
 from arcface_api.errors import LandmarksInvalid, ModelFailed
+from arcface_api.face.geometry import LANDMARKS, back, corner_drift, moved, similarity
+from arcface_api.face.warp import sample
 
 REGRESSOR_INPUT = InputSpec("input", 64, 64, 127.5, 127.5)
 """What the landmark regressor takes: RGB, -1 to 1."""

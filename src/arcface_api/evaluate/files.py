@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from arcface_api.errors import EvaluationFailed
-from arcface_api.evaluation.evaluation import Evaluation
+from arcface_api.evaluate.run import Evaluation
 
 JSON_NAME = "evaluation.json"
 REPORT_NAME = "report.html"
@@ -40,8 +40,8 @@ def write(evaluation: Evaluation, folder: Path) -> Path:
     Raises:
         EvaluationFailed: A file cannot be written.
     """
-    from arcface_api.evaluation import plots  # noqa: PLC0415  # an extra's library
-    from arcface_api.evaluation.report import html  # noqa: PLC0415
+    from arcface_api.evaluate import plots  # noqa: PLC0415  # an extra's library
+    from arcface_api.evaluate.report import html  # noqa: PLC0415
 
     drawn = {
         draw.__name__: (draw(evaluation.figures, plots.LIGHT), draw(evaluation.figures, plots.DARK))

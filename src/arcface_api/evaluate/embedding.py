@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.errors import ArcFaceError
-from arcface_api.evaluation.pictures import Pictures
-from arcface_api.evaluation.source import (
+from arcface_api.evaluate.pictures import Pictures
+from arcface_api.evaluate.source import (
     REQUESTS_IN_FLIGHT,
     EmbeddedPicture,
     GroupLimits,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from string import Template
 
-from arcface_api.evaluation.advice import (
+from arcface_api.evaluate.advice import (
     INDEPENDENCE,
     SCOPE,
     Advice,
@@ -20,9 +20,9 @@ from arcface_api.evaluation.advice import (
     shown_threshold,
     thresholds,
 )
-from arcface_api.evaluation.evaluation import ComparedPair, Evaluation
-from arcface_api.evaluation.operating_points import LEAST_FALSE_ACCEPTS
-from arcface_api.evaluation.table import told_crops, whole
+from arcface_api.evaluate.operating_points import LEAST_FALSE_ACCEPTS
+from arcface_api.evaluate.run import ComparedPair, Evaluation
+from arcface_api.evaluate.table import told_crops, whole
 
 PLOT_TEXTS = {
     "histogram": "Histogram of the similarities of both kinds of pairs, with the thresholds",

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from arcface_api.alignment.geometry import LANDMARKS
 from arcface_api.arrays import TEMPLATE, Points
 from arcface_api.errors import LandmarksInvalid
+from arcface_api.face.geometry import LANDMARKS
 
 MIN_SPREAD = 2.0
 """Landmarks closer together than this (root of the summed squares about their mean, pixels) are one place."""

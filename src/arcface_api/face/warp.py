@@ -9,8 +9,8 @@ from math import ceil, floor
 import cv2
 import numpy as np
 
-from arcface_api.alignment.geometry import back, scale_of, similarity
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Image, Points, Transform
+from arcface_api.face.geometry import back, scale_of, similarity
 
 
 def align(image: Image, points: Points, size: int, template: Points | None = None) -> Crop:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from arcface_api.api.answers import InfoAnswer
 from arcface_api.errors import EvaluationFailed
-from arcface_api.evaluation.source import REQUESTS_IN_FLIGHT, EmbeddedPicture, GroupLimits, ModelFacts
+from arcface_api.evaluate.source import REQUESTS_IN_FLIGHT, EmbeddedPicture, GroupLimits, ModelFacts
 from arcface_api.wire import (
     ALIGNMENT_HEADER,
     EMBEDDING_VALID_HEADER,

@@ -7,7 +7,7 @@ Everything is sampled from the picture's own pixels, never from a shrunken copy 
 face as if it had been upright from the start.
 """
 
-from arcface_api.alignment.geometry import (
+from arcface_api.face.geometry import (
     back,
     face_box,
     face_size,
@@ -17,8 +17,8 @@ from arcface_api.alignment.geometry import (
     scale_of,
     similarity,
 )
-from arcface_api.alignment.given import check_landmarks
-from arcface_api.alignment.regressor import (
+from arcface_api.face.given import check_landmarks
+from arcface_api.face.landmarks import (
     MAX_UNCERTAINTY,
     MIN_FACE_PROBABILITY,
     REGRESSOR_DIM,
@@ -35,7 +35,7 @@ from arcface_api.alignment.regressor import (
     view_template,
     whole_view,
 )
-from arcface_api.alignment.warp import align
+from arcface_api.face.warp import align
 
 __all__ = [
     "MAX_UNCERTAINTY",

@@ -7,7 +7,7 @@ from arcface_api import __version__
 from arcface_api.api.app import open_embedder
 from arcface_api.api.regressor import regressor_content
 from arcface_api.embedder import Embedded, Embedder, EmbedOptions, Picture
-from arcface_api.evaluation.source import (
+from arcface_api.evaluate.source import (
     GROUP_PICTURES,
     REQUESTS_IN_FLIGHT,
     EmbeddedPicture,

@@ -1,8 +1,8 @@
 """An evaluation as text for a terminal."""
 
-from arcface_api.evaluation.advice import INDEPENDENCE, SCOPE, one_in, percent, percents, shown_threshold, thresholds
-from arcface_api.evaluation.evaluation import Evaluation
-from arcface_api.evaluation.operating_points import LEAST_FALSE_ACCEPTS, OperatingPoint, different_pairs_needed
+from arcface_api.evaluate.advice import INDEPENDENCE, SCOPE, one_in, percent, percents, shown_threshold, thresholds
+from arcface_api.evaluate.operating_points import LEAST_FALSE_ACCEPTS, OperatingPoint, different_pairs_needed
+from arcface_api.evaluate.run import Evaluation
 from arcface_api.wire import Alignment
 
 

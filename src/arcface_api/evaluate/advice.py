@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from arcface_api.evaluation.figures import Figures
-from arcface_api.evaluation.operating_points import (
+from arcface_api.evaluate.figures import Figures
+from arcface_api.evaluate.operating_points import (
     LEAST_FALSE_ACCEPTS,
     Interval,
     OperatingPoint,

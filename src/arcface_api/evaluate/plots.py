@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from arcface_api.evaluation.advice import one_in, percent, shown_threshold
-from arcface_api.evaluation.figures import Figures
-from arcface_api.evaluation.operating_points import LEAST_FALSE_ACCEPTS, OperatingPoint
+from arcface_api.evaluate.advice import one_in, percent, shown_threshold
+from arcface_api.evaluate.figures import Figures
+from arcface_api.evaluate.operating_points import LEAST_FALSE_ACCEPTS, OperatingPoint
 
 INCHES = (6.0, 4.3)
 """Small beside the letters, so that they can be read on a telephone."""
