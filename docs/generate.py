@@ -21,7 +21,7 @@ import precision_tables
 import quality_tables
 import threshold_tables
 from arcface_api.api.problems import STATUS_BY_ERROR
-from arcface_api.api.regressor import regressor_content
+from arcface_api.loading import regressor_content
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
 
 DOCS = Path(__file__).parent

@@ -19,8 +19,6 @@ from insightface.data import get_image
 
 from arcface_api import face
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
-from arcface_api.api.app import open_embedder
-from arcface_api.api.regressor import open_regressor
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.batching import Batcher
 from arcface_api.embedder import BoxModels, EmbedOptions, Models, Picture, aligning
@@ -31,6 +29,7 @@ from arcface_api.embedder.telling import BoxTeller
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.face import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
 from arcface_api.image import ImageLimits
+from arcface_api.loading import open_embedder, open_regressor
 from arcface_api.packs import PackLocations, locate
 from arcface_api.session import Session
 from arcface_api.session.onnx_cpu import OnnxCpuSession
@@ -259,7 +258,7 @@ def test_start_proves_the_regressor_and_says_where_its_rows_vary(
 ) -> None:
     assert open_regressor().is_batch_invariant
     assert not caplog.records
-    monkeypatch.setattr("arcface_api.api.regressor.is_batch_invariant", lambda session, crops: False)
+    monkeypatch.setattr("arcface_api.loading.is_batch_invariant", lambda session, crops: False)
     assert not open_regressor().is_batch_invariant
     assert "faces are found one by one" in caplog.text
 

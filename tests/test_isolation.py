@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arcface_api.api.app import open_decoders
 from arcface_api.errors import ImageDamaged, RuntimeUnfit
 from arcface_api.image import (
     Container,
@@ -29,6 +28,7 @@ from arcface_api.image import (
     pixels_here,
     take_apart,
 )
+from arcface_api.loading import open_decoders
 from arcface_api.settings import Settings
 from containers import frame, gray_animation_cleared_to_the_background, webp_extended, webp_picture
 from pictures import picture_bytes

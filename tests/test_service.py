@@ -17,7 +17,6 @@ import pytest
 from fastapi.routing import APIRoute
 
 from arcface_api import __version__
-from arcface_api.api.app import open_embedder
 from arcface_api.api.direct import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.arrays import Crop, Features
@@ -25,6 +24,7 @@ from arcface_api.cpus import available_cpus
 from arcface_api.embedder import Embedder, Picture
 from arcface_api.errors import QueueFull, ServiceClosing
 from arcface_api.image import decode
+from arcface_api.loading import open_embedder
 from arcface_api.packs import PackLocations, Role, locate
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings

@@ -13,8 +13,8 @@ import httpx
 import onnx
 import pytest
 
-from arcface_api.api.app import _capacity
 from arcface_api.cpus import available_cpus
+from arcface_api.loading import _capacity
 from arcface_api.serving.supervisor import LONGEST_PAUSE_SECONDS, pause_seconds
 from arcface_api.settings import Settings
 from pictures import picture_bytes

@@ -15,13 +15,13 @@ from PIL import Image as Pillow
 from sklearn.metrics import roc_curve
 
 from arcface_api import evaluate as evaluation
-from arcface_api.api.regressor import regressor_content
 from arcface_api.embedder import EmbedOptions
 from arcface_api.errors import EvaluationFailed, EvaluationIncomplete, PairsInvalid, PicturesMissing
 from arcface_api.evaluate import files
 from arcface_api.evaluate.in_process import InProcess, open_in_process
 from arcface_api.evaluate.run import similarities
 from arcface_api.evaluate.source import EmbeddedPicture, GroupLimits
+from arcface_api.loading import regressor_content
 from arcface_api.packs import PackLocations, locate
 from arcface_api.settings import Settings
 from conftest import LFW

@@ -135,8 +135,8 @@ def _source(url: str | None, settings: Settings, align: str | None, fit: str | N
     if url is not None:
         return evaluation.open_over_http(url, aligned or None, fitted or None, flip=flip)
     # Only these bring the runtimes, which a machine that asks a service need not have.
-    from arcface_api.api.app import default_options  # noqa: PLC0415
     from arcface_api.evaluate.in_process import open_in_process  # noqa: PLC0415
+    from arcface_api.loading import default_options  # noqa: PLC0415
 
     with BarProgress() as progress:
         pack = find_pack(settings, progress)

@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from arcface_api import __version__
-from arcface_api.api.app import open_embedder
-from arcface_api.api.regressor import regressor_content
 from arcface_api.embedder import Embedded, Embedder, EmbedOptions, Picture
 from arcface_api.evaluate.source import (
     GROUP_PICTURES,
@@ -14,6 +12,7 @@ from arcface_api.evaluate.source import (
     GroupLimits,
     ModelFacts,
 )
+from arcface_api.loading import open_embedder, regressor_content
 from arcface_api.packs import InstalledPack, Role
 from arcface_api.settings import Settings
 from arcface_api.wire import Align

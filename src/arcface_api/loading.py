@@ -1,0 +1,174 @@
+"""Builds the embedder of a pack as the settings say, without HTTP.
+
+Settings, InstalledPack ──open_embedder──▶ Embedder
+"""
+
+import hashlib
+import logging
+import math
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from arcface_api import face
+from arcface_api.cpus import available_cpus
+from arcface_api.embedder import (
+    AlignedModels,
+    AttributeModels,
+    BoxModels,
+    Embedder,
+    EmbedOptions,
+    Limits,
+    Model,
+    Models,
+    Recogniser,
+    Regressor,
+)
+from arcface_api.errors import RuntimeUnfit
+from arcface_api.image import Decoders, ImageLimits
+from arcface_api.packs import InstalledPack, Role, VerifiedModel
+from arcface_api.session import (
+    GPU_PROVIDERS,
+    TENSORRT_PROVIDER,
+    Cache,
+    ModelContent,
+    Wish,
+    check_installation,
+    is_batch_invariant,
+    open_reference,
+    open_session,
+    probe_crops,
+)
+from arcface_api.settings import Device, Settings
+from arcface_api.wire import Align, Fit
+
+REGRESSOR_MAX_BATCH = 8
+"""Nearly all that batching gains on a CPU is in by 8."""
+
+_log = logging.getLogger(__name__)
+
+
+def regressor_content() -> ModelContent:
+    """The model file."""
+    content = face.regressor()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return ModelContent(content, sha256, face.REGRESSOR_INPUT, face.REGRESSOR_DIM)
+
+
+def open_regressor() -> Regressor:
+    """The regressor, warmed in every batch size up to `REGRESSOR_MAX_BATCH`.
+
+    Raises:
+        ModelFailed: It cannot be loaded or run.
+    """
+    # One thread: it runs on decode threads, too, several at once. Any size: how many passes a picture takes differs.
+    session = open_reference(regressor_content(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
+    spec = face.REGRESSOR_INPUT
+    is_invariant = is_batch_invariant(session, probe_crops(spec.height, spec.width))
+    if not is_invariant:
+        _log.warning(
+            "On this machine the landmark regressor's answers vary with the batch size, so faces are found one by one;"
+            " align=auto takes a little longer."
+        )
+    return Regressor(session, is_invariant)
+
+
+def check_default(pack: InstalledPack, settings: Settings) -> None:
+    """Refuse to start with a default that no request could be served with."""
+    file = pack.manifest.file(Role.RECOGNISER)
+    is_square = file is None or file.input.height == file.input.width
+    if default_options(pack, settings).align is not Align.NONE and not is_square:
+        raise RuntimeUnfit(
+            f"Faces cannot be aligned for {pack.manifest.name}, whose recogniser's input is not square. Set"
+            " ARCFACE_ALIGN=none."
+        )
+
+
+def default_options(pack: InstalledPack, settings: Settings) -> EmbedOptions:
+    """How pictures are embedded for a caller who asks for nothing: as the settings say, else the pack."""
+    manifest = pack.manifest
+    return EmbedOptions(
+        align=Align(settings.align or manifest.align or Align.NONE),
+        fit=Fit(settings.fit or manifest.fit or Fit.STRETCH),
+    )
+
+
+def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], settings: Settings) -> Embedder:
+    """Load the pack's models and start the embedder's threads.
+
+    Raises:
+        ModelFailed, RuntimeUnfit: As `create_app`.
+    """
+    check_installation()
+    cpus = max(1, available_cpus() // settings.workers)
+    threads = settings.threads or cpus
+    if threads > cpus:
+        _log.warning(
+            "%d threads share %d CPUs and wait for each other, which is slow. Leave ARCFACE_THREADS out.",
+            threads,
+            cpus,
+        )
+    cache = Cache(settings.cache_dir or Path(user_cache_dir("arcface-api")) / "compiled")
+
+    def content(role: Role) -> ModelContent:
+        model = verified[role]
+        return ModelContent(model.content, model.sha256, model.file.input, model.file.output_dim)
+
+    def load_attribute_model(role: Role) -> Model:
+        # Small beside the recogniser, and read as numbers: float32, on the GPU where the recogniser is.
+        model = content(role)
+        if chosen.session.provider in GPU_PROVIDERS:
+            device: Device = "tensorrt" if chosen.session.provider == TENSORRT_PROVIDER else "cuda"
+            wish = Wish(device, "float32", threads, settings.max_batch)
+            return Model(open_session(model, wish, cache).session, model.spec)
+        return Model(open_reference(model, threads, chosen.session.batch_sizes), model.spec)
+
+    recogniser, file = content(Role.RECOGNISER), verified[Role.RECOGNISER]
+    chosen = open_session(recogniser, Wish(settings.device, settings.precision, threads, settings.max_batch), cache)
+    attribute_models: AttributeModels | None = None
+    if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
+        attribute_models = BoxModels(load_attribute_model(Role.AGE_GENDER), load_attribute_model(Role.LANDMARKS_3D))
+    elif Role.AGE in verified and Role.GENDER in verified:
+        attribute_models = AlignedModels(load_attribute_model(Role.AGE), load_attribute_model(Role.GENDER))
+    return Embedder(
+        Models(
+            Recogniser(
+                chosen.session,
+                recogniser.spec,
+                pack.manifest.model,
+                file.file.output_dim,
+                file.sha256,
+                chosen.self_test_cosine,
+                chosen.reason,
+            ),
+            open_regressor(),
+            attribute_models,
+        ),
+        Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
+        open_decoders(settings),
+    )
+
+
+def open_decoders(settings: Settings) -> Decoders | None:
+    """Where pictures are decoded; None: in this process.
+
+    Raises:
+        RuntimeUnfit: Processes were asked for, and cannot be had on this system.
+    """
+    if settings.decode_isolation == "none":
+        return None
+    return Decoders(
+        max_pixels=settings.max_image_pixels,
+        max_bytes=settings.max_image_bytes,
+        most_seconds=min(settings.decode_timeout_seconds, settings.hang_seconds * 2 / 3),  # or it would count as hung
+    )
+
+
+def _capacity(settings: Settings) -> int:
+    """This worker's part of the service's capacity; a batch request that one worker alone would take still fits."""
+    return max(math.ceil(settings.queue_capacity / settings.workers), max_batch_files(settings))
+
+
+def max_batch_files(settings: Settings) -> int:
+    """Most pictures of one batch request. More than may be inside would be told to come back, for ever."""
+    return min(settings.max_batch_files, settings.queue_capacity)
