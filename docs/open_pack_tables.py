@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "open_pack.json
 def verification_table() -> str:
     """A row for each way to cut the face box and to embed it."""
     rows = [
-        "| face box | | accuracy | TAR at FAR 1e-1 | threshold | TAR at FAR 1e-2 | threshold |",
+        "| face box | request | accuracy | TAR at FAR 1e-1 | threshold | TAR at FAR 1e-2 | threshold |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for way in _report()["verification"]:
