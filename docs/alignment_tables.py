@@ -1,6 +1,7 @@
-"""The generated parts of alignment.md, from what benchmarks/alignment.py measured."""
+"""The generated parts of alignment.md and results/alignment.md, from what benchmarks/alignment.py measured."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ WAYS = ("stretched", "letterboxed", "auto", "landmarks")
 
 
 def lead() -> str:
-    """What stretching costs, in a sentence."""
+    """What stretching costs, and what `align=auto` recovers."""
     recognisers = _report()["recognisers"]
-    tight = [told["conditions"]["tight"]["unseen"]["accuracy_percent"] for told in recognisers.values()]
-    stretched, aligned = (" and ".join(f"{each[way]:.2f} %" for each in tight) for way in ("stretched", "auto"))
-    return (
-        f"A detector's tight box, stretched to 112x112, lets {stretched} of pairs be told right"
-        f" ({', '.join(recognisers)}); with `align=auto` it is {aligned}."
+    tight = [each["conditions"]["tight"]["unseen"]["accuracy_percent"] for each in recognisers.values()]
+    stretched, aligned = ([f"{each[way]:.2f} %" for each in tight] for way in ("stretched", "auto"))
+    verified = " and ".join(f"{name} verifies {share}" for name, share in zip(recognisers, stretched, strict=True))
+    return prose(
+        f"If tight detector boxes are stretched to 112x112, {verified} of LFW pairs correctly. With `align=auto` they"
+        f" verify {' and '.join(aligned)}."
     )
 
 
@@ -43,21 +45,21 @@ def accuracy_table(report: dict[str, Any], pairs: str) -> str:
     columns = ["crop", *(f"{name}: {way}" if way == WAYS[0] else way for name in recognisers for way in WAYS), "unsure"]
     rows = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for condition in next(iter(recognisers.values()))["conditions"]:
-        figures = [told["conditions"][condition][pairs] for told in recognisers.values()]
+        figures = [each["conditions"][condition][pairs] for each in recognisers.values()]
         cells = [_cell(each, way, condition) for each in figures for way in WAYS]
-        # of the recogniser with the most pairs: what `auto` is sure of does not depend on the recogniser
-        pictures = [told["pairs"][pairs]["pictures"] for told in recognisers.values()]
+        # Whether `auto` is unsure does not depend on the recogniser: take the one with the most pairs.
+        pictures = [each["pairs"][pairs]["pictures"] for each in recognisers.values()]
         unsure = figures[pictures.index(max(pictures))]["unsure_percent"]
         rows.append(f"| {condition} | {' | '.join(cells)} | {unsure:.1f} % |")
     return "\n".join(rows)
 
 
 def thresholds_table() -> str:
-    """A row for each way, of one ordinary kind of crop: what is told apart, and by which threshold."""
+    """A row for each way to embed one ordinary kind of crop: accuracy, true accept rate, threshold."""
     recognisers = _report()["recognisers"]
-    columns = ["pictures", *(f"{name}: accuracy | TAR | threshold" for name in recognisers)]
+    columns = ["pictures", *(f"{name}: accuracy, % | TAR, % | threshold" for name in recognisers)]
     rows = [f"| {' | '.join(columns)} |", "| --- " * (1 + 3 * len(recognisers)) + "|"]
-    figures = [told["conditions"][ORDINARY]["unseen"] for told in recognisers.values()]
+    figures = [each["conditions"][ORDINARY]["unseen"] for each in recognisers.values()]
     for way in figures[0]["threshold"]:
         cells = [
             f"{each['accuracy_percent'][way]:.2f} | {each['tar_percent'][way]:.2f} | {each['threshold'][way]:.3f}"
@@ -68,47 +70,49 @@ def thresholds_table() -> str:
 
 
 def time_sentence() -> str:
-    """What is added to the time of a face, and on what that was measured."""
+    """How much longer a face takes with `align=auto`, and on what that was measured."""
     report: dict[str, Any] = json.loads(TIME.read_text(encoding="utf-8"))
-    parts = []
-    for clients in ("16 clients", "1 clients"):
-        auto, quality = (report[clients][way] for way in ("auto", "auto, quality"))
-        parts.append(
-            f"with {clients.removesuffix('s') if clients.startswith('1 ') else clients} `align=auto` adds"
-            f" {auto['added_percent']:.1f} % to the time of a face, with `include_quality=true`"
-            f" {quality['added_percent']:.1f} %"
-        )
     machine = report["machine"]
-    return (
-        f"On an IResNet100 in {report['precision']} ({report['provider']}, {machine['cpus']} CPUs of"
-        f" {machine['processor']}), {'; '.join(parts)}."
+    parts = []
+    for clients, label in (("16 clients", "with 16 clients"), ("1 clients", "with one client")):
+        auto, quality = (f"{report[clients][way]['added_percent']:.1f} %" for way in ("auto", "auto, quality"))
+        parts.append(f"{auto} longer {label} ({quality} if `include_quality=true` is added)")
+    return prose(
+        f"With `align=auto` a face takes {' and '.join(parts)}. Measured on an IResNet100 in {report['precision']}"
+        f" ({report['provider']}, {machine['cpus']} CPUs of {machine['processor']})."
     )
 
 
 def sentence() -> str:
-    """What was compared, and on what."""
+    """Which recognisers and pairs were measured, and what one pair counts."""
     report = _report()
     recognisers = report["recognisers"]
     parts = []
-    for name, told in recognisers.items():
-        counts = {key: f"{pairs['same'] + pairs['different']:,}" for key, pairs in told["pairs"].items()}
+    for name, each in recognisers.items():
+        counts = {key: f"{pairs['same'] + pairs['different']:,}" for key, pairs in each["pairs"].items()}
         parts.append(
-            f"{name} ({told['precision']}, {told['provider']}): {counts['unseen']} pairs of people never seen,"
-            f" {counts['official']} of LFW's own"
+            f"{name} ({each['precision']}, {each['provider']}): {counts['unseen']} pairs of people on whom the"
+            f" regressor was not trained, {counts['official']} of LFW's own"
         )
     conditions = _widest(report)["conditions"]
-    outside = ", ".join(f"{name}: {told['framed']}" for name, told in conditions.items() if told["framed"])
+    outside = ", ".join(f"{name}: {each['framed']}" for name, each in conditions.items() if each["framed"])
     unseen, official = (_points_of_a_pair(report, key) for key in ("unseen", "official"))
-    return (
-        f"{'; '.join(parts)}. One pair of people never seen counts {unseen:.2f} points of accuracy, one of LFW's own up"
-        f" to {official:.2f}. Where a label lay outside the crop ({outside} of {conditions[ALIGNED]['pictures']:,}"
-        " pictures), `landmarks` was sent the crop in a black frame just wide enough to hold it."
+    return prose(
+        f"{'; '.join(parts)}. One pair is worth {unseen:.2f} points of accuracy in the first table, and up to"
+        f" {official:.2f} in the second. Where a labelled landmark lay outside the crop ({outside}; of"
+        f" {conditions[ALIGNED]['pictures']:,} pictures each), `landmarks` was sent the crop in a black frame just wide"
+        " enough to hold it."
     )
 
 
+def prose(text: str) -> str:
+    """The text in lines as long as the other lines of the docs."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
 def _points_of_a_pair(report: dict[str, Any], pairs: str) -> float:
-    """What one pair counts of the accuracy, at most."""
-    counts = [told["pairs"][pairs] for told in report["recognisers"].values()]
+    """The most that one pair is worth, in points of accuracy."""
+    counts = [each["pairs"][pairs] for each in report["recognisers"].values()]
     return max(50.0 / int(min(each["same"], each["different"])) for each in counts)
 
 
@@ -117,7 +121,7 @@ def _cell(figures: dict[str, Any], way: str, condition: str) -> str:
     accuracy = figures["accuracy_percent"]
     if way not in accuracy:
         return ""
-    aim = accuracy.get("landmarks", accuracy["stretched"])  # stretching does nothing to a crop that is aligned
+    aim = accuracy.get("landmarks", accuracy["stretched"])  # an aligned crop is not changed by stretching
     # rounded, because 99.9 - 99.8 is more than 0.1 in floating point
     is_short = way == "auto" and round(aim - accuracy[way], 2) > BAR_POINTS.get(condition, OTHER_BAR_POINTS)
     return f"{accuracy[way]:.2f} / {figures['tar_percent'][way]:.2f}{' (!)' if is_short else ''}"
@@ -125,8 +129,8 @@ def _cell(figures: dict[str, Any], way: str, condition: str) -> str:
 
 def _widest(report: dict[str, Any]) -> dict[str, Any]:
     """The recogniser with which the most pictures were measured."""
-    told: list[dict[str, Any]] = list(report["recognisers"].values())
-    return max(told, key=lambda each: each["conditions"][ALIGNED]["pictures"])
+    recognisers: list[dict[str, Any]] = list(report["recognisers"].values())
+    return max(recognisers, key=lambda each: each["conditions"][ALIGNED]["pictures"])
 
 
 def _report() -> dict[str, Any]:

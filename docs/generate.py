@@ -1,7 +1,7 @@
-"""Writes what the docs say twice: settings and problems from the code that decides them, measurements from their JSON.
+"""Writes the generated parts of the docs: settings and problems from the code, measurements from their JSON.
 
     python docs/generate.py           write them
-    python docs/generate.py --check   fail where they, or measurements of alignment, are not up to date
+    python docs/generate.py --check   fail if a part is out of date, or was measured with another landmark regressor
 
 Generated text stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 """
@@ -48,33 +48,35 @@ def problems_table() -> str:
     for error, status in sorted(STATUS_BY_ERROR.items(), key=lambda item: (item[1], item[0].code)):
         rows.append(f"| {int(status)} | `{error.code}` | {(error.__doc__ or '').strip()} |")
     rows.append("| 404, 405 | `not_found`, `method_not_allowed` | No such path, or not with this method. |")
-    return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log tells more. |"])
+    return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log says more. |"])
 
 
 def is_outdated(result: Path) -> bool:
-    """Whether figures rest on a landmark regressor that the package does not carry any more."""
+    """Whether the figures were measured with another landmark regressor than the package contains."""
     return any(sha256 != regressor_content().sha256 for sha256 in regressors(json.loads(result.read_bytes())))
 
 
-def regressors(told: object) -> Iterator[str]:
-    """SHA-256 of every landmark regressor that a result names, wherever it does."""
-    if isinstance(told, dict):
-        if isinstance(sha256 := told.get("regressor_sha256"), str):
+def regressors(result: object) -> Iterator[str]:
+    """SHA-256 of every landmark regressor that a result names, at any depth."""
+    if isinstance(result, dict):
+        if isinstance(sha256 := result.get("regressor_sha256"), str):
             yield sha256
-        told = list(told.values())
-    if isinstance(told, list):
-        for part in told:
+        result = list(result.values())
+    if isinstance(result, list):
+        for part in result:
             yield from regressors(part)
 
 
 GENERATED = {
     "alignment.md": {
         "lead": alignment_tables.lead,
+        "thresholds": alignment_tables.thresholds_table,
+        "time": alignment_tables.time_sentence,
+    },
+    "results/alignment.md": {
         "sentence": alignment_tables.sentence,
         "unseen": alignment_tables.unseen_table,
         "official": alignment_tables.official_table,
-        "thresholds": alignment_tables.thresholds_table,
-        "time": alignment_tables.time_sentence,
     },
     "configuration.md": {"settings": settings_table},
     "http-api.md": {"problems": problems_table},
@@ -120,7 +122,7 @@ def main() -> None:
     check = sys.argv[1:] == ["--check"]
     if check and (outdated := [path.name for path in sorted(RESULTS.glob("*.json")) if is_outdated(path)]):
         sys.exit(
-            f"{', '.join(outdated)}: measured with another landmark regressor than the package carries. Measure again"
+            f"{', '.join(outdated)}: measured with another landmark regressor than the package contains. Measure again"
             " as benchmarks/README.md says, then run `make fix`."
         )
     for file, parts in GENERATED.items():

@@ -4,27 +4,29 @@ import json
 from pathlib import Path
 from typing import Any
 
+from alignment_tables import prose
+
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "open_pack.json"
 
 
 def verification_table() -> str:
     """A row for each way to cut the face box and to embed it."""
     rows = [
-        "| face box | | accuracy | TAR at FAR 1e-1 | from similarity | TAR at FAR 1e-2 | from similarity |",
+        "| face box | request | accuracy | TAR at FAR 1e-1 | threshold | TAR at FAR 1e-2 | threshold |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for way in _report()["verification"]:
         how = "stretched" if way["align"] == "none" else "`align=auto`" + (", `flip=true`" if way["flip"] else "")
         points = {point["wanted_far"]: point["found"] for point in way["operating_points"]}
-        told = " | ".join(f"{100 * points[far]['tar']:.1f} % | {points[far]['threshold']:.3f}" for far in (0.1, 0.01))
-        rows.append(f"| x{way['margin']:g} | {how} | {100 * way['accuracy']['mean']:.2f} % | {told} |")
+        cells = " | ".join(f"{100 * points[far]['tar']:.1f} % | {points[far]['threshold']:.3f}" for far in (0.1, 0.01))
+        rows.append(f"| x{way['margin']:g} | {how} | {100 * way['accuracy']['mean']:.2f} % | {cells} |")
     return "\n".join(rows)
 
 
 def attributes_table() -> str:
     """Gender and age, by gender."""
     found = _report()["attributes"]
-    rows = ["| | pictures | gender right | mean age error | bias |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| | pictures | gender correct | mean age error | bias |", "| --- | --- | --- | --- | --- |"]
     for name in ("female", "male", "all"):
         row = found[name]
         rows.append(
@@ -35,7 +37,7 @@ def attributes_table() -> str:
 
 
 def pose_sentence() -> str:
-    """What known turns and mirror images tell about the head pose."""
+    """How far the head pose is off for known turns and mirror images."""
     found = _report()["head_pose"]
     roll, others, mirror = (
         found["roll_error_degrees_of_known_turns"],
@@ -43,15 +45,15 @@ def pose_sentence() -> str:
         found["mirror_error_degrees"],
     )
     scattered = found["deviation_degrees"]
-    return (
-        f"On {found['pictures']} pictures that were turned in their plane by known angles up to 45 degrees, the roll"
-        f" was off by {roll['median']:.1f} degrees in the median and {roll['p95']:.1f} in 95 of 100; yaw and pitch,"
-        f" which must not change, changed by {others['median']:.1f} and {others['p95']:.1f}. Mirrored, where yaw and"
-        f" roll change their sign, they were off by {mirror['yaw']['median']:.1f}, {mirror['pitch']['median']:.1f} and"
-        f" {mirror['roll']['median']:.1f} degrees (yaw, pitch, roll) in the median. How right yaw and pitch are on real"
-        " faces is not known: no picture with a known pose was at hand. They rest on one nose for all faces: over"
-        f" these pictures the pitch scattered by {scattered['pitch']:.0f} degrees (one standard deviation), which is"
-        " more than heads nod."
+    return prose(
+        f"{found['pictures']} pictures were turned in their plane by known angles up to 45 degrees. The roll was off by"
+        f" {roll['median']:.1f} degrees (median; 95th percentile {roll['p95']:.1f}). Yaw and pitch, which must not"
+        f" change, changed by {others['median']:.1f} ({others['p95']:.1f}). In the mirror image, where yaw and roll"
+        f" change their sign, yaw, pitch and roll were off by {mirror['yaw']['median']:.1f},"
+        f" {mirror['pitch']['median']:.1f} and {mirror['roll']['median']:.1f} degrees (medians). The accuracy of yaw"
+        " and pitch on real faces is not known, because no pictures with known poses were available. They assume the"
+        f" same nose for all faces: over these pictures the pitch has a standard deviation of {scattered['pitch']:.0f}"
+        " degrees, more than heads nod."
     )
 
 

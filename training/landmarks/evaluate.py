@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Errors, what was foretold of them, and how many were refused, for each condition and for all together."""
+    """Errors, predicted errors and shares of unsure crops, for each condition and for all together."""
     figures = {}
     everything: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     for name, condition in ({n: CONDITIONS[n] for n in names} | AUGMENTED).items():
@@ -224,8 +224,8 @@ def table(figures: dict) -> str:
             "found": "error_percent",
             "unshifted": "unshifted_percent",
             "median": "unshifted_percent_p50",
-            "95 of 100 below": "unshifted_percent_p95",
-            "foretold": "foretold_percent",
+            "95th percentile": "unshifted_percent_p95",
+            "predicted": "foretold_percent",
             "mirror": "mirror_percent",
             "unsure": "unsure_percent",
             "Spearman": "spearman_unshifted",

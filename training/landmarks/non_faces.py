@@ -1,4 +1,4 @@
-"""Pictures without a face, for the regressor to be unsure of: drawn, and cut from pictures beside the face.
+"""Pictures without a face, on which the regressor must be unsure: synthetic, and cut from pictures beside the face.
 
     non_face(rng, faces) ──▶ Image
 
@@ -50,7 +50,7 @@ def _blank(rng: Generator) -> Image:
     return np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
 
 
-# ── drawn ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── synthetic ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def flat(rng: Generator) -> Image:
@@ -205,7 +205,7 @@ def head_without_face(rng: Generator, face: Face) -> Image | None:
 
 
 def shuffled(rng: Generator, face: Face) -> Image | None:
-    """A face cut into tiles that are laid anew, each turned."""
+    """A face cut into tiles that are shuffled, each turned."""
     x, y, w, h = face.box.astype(int)
     part = face.image[max(0, y) : y + h, max(0, x) : x + w]
     count = int(rng.integers(3, 6))

@@ -2,9 +2,9 @@
 
     file ─▶ loss layer ─▶ one version a layer, output to input ─▶ input layer ─▶ layer bodies, input to output ─▶ end
 
-Such a file says nothing of its topology, which is the C++ type of whoever reads it. But the list of versions shows
-which layers are tags or skips, and dlib's residual blocks use these in two patterns only, so the network is rebuilt
-from there:
+Such a file does not state its topology, which is a C++ type of the program that reads it. But the list of versions
+shows which layers are tags or skips, and dlib's residual blocks use these in two patterns only, so the network is
+rebuilt from there:
 
     plain block    tag ─▶ … ─▶ add                         a lone tag; `add` adds what it saw
     down block     tag ─▶ … ─▶ tag, skip ─▶ … ─▶ add       the second tag keeps the first branch, the skip goes back to

@@ -2,8 +2,8 @@
 
     packages of the registry, or a folder ─▶ three verified files ─▶ converted ─▶ shipped_packs/open/*.onnx
 
-Whoever runs it gets the same bytes, so anybody can see that what is committed is what it claims to be. What the
-networks are and where they come from: docs/licences.md; why these: docs/adr/0011-open-pack.md.
+It makes the same bytes on every machine, so anybody can check the committed files. What the networks are and where they
+come from: docs/licences.md; why these: docs/adr/0011-open-pack.md.
 """
 
 import argparse
