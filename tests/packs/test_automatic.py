@@ -1,12 +1,28 @@
-"""Promises of `--pack auto` and of the pack that the package carries."""
+"""Promises of `--pack auto`, of what a command may download, and of the pack that the package carries."""
 
+import logging
 from pathlib import Path
 
+import httpx
 import pytest
 
-from arcface_api.errors import PackNameInvalid
-from arcface_api.packs import AUTO, PackLocations, Role, Source, choose, import_pack, installed, locate, pull, verify
+from arcface_api.cli.pack import find_pack
+from arcface_api.errors import LicenceNotAccepted, PackNameInvalid, PackNotFound, SourcesExhausted
+from arcface_api.packs import (
+    AUTO,
+    PackLocations,
+    Role,
+    Source,
+    choose,
+    import_pack,
+    installed,
+    locate,
+    no_progress,
+    pull,
+    verify,
+)
 from arcface_api.packs.locations import SHIPPED_DIR
+from arcface_api.settings import Settings, read_settings
 
 NOWHERE = [Source("http://127.0.0.1:9/antelopev2.zip")]
 """The discard port: nobody listens."""
@@ -26,32 +42,90 @@ def test_open_pack_is_there_and_whole_on_an_empty_machine(locations: PackLocatio
     assert pull("open", locations, accepted_licences=frozenset(), sources=[]).folder == pack.folder
 
 
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The URLs that were asked for, on a machine without packs; no server has them."""
+    for variable, folder in (("HOME", "home"), ("XDG_CACHE_HOME", "cache")):
+        monkeypatch.setenv(variable, str(tmp_path / folder))
+    urls: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        urls.append(str(request.url))
+        return httpx.Response(404)
+
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=httpx.MockTransport(answer), **options))
+    return urls
+
+
+def settings(pack: str, *, is_accepted: bool, pull: bool) -> Settings:
+    return read_settings(pack=pack, pull=pull, accept_license="antelopev2" if is_accepted else "")
+
+
+def test_accepting_a_licence_asks_for_no_download(asked: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """One rule for a named pack and for `auto`."""
+    with pytest.raises(PackNotFound, match=r"The licence of antelopev2 is accepted; .* set ARCFACE_PULL=true\.$"):
+        find_pack(settings("antelopev2", is_accepted=True, pull=False), no_progress)
+    with caplog.at_level(logging.WARNING):
+        assert find_pack(settings(AUTO, is_accepted=True, pull=False), no_progress).manifest.name == "open"
+    assert "To download antelopev2 (non-commercial research only), set ARCFACE_PULL=true;" in caplog.text
+    assert asked == []
+
+
+def test_asking_for_a_pull_accepts_no_licence(asked: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(LicenceNotAccepted, match="set ARCFACE_ACCEPT_LICENSE=antelopev2"):
+        find_pack(settings("antelopev2", is_accepted=False, pull=True), no_progress)
+    with caplog.at_level(logging.WARNING):
+        assert find_pack(settings(AUTO, is_accepted=False, pull=True), no_progress).manifest.name == "open"
+    assert "(non-commercial research only), set ARCFACE_ACCEPT_LICENSE=antelopev2;" in caplog.text
+    assert asked == []
+
+
+def test_neither_pull_nor_licence_names_both_settings(asked: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert find_pack(settings(AUTO, is_accepted=False, pull=False), no_progress).manifest.name == "open"
+    assert "set ARCFACE_PULL=true and ARCFACE_ACCEPT_LICENSE=antelopev2;" in caplog.text
+    assert asked == []
+
+
+def test_a_pull_with_an_accepted_licence_downloads(asked: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SourcesExhausted):
+        find_pack(settings("antelopev2", is_accepted=True, pull=True), no_progress)
+    named, asked[:] = list(asked), []
+    with caplog.at_level(logging.WARNING):
+        assert find_pack(settings(AUTO, is_accepted=True, pull=True), no_progress).manifest.name == "open"
+    assert "`arcface-api packs pull antelopev2` tries again and shows every reason" in caplog.text
+    assert asked == named != []
+
+
 def test_without_the_preferred_pack_the_open_one_is_chosen_and_the_reason_told(locations: PackLocations) -> None:
-    choice = choose(locations, accepted_licences=frozenset())
+    choice = choose(locations)
     assert choice.pack.manifest.name == "open"
     assert "its licence was not accepted" in str(choice.reason)
 
 
-def test_preferred_pack_that_cannot_be_had_leads_to_the_open_one(locations: PackLocations) -> None:
-    choice = choose(locations, accepted_licences=frozenset({"antelopev2"}), sources=NOWHERE)
+def test_preferred_pack_that_cannot_be_had_leads_to_the_open_one(
+    locations: PackLocations, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "arcface_api.packs"):
+        choice = choose(locations, may_pull=True, accepted_licences=frozenset({"antelopev2"}), sources=NOWHERE)
     assert choice.pack.manifest.name == "open"
     assert "antelopev2 could not be had" in str(choice.reason)
     assert str(choice.reason).endswith(").")
-    assert "127.0.0.1:9" in str(choice.error)
+    assert "127.0.0.1:9" in caplog.text
 
 
 def test_installed_preferred_pack_is_chosen_without_a_word(locations: PackLocations) -> None:
     folder = locations.insightface_dir / "antelopev2"
     folder.mkdir(parents=True)
     (folder / "glintr100.onnx").write_bytes(b"looked at when it is read")
-    choice = choose(locations, accepted_licences=frozenset())
+    choice = choose(locations)
     assert (choice.pack.folder, choice.reason) == (folder, None)
 
 
 def test_reason_is_one_line_however_many_sources_were_tried(locations: PackLocations) -> None:
-    choice = choose(locations, accepted_licences=frozenset({"antelopev2"}), sources=NOWHERE)
+    choice = choose(locations, may_pull=True, accepted_licences=frozenset({"antelopev2"}), sources=NOWHERE)
     assert "\n" not in str(choice.reason)
-    assert choice.error is not None
 
 
 def test_importing_a_part_of_the_carried_pack_does_not_hide_the_whole(locations: PackLocations) -> None:

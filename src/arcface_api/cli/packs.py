@@ -7,7 +7,7 @@ import click
 
 from arcface_api import packs
 from arcface_api.cli.options import settings_options
-from arcface_api.cli.pack import installed_pack, show_licence
+from arcface_api.cli.pack import installed_pack
 from arcface_api.packs import PackLocations
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
@@ -47,7 +47,7 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
     settings = read_settings(**options)
     accepted = settings.accept_license | ({name} if accepts else set())
     if name in packs.registry() and name in accepted:
-        show_licence(name, click.echo)
+        click.echo(packs.licence_sentence(packs.registry()[name]))
     with BarProgress() as progress:
         pack = packs.pull(
             name, PackLocations.default(settings.models_dir), accepted_licences=frozenset(accepted), progress=progress

@@ -9,7 +9,7 @@ knowing besides is logged to `arcface_api.packs`.
 """
 
 from arcface_api.errors import PackNotFound
-from arcface_api.packs.automatic import Choice, choose
+from arcface_api.packs.automatic import Choice, choose, obtain
 from arcface_api.packs.download import Patience
 from arcface_api.packs.finding import installed, locate
 from arcface_api.packs.importing import import_pack
@@ -17,7 +17,7 @@ from arcface_api.packs.installed_pack import FileCheck, InstalledPack, VerifiedM
 from arcface_api.packs.locations import AUTO, Origin, PackLocations
 from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source, Threshold
 from arcface_api.packs.progress import Progress, no_progress
-from arcface_api.packs.pulling import pull
+from arcface_api.packs.pulling import licence_sentence, pull
 from arcface_api.packs.recognise import UNKNOWN_LICENCE
 from arcface_api.packs.registered import registry
 
@@ -42,8 +42,10 @@ __all__ = [
     "choose",
     "import_pack",
     "installed",
+    "licence_sentence",
     "locate",
     "no_progress",
+    "obtain",
     "pull",
     "registry",
     "verify",

@@ -69,7 +69,10 @@ def pull(
     if there is not None and _is_complete(there):
         return there
     if name not in accepted_licences:
-        raise LicenceNotAccepted(_licence_notice(manifest))
+        raise LicenceNotAccepted(
+            f"{licence_sentence(manifest)} To accept it, run `arcface-api packs pull {name} --accept-license`, or set"
+            f" ARCFACE_ACCEPT_LICENSE={name}."
+        )
     parent = locations.writable
     with writing(parent), exclusive(parent, name):
         there = _find(name, locations, known)
@@ -102,12 +105,11 @@ def _is_complete(pack: InstalledPack) -> bool:
     return not bad
 
 
-def _licence_notice(manifest: Manifest) -> str:
+def licence_sentence(manifest: Manifest) -> str:
+    """The licence of a registered pack's weights, for the person who downloads them."""
     licence = manifest.licence
     return (
-        f"The weights of {manifest.name} come under their own licence: {licence.name} ({licence.url})."
-        f" {licence.notice} To accept it, run `arcface-api packs pull {manifest.name} --accept-license`, or set"
-        f" ARCFACE_ACCEPT_LICENSE={manifest.name}."
+        f"The weights of {manifest.name} come under their own licence: {licence.name} ({licence.url}). {licence.notice}"
     )
 
 
