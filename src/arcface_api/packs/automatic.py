@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from arcface_api.errors import LicenceNotAccepted, PackError, PackNotFound
 from arcface_api.packs.finding import locate
-from arcface_api.packs.installed_pack import InstalledPack
+from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import PackLocations
 from arcface_api.packs.manifest import Source
 from arcface_api.packs.progress import Progress, no_progress

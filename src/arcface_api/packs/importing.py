@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 from arcface_api.errors import PackError, PackNameInvalid, PackNotFound, PackWithoutRecogniser
 from arcface_api.packs.content import Measured, check, measure
 from arcface_api.packs.finding import locate, stated_manifest
+from arcface_api.packs.identify import Candidate, Recognised, belongs, recognise, safe_name
 from arcface_api.packs.install import exclusive, publish, staging
-from arcface_api.packs.installed_pack import InstalledPack
+from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.loading_bay import candidates_at, copied, is_zip
 from arcface_api.packs.locations import AUTO, SHIPPED_DIR, PackLocations
 from arcface_api.packs.manifest import Manifest, ModelFile, Role
 from arcface_api.packs.manifest_toml import NAME_PATTERN, PACK_TOML, write_pack_toml
 from arcface_api.packs.progress import Progress, no_progress
-from arcface_api.packs.recognise import Candidate, Recognised, belongs, recognise, safe_name
 from arcface_api.packs.registered import registry
 from arcface_api.packs.storage import writing
 from arcface_api.packs.trust import LOCK_NAME, write_record

@@ -16,7 +16,7 @@ from arcface_api.packs.content import Measured, check, measure
 from arcface_api.packs.download import DEFAULT_PATIENCE, Patience
 from arcface_api.packs.finding import locate
 from arcface_api.packs.install import exclusive, publish, staging
-from arcface_api.packs.installed_pack import InstalledPack, verify
+from arcface_api.packs.installed import InstalledPack, verify
 from arcface_api.packs.locations import PackLocations
 from arcface_api.packs.manifest import Manifest, Source
 from arcface_api.packs.progress import Progress, no_progress
