@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from arcface_api.packs import PackLocations, Source, no_progress, pull
+from arcface_api.packs import PackLocations, Source, pull
+from arcface_api.progress import no_progress
 from packs.small_packs import with_sources
 
 
@@ -55,8 +56,8 @@ def main(cache: str, url: str, sha256: str, point: str) -> None:
     print(pull("tiny", places, accepted_licences=frozenset({"tiny"}), progress=progress, known=packs).folder)  # noqa: T201
 
 
-def _die_when_unpacking(what: str, done_bytes: int, _: int | None) -> None:
-    if what.startswith("Unpacking") and "genderage" in what and done_bytes:
+def _die_when_unpacking(what: str, done: float, _: float | None) -> None:
+    if what.startswith("Unpacking") and "genderage" in what and done:
         die()
 
 

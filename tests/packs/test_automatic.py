@@ -17,11 +17,11 @@ from arcface_api.packs import (
     import_pack,
     installed,
     locate,
-    no_progress,
     pull,
     verify,
 )
 from arcface_api.packs.locations import SHIPPED_DIR
+from arcface_api.progress import no_progress
 from arcface_api.settings import Settings, read_settings
 
 NOWHERE = [Source("http://127.0.0.1:9/antelopev2.zip")]

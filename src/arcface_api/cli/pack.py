@@ -4,7 +4,7 @@ import logging
 
 from arcface_api import packs
 from arcface_api.packs import InstalledPack, PackLocations
-from arcface_api.packs.progress import Progress
+from arcface_api.progress import Progress
 from arcface_api.settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,6 @@ from arcface_api.packs.importing import import_pack
 from arcface_api.packs.installed import FileCheck, InstalledPack, VerifiedModel, verify
 from arcface_api.packs.locations import AUTO, Origin, PackLocations
 from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source, Threshold
-from arcface_api.packs.progress import Progress, no_progress
 from arcface_api.packs.pulling import licence_sentence, pull
 from arcface_api.packs.registered import registry
 
@@ -34,7 +33,6 @@ __all__ = [
     "PackLocations",
     "PackNotFound",
     "Patience",
-    "Progress",
     "Role",
     "Source",
     "Threshold",
@@ -44,7 +42,6 @@ __all__ = [
     "installed",
     "licence_sentence",
     "locate",
-    "no_progress",
     "obtain",
     "pull",
     "registry",

@@ -9,9 +9,9 @@ from arcface_api.packs.finding import locate
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import PackLocations
 from arcface_api.packs.manifest import Source
-from arcface_api.packs.progress import Progress, no_progress
 from arcface_api.packs.pulling import licence_sentence, pull
 from arcface_api.packs.registered import registry
+from arcface_api.progress import Progress, no_progress
 
 PREFERRED, CARRIED = "antelopev2", "open"
 _log = logging.getLogger("arcface_api.packs")

@@ -20,8 +20,8 @@ from arcface_api import __version__
 from arcface_api.errors import DownloadFailed, ModelHashWrong, ModelTruncated
 from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, refuse_foreign
 from arcface_api.packs.partial import Wanted, discard, note, part_size, resume_from, validator
-from arcface_api.packs.progress import Progress
 from arcface_api.packs.storage import need_room
+from arcface_api.progress import Progress
 
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")

@@ -9,8 +9,8 @@ from arcface_api.packs import archive as zips
 from arcface_api.packs.content import CHUNK_BYTES, HEAD_BYTES, MAX_MODEL_BYTES, Measured, reading, refuse_foreign
 from arcface_api.packs.identify import Candidate
 from arcface_api.packs.manifest import Manifest
-from arcface_api.packs.progress import Progress
 from arcface_api.packs.storage import need_room
+from arcface_api.progress import Progress
 
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 

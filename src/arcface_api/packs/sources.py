@@ -17,7 +17,7 @@ from arcface_api.packs.download import Patience, fetch, http_client, shown
 from arcface_api.packs.inspect_graph import refuse_misfit
 from arcface_api.packs.manifest import Manifest, ModelFile, Source
 from arcface_api.packs.partial import Wanted
-from arcface_api.packs.progress import Progress
+from arcface_api.progress import Progress
 
 _NEXT_SOURCE = "The next source is tried."
 _log = logging.getLogger("arcface_api.packs")
