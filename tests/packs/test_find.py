@@ -366,15 +366,20 @@ def test_a_pack_toml_is_used_as_it_stands(locations: PackLocations, imported: Pa
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("std = 127.5", "std = 0", "'own.onnx': input.std must be greater than 0"),
+        ("std = 127.5", "std = 0", "files.0.input: height, width and std must be above 0"),
         ("std = 127.5", "", "files.0.input.std: Field required"),
         ("output_dim", "outputdim", "files.0.output_dim: Field required"),
-        ('name = "own.onnx"', 'name = "../own.onnx"', "a file's name must be a plain name without folders"),
+        ('name = "own.onnx"', 'name = "../own.onnx"', "files.0.name: must be a plain name of letters"),
         ('role = "recogniser"', 'role = "detector"', "files.0.role"),
         ('role = "recogniser"', 'role = "age_gender"', "no file has the role 'recogniser', and a pack needs one"),
-        ("mean = 127.5", "mean = 127.5\nstdd = 1", "files.input.stdd is not a key of a manifest"),
+        ("mean = 127.5", "mean = 127.5\nstdd = 1", "files.0.input.stdd: is not a key of a manifest"),
         ('model = "own"', 'model = "tiny_random"', "the model name 'tiny_random' belongs to the registered pack tiny"),
-        ('sha256 = "', 'sha256 = "x', "sha256 must be 64 lowercase hexadecimal digits"),
+        ('sha256 = "', 'sha256 = "x', "files.0.sha256: must be 64 lowercase hexadecimal digits"),
+        ('name = "own"', 'name = "o w n"', "name: must be a plain name of letters"),
+        ("aliases = []", 'aliases = ["../own.onnx"]', "files.0.aliases.0: must stay inside the folder"),
+        ("output_dim = 256", "output_dim = 0", "files.0.output_dim: Input should be greater than 0"),
+        ("allows_commercial_use", "allows", "licence.allows_commercial_use: Field required"),
+        ("url = ", "urls = 1\nurl = ", "licence.urls: is not a key of a manifest"),
         ("output_dim", "= [", "cannot be read"),
     ],
 )
@@ -387,7 +392,7 @@ def test_a_wrong_pack_toml_is_refused_with_its_place(
     with pytest.raises(PackManifestInvalid) as caught:
         locate("own", locations, known=KNOWN)
     assert str(imported / "pack.toml") in str(caught.value)
-    assert said in str(caught.value).replace("files.0.input.stdd", "files.input.stdd")
+    assert said in str(caught.value)
 
 
 def test_a_pack_toml_without_its_recogniser(locations: PackLocations, imported: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from arcface_api.packs import Licence, Manifest, Role, registry
 from arcface_api.packs.locations import SHIPPED_DIR
-from arcface_api.packs.manifest_toml import read_pack_toml, write_pack_toml
+from arcface_api.packs.manifest import read_pack_toml, write_pack_toml
 
 PACKS = list(registry().values())
 

@@ -16,9 +16,8 @@ from arcface_api.packs.identify import UNKNOWN_LICENCE
 from arcface_api.packs.importing import import_pack
 from arcface_api.packs.installed import FileCheck, InstalledPack, VerifiedModel, verify
 from arcface_api.packs.locations import AUTO, Origin, PackLocations
-from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source, Threshold
+from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source, Threshold, registry
 from arcface_api.packs.pulling import licence_sentence, pull
-from arcface_api.packs.registered import registry
 
 __all__ = [
     "AUTO",

@@ -8,9 +8,8 @@ from arcface_api.errors import LicenceNotAccepted, PackError, PackNotFound
 from arcface_api.packs.finding import locate
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import PackLocations
-from arcface_api.packs.manifest import Source
+from arcface_api.packs.manifest import Source, registry
 from arcface_api.packs.pulling import licence_sentence, pull
-from arcface_api.packs.registered import registry
 from arcface_api.progress import Progress, no_progress
 
 PREFERRED, CARRIED = "antelopev2", "open"

@@ -13,9 +13,7 @@ from arcface_api.packs.content import measure
 from arcface_api.packs.identify import Candidate, Recognised, recognise, safe_name
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import Origin, PackLocations
-from arcface_api.packs.manifest import Manifest, Role
-from arcface_api.packs.manifest_toml import NAME_PATTERN, PACK_TOML, read_pack_toml
-from arcface_api.packs.registered import owners, registry
+from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml, registry
 from arcface_api.packs.trust import TrustRecord
 
 _log = logging.getLogger("arcface_api.packs")

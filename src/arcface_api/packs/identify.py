@@ -8,8 +8,7 @@ from pathlib import Path
 from arcface_api.errors import GraphUnfit, PackAmbiguous, PackWithoutRecogniser
 from arcface_api.packs.content import Measured, read_whole
 from arcface_api.packs.inspect_graph import inspect_graph
-from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role
-from arcface_api.packs.registered import owners
+from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, owners
 
 UNKNOWN_LICENCE = Licence(
     name="unknown",

@@ -14,9 +14,7 @@ from arcface_api.packs.install import exclusive, publish, staging
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.loading_bay import candidates_at, copied, is_zip
 from arcface_api.packs.locations import AUTO, SHIPPED_DIR, PackLocations
-from arcface_api.packs.manifest import Manifest, ModelFile, Role
-from arcface_api.packs.manifest_toml import NAME_PATTERN, PACK_TOML, write_pack_toml
-from arcface_api.packs.registered import registry
+from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, ModelFile, Role, registry, write_pack_toml
 from arcface_api.packs.storage import writing
 from arcface_api.packs.trust import LOCK_NAME, write_record
 from arcface_api.progress import Progress, no_progress

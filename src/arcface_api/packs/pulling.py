@@ -18,8 +18,7 @@ from arcface_api.packs.finding import locate
 from arcface_api.packs.install import exclusive, publish, staging
 from arcface_api.packs.installed import InstalledPack, verify
 from arcface_api.packs.locations import PackLocations
-from arcface_api.packs.manifest import Manifest, Source
-from arcface_api.packs.registered import registry
+from arcface_api.packs.manifest import Manifest, Source, registry
 from arcface_api.packs.sources import Job, download
 from arcface_api.packs.storage import need_room, writing
 from arcface_api.packs.trust import LOCK_NAME, write_record
