@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from arcface_api.packs import PackLocations, Source, pull
+from arcface_api.packs import PackLocations, pull
+from arcface_api.packs.manifest import Source
 from arcface_api.progress import no_progress
 from packs.small_packs import with_sources
 

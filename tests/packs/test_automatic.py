@@ -12,15 +12,14 @@ from arcface_api.packs import (
     AUTO,
     PackLocations,
     Role,
-    Source,
     choose,
     import_pack,
-    installed,
+    installed_packs,
     locate,
     pull,
-    verify,
 )
 from arcface_api.packs.locations import SHIPPED_DIR
+from arcface_api.packs.manifest import Source
 from arcface_api.progress import no_progress
 from arcface_api.settings import Settings, read_settings
 
@@ -36,9 +35,9 @@ def locations(tmp_path: Path) -> PackLocations:
 def test_open_pack_is_there_and_whole_on_an_empty_machine(locations: PackLocations) -> None:
     pack = locate("open", locations)
     assert pack.folder == SHIPPED_DIR / "open"
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
     assert sum(path.stat().st_size for path in pack.paths.values()) <= 20_000_000
-    assert [each.manifest.name for each in installed(locations)] == ["open"]
+    assert [each.manifest.name for each in installed_packs(locations)] == ["open"]
     assert pull("open", locations, accepted_licences=frozenset(), sources=[]).folder == pack.folder
 
 

@@ -1,4 +1,4 @@
-"""`locate` and `installed`: every place and layout in which a pack can lie, and what is said when it does not."""
+"""`locate` and `installed_packs`: every place and layout in which a pack can lie, and what is said when it does not."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ from arcface_api.errors import (
     PackNotFound,
     PackWithoutRecogniser,
 )
-from arcface_api.packs import PackLocations, Role, import_pack, installed, locate
+from arcface_api.packs import PackLocations, Role, import_pack, installed_packs, locate
 from arcface_api.packs.locations import SHIPPED_DIR
 from conftest import MODELS
 from packs.small_packs import (
@@ -76,7 +76,8 @@ def test_immichs_layout_is_found(locations: PackLocations) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(contents()[RECOGNISER])
     pack = locate("tiny", locations, known=KNOWN)
-    assert pack.read(Role.RECOGNISER).path == path
+    assert pack.paths[Role.RECOGNISER] == path
+    assert pack.read(Role.RECOGNISER).content == contents()[RECOGNISER]
 
 
 def test_a_folder_without_recogniser_is_passed_over(everywhere: PackLocations) -> None:
@@ -166,7 +167,8 @@ def test_a_registered_recogniser_keeps_its_model_name_whatever_it_is_called(
     pack = locate(path, locations, known=KNOWN)
     assert pack.manifest.model == "tiny_random"
     assert [file.name for file in pack.manifest.files] == [RECOGNISER]
-    assert pack.read(Role.RECOGNISER).path == path
+    assert pack.paths[Role.RECOGNISER] == path
+    assert pack.read(Role.RECOGNISER).content == contents()[RECOGNISER]
 
 
 def test_an_unregistered_recogniser_is_described_by_its_graph(locations: PackLocations, tmp_path: Path) -> None:
@@ -416,7 +418,7 @@ def test_everything_installed_is_listed_and_broken_packs_are_named(
     (everywhere.cache_dir / "broken" / "pack.toml").write_text("name = 1")
     (everywhere.cache_dir / ".downloads").mkdir()
     with caplog.at_level(logging.WARNING, "arcface_api.packs"):
-        found = installed(everywhere, known=KNOWN)
+        found = installed_packs(everywhere, known=KNOWN)
     assert [(pack.manifest.name, pack.origin) for pack in found] == [
         ("own", "models_dir"), ("tiny", "cache"), ("tiny", "insightface")
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from arcface_api.errors import (
     PackNotFound,
     PackWithoutRecogniser,
 )
-from arcface_api.packs import PackLocations, Role, import_pack, locate, verify
+from arcface_api.packs import PackLocations, Role, import_pack, locate
 from packs.small_packs import (
     AGE_GENDER,
     DETECTOR,
@@ -76,7 +76,7 @@ def test_registered_files_become_their_pack(locations: PackLocations, tmp_path: 
     pack = import_pack(paths, locations, known=KNOWN)
     assert pack == locate("tiny", locations, known=KNOWN)
     assert {path.name for path in pack.folder.iterdir()} == {RECOGNISER, AGE_GENDER, LANDMARKS}
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def test_the_detector_of_a_registered_archive_is_not_even_unpacked(
@@ -104,7 +104,7 @@ def test_a_part_of_a_registered_pack_is_enough_and_later_parts_add_to_it(
     import_pack([files / RECOGNISER, files / AGE_GENDER], locations, known=KNOWN)
     last = import_pack([files / RECOGNISER, files / LANDMARKS], locations, known=KNOWN)
     assert set(last.paths) == INSIGHTFACE_ROLES
-    assert all(check.ok for check in verify(last))
+    assert all(check.is_good for check in last.verify())
 
 
 def test_a_registered_pack_may_be_given_another_name(locations: PackLocations, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_unpinned_files_of_a_registered_pack_are_recorded(locations: PackLocatio
     part = replace(tiny, files=(tiny.files[0], replace(tiny.files[1], sha256=None, size_bytes=None)))
     pack = import_pack([put(tmp_path / "tiny.zip", archive())], locations, known=known(part))
     assert pack.manifest == part
-    assert [check.message for check in verify(pack)] == ["as its manifest states", "as at its first use"]
+    assert [check.message for check in pack.verify()] == ["as its manifest states", "as at its first use"]
 
 
 def test_files_of_others_that_came_with_a_registered_pack_are_left_out_unless_it_gets_a_name(
@@ -178,7 +178,7 @@ def test_files_of_the_same_name_are_kept_apart(locations: PackLocations, tmp_pat
     put(tmp_path / "p" / "ages" / "model.onnx", model_bytes(96, 3, seed=5))
     pack = import_pack([tmp_path / "p"], locations, known=KNOWN)
     assert {path.name for path in pack.folder.iterdir()} == {"model.onnx", "age_gender_model.onnx", "pack.toml"}
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def test_two_files_of_the_same_name_from_two_folders_are_two_files(locations: PackLocations, tmp_path: Path) -> None:

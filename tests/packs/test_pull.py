@@ -20,9 +20,10 @@ from arcface_api.errors import (
     StorageFull,
     StorageUnwritable,
 )
-from arcface_api.packs import InstalledPack, PackLocations, Patience, Role, Source, pull, verify
+from arcface_api.packs import InstalledPack, PackLocations, Role, download, pull
+from arcface_api.packs.download import Patience, Wanted
 from arcface_api.packs.install import publish, staging
-from arcface_api.packs.partial import Wanted, note
+from arcface_api.packs.manifest import Source
 from packs import file_server as answers
 from packs.file_server import FileServer
 from packs.small_packs import (
@@ -83,7 +84,7 @@ def test_an_archive_flat_or_nested_becomes_a_flat_folder_of_what_is_needed(
     pack = pulled(Source(url))
     assert files_in(pack) == {RECOGNISER, AGE_GENDER, LANDMARKS}
     assert pack.origin == "cache"
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
     assert pack.read(Role.RECOGNISER).content == contents()[RECOGNISER]
 
 
@@ -121,7 +122,7 @@ def test_sources_complete_each_other_in_order(server: FileServer, pulled: Pull) 
 def test_an_unexpected_archive_with_the_right_files_is_fine(server: FileServer, pulled: Pull) -> None:
     url = server.put("/tiny.zip", archive(prefix="repacked/"))
     pack = pulled(Source(url, sha256=sha256(b"the official one"), size_bytes=5))
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def test_redirects_are_followed(server: FileServer, pulled: Pull) -> None:
@@ -155,7 +156,7 @@ def test_a_damaged_file_is_replaced_and_the_good_ones_are_kept(server: FileServe
     pack = pulled(Source(server.put("/tiny.zip", archive())))
     (pack.folder / AGE_GENDER).write_bytes(b"\x08" * len(contents()[AGE_GENDER]))
     again = pulled(Source(server.put("/a", contents()[AGE_GENDER]), AGE_GENDER))
-    assert all(check.ok for check in verify(again))
+    assert all(check.is_good for check in again.verify())
     assert files_in(again) == {RECOGNISER, AGE_GENDER, LANDMARKS}
 
 
@@ -163,7 +164,7 @@ def test_what_insightface_has_is_used_and_completed(server: FileServer, pulled: 
     write_files(locations.insightface_dir / "tiny" / "tiny", RECOGNISER, LANDMARKS)
     pack = pulled(Source(server.put("/a", contents()[AGE_GENDER]), AGE_GENDER))
     assert pack.origin == "cache"
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
     write_files(locations.insightface_dir / "tiny" / "tiny")
     shutil.rmtree(locations.cache_dir)
     assert pulled().origin == "insightface"
@@ -181,7 +182,7 @@ def test_other_sources_can_be_given(server: FileServer, locations: PackLocations
         "tiny", locations, accepted_licences=frozenset({"tiny"}), known=with_sources(Source("http://nowhere.invalid/")),
         sources=[Source(server.put("/tiny.zip", archive()))],
     )  # fmt: skip
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 # ── resuming ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,7 +222,7 @@ def test_without_ranges_it_begins_again(server: FileServer, pulled: Pull) -> Non
     content = archive()
     url = server.put("/tiny.zip", answers.breaks(content, at=600_000, then=answers.without_ranges(content)))
     pack = pulled(Source(url, sha256=sha256(content)))
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def test_a_server_that_sends_another_range_is_not_believed(server: FileServer, pulled: Pull) -> None:
@@ -238,7 +239,7 @@ def test_a_file_that_changed_in_between_is_not_joined_with_the_old_one(server: F
     url = server.put("/tiny.zip", answers.breaks(old, at=600_000, then=answers.good(new, etag='"two"')))
     pack = pulled(Source(url))
     assert server.asked[1][1] is not None
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def test_killed_while_beginning_again_the_old_part_is_not_taken_for_the_new_file(
@@ -251,12 +252,14 @@ def test_killed_while_beginning_again_the_old_part_is_not_taken_for_the_new_file
     refused(pulled, *sources, pinned=False, patience=IMPATIENT)
     server.put("/face", answers.good(new, etag='"two"'))
 
+    note = download._note
+
     def killed(wanted: Wanted, headers: Mapping[str, str]) -> None:
         note(wanted, headers)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("arcface_api.packs.download.note", killed)
+        patch.setattr(download, "_note", killed)
         with pytest.raises(KeyboardInterrupt):
             pulled(*sources, pinned=False)
     assert pulled(*sources, pinned=False).read(Role.RECOGNISER).content == new
@@ -332,7 +335,7 @@ def test_a_corrupt_archive_is_refused_and_forgotten(server: FileServer, pulled: 
     assert "cannot be unpacked (Bad CRC-32" in refused(pulled, source)
     assert not list((locations.cache_dir / ".downloads").glob("*.part"))
     server.put("/tiny.zip", archive())
-    assert all(check.ok for check in verify(pulled(source)))
+    assert all(check.is_good for check in pulled(source).verify())
 
 
 def test_a_file_of_the_wrong_size_is_refused_before_it_is_downloaded(server: FileServer, pulled: Pull) -> None:
@@ -413,7 +416,7 @@ def test_unpinned_files_are_trusted_once_and_said_aloud(
         f"{RECOGNISER} of tiny is not pinned and is trusted as it came: SHA-256 {sha256(contents()[RECOGNISER])}"
         in caplog.text
     )
-    assert [check.message for check in verify(pack)] == ["as at its first use"] * 3
+    assert [check.message for check in pack.verify()] == ["as at its first use"] * 3
 
 
 def test_unpinned_files_must_be_what_their_manifest_says(server: FileServer, pulled: Pull) -> None:
@@ -524,7 +527,7 @@ def test_pack_that_was_being_replaced_is_there_again(tmp_path: Path) -> None:
     (tmp_path / ".tiny.76543210.old").mkdir()
     with staging(tmp_path, "tiny"):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny", ".tiny.lock"}
 
 
 def test_pack_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

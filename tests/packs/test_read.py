@@ -17,7 +17,8 @@ from arcface_api.errors import (
     ModelUnreadable,
     PackManifestInvalid,
 )
-from arcface_api.packs import InstalledPack, PackLocations, Role, Source, locate, verify
+from arcface_api.packs import InstalledPack, PackLocations, Role, locate
+from arcface_api.packs.manifest import Source
 from packs.small_packs import AGE_GENDER, RECOGNISER, contents, known, model_bytes, sha256, tiny_pack, write_files
 
 PULLABLE = known(tiny_pack("tiny", Source("https://example.org/tiny.zip")))
@@ -82,10 +83,10 @@ def test_damaged_bytes_are_refused_with_the_remedy(
         pack.read(Role.RECOGNISER)
     assert str(caught.value).startswith(str(path))
     assert said in str(caught.value)
-    assert [(check.file, check.ok) for check in verify(pack)] == [
+    assert [(check.file.name, check.is_good) for check in pack.verify()] == [
         (RECOGNISER, False), (AGE_GENDER, True), ("1k3d68.onnx", True)
     ]  # fmt: skip
-    assert said in verify(pack)[0].message
+    assert said in pack.verify()[0].message
 
 
 def test_a_pipe_in_the_place_of_a_model_does_not_block(pack: InstalledPack) -> None:
@@ -104,9 +105,9 @@ def test_a_file_that_vanished(pack: InstalledPack) -> None:
 
 def test_verify_lists_every_file_of_the_manifest(locations: PackLocations) -> None:
     write_files(locations.cache_dir / "tiny", RECOGNISER)
-    first, second, _ = verify(locate("tiny", locations, known=PULLABLE))
-    assert (first.role, first.expected, first.found, first.ok) == (Role.RECOGNISER, sha256(WHOLE), sha256(WHOLE), True)
-    assert (second.found, second.ok, second.message) == (None, True, "not there: this role stays empty")
+    first, second, _ = locate("tiny", locations, known=PULLABLE).verify()
+    assert (first.file.role, first.is_good, first.message) == (Role.RECOGNISER, True, "as its manifest states")
+    assert (second.is_good, second.message) == (True, "not there: this role stays empty")
 
 
 # ── trust on first use ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +120,7 @@ def unpinned(locations: PackLocations) -> InstalledPack:
 
 
 def test_the_first_use_is_recorded_and_said_aloud(unpinned: InstalledPack, caplog: pytest.LogCaptureFixture) -> None:
-    assert verify(unpinned)[0].message == "not pinned, and not used yet: trusted at its first use"
+    assert unpinned.verify()[0].message == "not pinned, and not used yet: trusted at its first use"
     with caplog.at_level(logging.WARNING, "arcface_api.packs"):
         unpinned.read(Role.RECOGNISER)
     lock = unpinned.folder / "pack.lock.toml"
@@ -147,7 +148,7 @@ def test_a_later_change_is_refused(unpinned: InstalledPack) -> None:
         f" {sha256(WHOLE)}. If you replaced it on purpose, delete {unpinned.folder / 'pack.lock.toml'}; if not, delete"
         " the pack and install it again."
     )
-    assert not verify(unpinned)[0].ok
+    assert not unpinned.verify()[0].is_good
     (unpinned.folder / "pack.lock.toml").unlink()
     unpinned.read(Role.RECOGNISER)
 

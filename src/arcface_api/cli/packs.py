@@ -23,7 +23,7 @@ def packs_group() -> None:
 def list_packs(**options: object) -> None:
     """Show the packs that are known and those that are installed."""
     locations = PackLocations.default(read_settings(**options).models_dir)
-    present = {pack.manifest.name: pack for pack in packs.installed(locations)}
+    present = {pack.manifest.name: pack for pack in packs.installed_packs(locations)}
     known = packs.registry()
     for name in sorted({*known, *present}, key=lambda name: (name not in known, name)):
         manifest = present[name].manifest if name in present else known[name]
@@ -61,10 +61,10 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
 def verify(name: str | None, **options: object) -> None:
     """Check every file of an installed pack against its size and hash. NAME says the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
-    checks = packs.verify(installed_pack(settings))
+    checks = installed_pack(settings).verify()
     for check in checks:
-        click.echo(f"{'ok  ' if check.ok else 'BAD '} {check.file} ({check.role}): {check.message}")
-    sys.exit(0 if all(check.ok for check in checks) else 1)
+        click.echo(f"{'ok  ' if check.is_good else 'BAD '} {check.file.name} ({check.file.role}): {check.message}")
+    sys.exit(0 if all(check.is_good for check in checks) else 1)
 
 
 @packs_group.command("import")

@@ -1,17 +1,19 @@
 """One URL to one file: streamed, counted and hashed on the way, resumed where the server can.
 
-Never from https to http. A Range request goes on with a part only where a hash or a validator tells that it is the
+Never from https to http. A Range request goes on with a part only where a hash or a validator shows that it is the
 same file.
 """
 
 import hashlib
+import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
@@ -19,12 +21,18 @@ import httpx
 from arcface_api import __version__
 from arcface_api.errors import DownloadFailed, ModelHashWrong, ModelTruncated
 from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, refuse_foreign
-from arcface_api.packs.partial import Wanted, discard, note, part_size, resume_from, validator
-from arcface_api.packs.storage import need_room
+from arcface_api.packs.install import need_room
 from arcface_api.progress import Progress
 
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_UNREACHABLE = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.InvalidURL,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 _log = logging.getLogger("arcface_api.packs")
 
 
@@ -41,6 +49,26 @@ class Patience:
 
 
 DEFAULT_PATIENCE = Patience()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to download, and what is known about it."""
+
+    url: str
+    part: Path
+    """The file to write. Named after what is in it, so that a later run, or another mirror, goes on with it."""
+    size_bytes: int | None = None
+    sha256: str | None = None
+    is_archive: bool = False
+    """An archive's size and hash only show whether resuming went well: the files inside are what is verified."""
+    room_bytes: int = 0
+    """Room needed beside the download, for unpacking it."""
+
+    @property
+    def notes(self) -> Path:
+        """What the server said of the part, beside it."""
+        return self.part.with_name(self.part.name + ".json")
 
 
 class _Interrupted(Exception):
@@ -77,15 +105,15 @@ def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Pr
     for attempt in range(patience.attempts):
         if attempt:
             time.sleep(patience.pause_seconds)
-        before = part_size(wanted.part)
+        before = _size(wanted.part)
         try:
             return _attempt(client, wanted, progress)
         except _StartAgain as again:
             _log.info("%s: starting again from the beginning: %s.", shown(wanted.url), again)
-            discard(wanted.part)
+            _discard(wanted)
         except _Interrupted as interrupted:
             reason = str(interrupted)
-            if part_size(wanted.part) <= before:
+            if _size(wanted.part) <= before:
                 break
             _log.info("%s: %s; trying to go on.", shown(wanted.url), reason)
     raise DownloadFailed(f"{shown(wanted.url)} broke off: {reason}.")
@@ -98,12 +126,15 @@ def shown(url: str) -> str:
 
 
 def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measured:
-    digest, start = resume_from(wanted)
+    digest, start = _resume_from(wanted)
     if start and digest.hexdigest() == wanted.sha256:
-        return _finish(wanted, digest, start, resumed=True)
+        return Measured(start, digest.hexdigest())
+    url = httpx.URL(wanted.url)
+    step = f"Downloading {url.path.rpartition('/')[2]} from {url.host}"
     with _translated(wanted.url), _response(client, wanted, start) as response:
-        if start and _is_whole(response, start):
-            return _finish(wanted, digest, start, resumed=True)
+        # asked for more than there is: an earlier run was killed after its last byte
+        if start and response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
+            return _finish(wanted, digest, start, is_resumed=True)
         start = _accepted_start(response, start, wanted)
         digest = digest if start else hashlib.sha256()
         length = response.headers.get("Content-Length", "")
@@ -117,9 +148,9 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
         coming = (total or wanted.size_bytes or start) - start
         need_room(wanted.part.parent, coming + wanted.room_bytes, "The download")
         if start == 0:
-            # never an old part beside a new note: killed here, a later run would join two files
-            discard(wanted.part)
-        note(wanted, response.headers)
+            # never an old part beside new notes: killed here, a later run would join two files
+            _discard(wanted)
+        _note(wanted, response.headers)
         size = start
         with wanted.part.open("r+b" if start else "wb") as file:
             file.seek(start)
@@ -130,11 +161,11 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
                     raise ModelHashWrong(f"{shown(wanted.url)} sends more than the {limit} bytes it should.")
                 file.write(chunk)
                 digest.update(chunk)
-                progress(_step(wanted), size, total or wanted.size_bytes)
+                progress(step, size, total or wanted.size_bytes)
     expected = total if wanted.is_archive else wanted.size_bytes
     if expected is not None and size < expected:
         raise _Interrupted(f"it ended after {size} of {expected} bytes")
-    return _finish(wanted, digest, size, resumed=start > 0)
+    return _finish(wanted, digest, size, is_resumed=start > 0)
 
 
 def _head(chunks: Iterator[bytes]) -> bytes:
@@ -145,21 +176,16 @@ def _head(chunks: Iterator[bytes]) -> bytes:
     return head
 
 
-def _step(wanted: Wanted) -> str:
-    url = httpx.URL(wanted.url)
-    return f"Downloading {url.path.rpartition('/')[2]} from {url.host}"
-
-
-def _finish(wanted: Wanted, digest: Any, size: int, *, resumed: bool) -> Measured:
+def _finish(wanted: Wanted, digest: Any, size: int, *, is_resumed: bool) -> Measured:
     found = Measured(size, digest.hexdigest())
     if wanted.sha256 is None or found.sha256 == wanted.sha256:
         return found
-    if resumed:
+    if is_resumed:
         raise _StartAgain("what was resumed does not add up to the right file")
     if wanted.is_archive:
         _log.info("%s is not the archive we know (SHA-256 %s); its files decide.", shown(wanted.url), found.sha256)
         return found
-    discard(wanted.part)
+    _discard(wanted)
     raise ModelHashWrong(
         f"{shown(wanted.url)} sends another file: its SHA-256 is {found.sha256}, it must be {wanted.sha256}."
     )
@@ -168,12 +194,9 @@ def _finish(wanted: Wanted, digest: Any, size: int, *, resumed: bool) -> Measure
 @contextmanager
 def _response(client: httpx.Client, wanted: Wanted, start: int) -> Iterator[httpx.Response]:
     """The answer to a GET, behind its redirects."""
-    headers = {}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        same = validator(wanted)
-        if same is not None:
-            headers["If-Range"] = same
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    if start and (same := _validator(wanted)) is not None:
+        headers["If-Range"] = same
     request = client.build_request("GET", wanted.url, headers=headers)
     for _ in range(_MAX_REDIRECTS):
         response = client.send(request, stream=True)
@@ -187,11 +210,6 @@ def _response(client: httpx.Client, wanted: Wanted, start: int) -> Iterator[http
             _fail(wanted.url, "redirects from https to http, where anyone could change the file; that is refused")
         request = response.next_request
     _fail(wanted.url, f"redirects more than {_MAX_REDIRECTS} times")
-
-
-def _is_whole(response: httpx.Response, start: int) -> bool:
-    """The answer to asking for more than there is: an earlier run was killed after its last byte."""
-    return response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{start}"
 
 
 def _accepted_start(response: httpx.Response, start: int, wanted: Wanted) -> int:
@@ -226,16 +244,10 @@ def _limit(wanted: Wanted, total: int | None) -> int:
 
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
-    """What the network does wrong, as our errors."""
+    """Turn what the network does wrong into our errors."""
     try:
         yield
-    except (
-        httpx.ConnectError,
-        httpx.ConnectTimeout,
-        httpx.UnsupportedProtocol,
-        httpx.ProxyError,
-        httpx.InvalidURL,
-    ) as error:
+    except _UNREACHABLE as error:
         _fail(url, f"cannot be reached: {str(error) or type(error).__name__}")
     except httpx.TimeoutException as error:
         raise _Interrupted("it was silent for too long") from error
@@ -245,3 +257,44 @@ def _translated(url: str) -> Iterator[None]:
 
 def _fail(url: str, what: str) -> NoReturn:
     raise DownloadFailed(f"{shown(url)} {what}.")
+
+
+# ── the part on disk ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _resume_from(wanted: Wanted) -> tuple[Any, int]:
+    """Hash state and size of what an earlier run left; of nothing, where nothing shows that it is the same file."""
+    is_known = wanted.sha256 is not None or _validator(wanted) is not None
+    if is_known and wanted.part.is_file():
+        with wanted.part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+            size = file.tell()
+        if wanted.is_archive or wanted.size_bytes is None or size <= wanted.size_bytes:
+            return digest, size
+    return hashlib.sha256(), 0
+
+
+def _note(wanted: Wanted, headers: Mapping[str, str]) -> None:
+    """Keep what shows whether a later answer is the same file; needed where no hash is known."""
+    validators = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified")}
+    wanted.notes.write_text(json.dumps({"url": wanted.url, **validators}), encoding="utf-8")
+
+
+def _validator(wanted: Wanted) -> str | None:
+    """The value for If-Range: a strong ETag of this URL, else its Last-Modified."""
+    try:
+        noted = json.loads(wanted.notes.read_text(encoding="utf-8"))
+        etag, modified, is_this = noted["etag"], noted["last_modified"], noted["url"] == wanted.url
+        best = etag if etag and not etag.startswith("W/") else modified
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return best if is_this and isinstance(best, str) else None
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _discard(wanted: Wanted) -> None:
+    wanted.part.unlink(missing_ok=True)
+    wanted.notes.unlink(missing_ok=True)

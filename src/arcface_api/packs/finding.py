@@ -10,7 +10,7 @@ from pathlib import Path
 
 from arcface_api.errors import ArcFaceError, GraphUnfit, PackManifestInvalid, PackNotFound, PackWithoutRecogniser
 from arcface_api.packs.content import measure
-from arcface_api.packs.identify import Candidate, Recognised, recognise, safe_name
+from arcface_api.packs.identify import FoundFile, Identified, identify
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import Origin, PackLocations
 from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml, registry
@@ -40,18 +40,18 @@ def locate(
     """
     known = registry() if known is None else known
     name = os.fspath(pack)
-    if _is_path(name):
+    if name.startswith(("~", ".")) or name.endswith((".onnx", ".zip")) or "/" in name or os.sep in name:
         return _at_path(Path(name).expanduser(), locations, known)
     looked = []
     for folder, origin in _places_of(name, locations) if NAME_PATTERN.fullmatch(name) else ():
-        found = _named(name, folder, origin, locations, known)
+        found = _in_folder(name, folder, origin, locations, known)
         if found is not None:
             return found
         looked.append(folder)
     raise PackNotFound(_not_found(name, looked, known))
 
 
-def installed(locations: PackLocations, *, known: Mapping[str, Manifest] | None = None) -> list[InstalledPack]:
+def installed_packs(locations: PackLocations, *, known: Mapping[str, Manifest] | None = None) -> list[InstalledPack]:
     """Every pack in the places of `locations`, in search order: of two with one name, the first is used."""
     known = registry() if known is None else known
     found: list[InstalledPack] = []
@@ -61,7 +61,7 @@ def installed(locations: PackLocations, *, known: Mapping[str, Manifest] | None 
                 if folder.name not in known and not (candidate / PACK_TOML).is_file():
                     continue
                 try:
-                    pack = _named(folder.name, candidate, origin, locations, known)
+                    pack = _in_folder(folder.name, candidate, origin, locations, known)
                 except ArcFaceError as error:
                     _log.warning("%s", error)
                     continue
@@ -79,20 +79,17 @@ def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
     """
     manifest = read_pack_toml(folder / PACK_TOML)
     recogniser = manifest.file(Role.RECOGNISER)
-    claimed = [registered for registered in known.values() if registered.model == manifest.model]
-    for registered in claimed:
+    for registered in known.values():
         original = registered.file(Role.RECOGNISER)
-        if recogniser is None or original is None or recogniser.sha256 != original.sha256 or original.sha256 is None:
+        if registered.model == manifest.model and (
+            recogniser is None or original is None or recogniser.sha256 != original.sha256 or original.sha256 is None
+        ):
             raise PackManifestInvalid(
                 f"{folder / PACK_TOML}: the model name {manifest.model!r} belongs to the registered pack"
                 f" {registered.name}, whose recogniser has another SHA-256. Write another name: vectors of different"
                 " models must not be mixed up."
             )
     return manifest
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith(("~", ".")) or name.endswith((".onnx", ".zip")) or "/" in name or os.sep in name
 
 
 def _places_of(name: str, locations: PackLocations) -> Iterator[tuple[Path, Origin]]:
@@ -104,31 +101,29 @@ def _places_of(name: str, locations: PackLocations) -> Iterator[tuple[Path, Orig
         yield place / name / name, origin
 
 
-def _folders(place: Path) -> Iterator[Path]:
+def _folders(place: Path) -> list[Path]:
     try:
-        yield from (path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
     except OSError:
-        return
+        return []
 
 
-def _named(
+def _in_folder(
     name: str, folder: Path, origin: Origin, locations: PackLocations, known: Mapping[str, Manifest]
 ) -> InstalledPack | None:
+    """The pack in a folder, as the registry has that name, its `pack.toml` states, or its files are; or None."""
     if name in known:
         return _with_manifest(known[name], folder, origin, locations)
     if (folder / PACK_TOML).is_file():
         return _with_manifest(stated_manifest(folder, known), folder, origin, locations)
-    if not _onnx_files(folder):
-        return None
-    return _unregistered_folder(folder, origin, locations, known)
+    return _of_files(folder, origin, locations, known) if _onnx_files(folder) else None
 
 
 def _with_manifest(manifest: Manifest, folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack | None:
     """The pack in a folder as its manifest describes it; None if its recogniser is not there."""
     paths = {}
     for file in manifest.files:
-        present = (folder / name for name in (file.name, *file.aliases) if (folder / name).is_file())
-        path = next(present, None)
+        path = next((folder / name for name in (file.name, *file.aliases) if (folder / name).is_file()), None)
         if path is not None:
             paths[file.role] = path
     if Role.RECOGNISER not in paths:
@@ -145,17 +140,15 @@ def _at_path(path: Path, locations: PackLocations, known: Mapping[str, Manifest]
     if not path.is_dir():
         return _single_file(path, locations, known)
     for folder in (path, path / path.resolve().name):
-        if (folder / PACK_TOML).is_file():
-            pack = _with_manifest(stated_manifest(folder, known), folder, "path", locations)
-            if pack is None:
-                raise PackWithoutRecogniser(
-                    f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the pack"
-                    " again with `arcface-api packs import FILES`."
-                )
+        pack = _in_folder("", folder, "path", locations, known)
+        if pack is not None:
             return pack
-        if _onnx_files(folder):
-            return _unregistered_folder(folder, "path", locations, known)
-    return _unregistered_folder(path, "path", locations, known)
+        if (folder / PACK_TOML).is_file():
+            raise PackWithoutRecogniser(
+                f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the pack again"
+                " with `arcface-api packs import FILES`."
+            )
+    return _of_files(path, "path", locations, known)
 
 
 def _onnx_files(folder: Path) -> list[Path]:
@@ -163,15 +156,12 @@ def _onnx_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in ("*.onnx", "*/*.onnx") for path in folder.glob(pattern))
 
 
-def _unregistered_folder(
-    folder: Path, origin: Origin, locations: PackLocations, known: Mapping[str, Manifest]
-) -> InstalledPack:
-    candidates = [Candidate(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
-    name = folder.resolve().name
-    recognised = recognise(candidates, known, name=safe_name(name), wanted=None, where=str(folder), strict=False)
-    for sentence in recognised.skipped:
+def _of_files(folder: Path, origin: Origin, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
+    files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
+    identified = identify(files, known, name=folder.resolve().name, where=str(folder))
+    for sentence in identified.skipped:
         _log.info("Not needed: %s", sentence)
-    return _unpacked(recognised, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
+    return _as_identified(identified, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
 
 
 def _single_file(path: Path, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
@@ -180,9 +170,8 @@ def _single_file(path: Path, locations: PackLocations, known: Mapping[str, Manif
         raise GraphUnfit(
             f"{path} is a zip archive, not a model. Import it with `arcface-api packs import {path}` first."
         )
-    registered = owners(known, measured.sha256)
     trust = TrustRecord.of_single_file(path, locations.records_dir)
-    if registered:
+    if registered := owners(known, measured.sha256):
         manifest, file = registered[0]
         if file.role is not Role.RECOGNISER:
             raise PackWithoutRecogniser(
@@ -190,17 +179,17 @@ def _single_file(path: Path, locations: PackLocations, known: Mapping[str, Manif
                 f" recogniser file, or the pack: `--pack {manifest.name}`."
             )
         return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
-    candidate = Candidate(path.name, path, measured)
-    recognised = recognise([candidate], known, name=safe_name(path.stem), wanted=None, where=str(path), strict=True)
-    return _unpacked(recognised, path.parent, "path", trust)
+    files = [FoundFile(path.name, path, measured)]
+    identified = identify(files, known, name=path.stem, where=str(path), strict=True)
+    return _as_identified(identified, path.parent, "path", trust)
 
 
-def _unpacked(recognised: Recognised, folder: Path, origin: Origin, trust: TrustRecord) -> InstalledPack:
-    for sentence in recognised.manifest.assumptions:
+def _as_identified(identified: Identified, folder: Path, origin: Origin, trust: TrustRecord) -> InstalledPack:
+    for sentence in identified.manifest.assumptions:
         _log.info("Assumed: %s", sentence)
-    paths = {entry.file.role: entry.candidate.path for entry in recognised.entries}
-    inspected = {entry.file.role: entry.candidate.measured.sha256 for entry in recognised.entries}
-    return InstalledPack(recognised.manifest, folder, paths, origin, trust, inspected)
+    paths = {entry.file.role: entry.found.path for entry in identified.entries}
+    inspected = {entry.file.role: entry.found.measured.sha256 for entry in identified.entries}
+    return InstalledPack(identified.manifest, folder, paths, origin, trust, inspected)
 
 
 def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest]) -> str:

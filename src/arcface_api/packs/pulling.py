@@ -1,29 +1,24 @@
-"""`packs pull`: have a registered pack complete on this machine, from whichever source gives it."""
+"""`packs pull`: a registered pack complete on this machine, from whichever source gives it; and what `auto` means."""
 
 import contextlib
 import difflib
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from arcface_api.errors import (
-    LicenceNotAccepted,
-    PackError,
-    PackNotFound,
-    PackUnknown,
-)
-from arcface_api.packs.content import Measured, check, measure
+from arcface_api.errors import LicenceNotAccepted, PackError, PackNotFound, PackUnknown
+from arcface_api.packs.content import Measured
 from arcface_api.packs.download import DEFAULT_PATIENCE, Patience
 from arcface_api.packs.finding import locate
-from arcface_api.packs.install import exclusive, publish, staging
-from arcface_api.packs.installed import InstalledPack, verify
+from arcface_api.packs.install import assemble, publish, reuse, staging
+from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import PackLocations
 from arcface_api.packs.manifest import Manifest, Source, registry
 from arcface_api.packs.sources import Job, download
-from arcface_api.packs.storage import need_room, writing
-from arcface_api.packs.trust import LOCK_NAME, write_record
 from arcface_api.progress import Progress, no_progress
 
+PREFERRED, CARRIED = "antelopev2", "open"
+"""The pack that `auto` takes where it can, and the one that is part of this package."""
 _log = logging.getLogger("arcface_api.packs")
 
 
@@ -46,7 +41,7 @@ def pull(
         name: The registered name.
         locations: Where to look, and where to install (`locations.writable`).
         accepted_licences: Names of the packs whose licence the person who runs this has accepted.
-        progress: Told about downloads and unpacking.
+        progress: Called with bytes while files are downloaded, unpacked and copied.
         sources: Instead of the manifest's, for example an internal mirror.
         patience: Time limits for the network.
         known: The registered packs; None: those of `packs.toml`.
@@ -63,7 +58,7 @@ def pull(
         close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
         guess = f" Did you mean {' or '.join(close)}?" if close else ""
         raise PackUnknown(f"No registered pack is called {name!r}.{guess} Registered are {', '.join(known)}.")
-    manifest = known[name]
+    manifest, parent = known[name], locations.writable
     there = _find(name, locations, known)
     if there is not None and _is_complete(there):
         return there
@@ -72,21 +67,28 @@ def pull(
             f"{licence_sentence(manifest)} To accept it, run `arcface-api packs pull {name} --accept-license`, or set"
             f" ARCFACE_ACCEPT_LICENSE={name}."
         )
-    parent = locations.writable
-    with writing(parent), exclusive(parent, name):
+    with staging(parent, name) as staged:
+        # another process may have installed it meanwhile
         there = _find(name, locations, known)
         if there is not None and _is_complete(there):
             return there
-        with staging(parent, name) as staged:
-            job = Job(manifest, staged, parent / ".downloads", progress, patience)
-            if there is not None:
-                job.trusted = _trusted(there)
-                _reuse(job, there)
-            download(job, manifest.sources if sources is None else sources)
-            _finish(job)
-            publish(staged, parent / name)
-            job.forget_downloads()
+        job = Job(manifest, staged, parent / ".downloads", progress, patience)
+        if there is not None:
+            job.trusted = _trusted(there)
+            reuse(manifest, there.paths, job.have, staged, progress)
+        download(job, manifest.sources if sources is None else sources)
+        assemble(manifest, job.have, staged)
+        publish(staged, parent / name)
+        job.forget_downloads()
     return locate(name, locations, known=known)
+
+
+def licence_sentence(manifest: Manifest) -> str:
+    """The licence of a registered pack's weights, for the person who downloads them."""
+    licence = manifest.licence
+    return (
+        f"The weights of {manifest.name} come under their own licence: {licence.name} ({licence.url}). {licence.notice}"
+    )
 
 
 def _find(name: str, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack | None:
@@ -98,18 +100,10 @@ def _find(name: str, locations: PackLocations, known: Mapping[str, Manifest]) ->
 def _is_complete(pack: InstalledPack) -> bool:
     if any(file.role not in pack.paths for file in pack.manifest.files):
         return False
-    bad = [result.message for result in verify(pack) if not result.ok]
+    bad = [result.message for result in pack.verify() if not result.is_good]
     for message in bad:
         _log.warning("%s It is replaced.", message)
     return not bad
-
-
-def licence_sentence(manifest: Manifest) -> str:
-    """The licence of a registered pack's weights, for the person who downloads them."""
-    licence = manifest.licence
-    return (
-        f"The weights of {manifest.name} come under their own licence: {licence.name} ({licence.url}). {licence.notice}"
-    )
 
 
 def _trusted(there: InstalledPack) -> dict[str, Measured]:
@@ -117,37 +111,84 @@ def _trusted(there: InstalledPack) -> dict[str, Measured]:
     return {name: record[0] for name, record in records.items() if record is not None}
 
 
-def _reuse(job: Job, there: InstalledPack) -> None:
-    """Take the good files of an incomplete or damaged pack, instead of downloading them again."""
-    for file in job.manifest.files:
-        path = there.paths.get(file.role)
-        if path is None or file.sha256 is None:
-            continue
-        try:
-            measured = measure(path)
-            check(file, measured, str(path), "")
-        except PackError:
-            continue
-        copy = job.staged / file.name
-        need_room(job.staged, measured.size_bytes, f"A copy of {path}")
-        shutil.copyfile(path, copy)
-        # the copy is what will be used, so the copy is what has to be right
-        if measure(copy) == measured:
-            job.have[file.name] = (copy, measured)
+# ── what a command works with ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _finish(job: Job) -> None:
-    """The flat folder, complete, with the hashes of what nobody pins."""
-    trusted = {}
-    for file in job.manifest.files:
-        path, found = job.have[file.name]
-        if path.parent != job.staged:
-            path.rename(job.staged / file.name)
-        if file.sha256 is None:
-            trusted[file.name] = found
-            _log.warning(
-                "%s of %s is not pinned and is trusted as it came: SHA-256 %s, recorded in %s.",
-                file.name, job.manifest.name, found.sha256, LOCK_NAME,
-            )  # fmt: skip
-    if trusted:
-        write_record(job.staged / LOCK_NAME, trusted)
+def obtain(
+    name: str,
+    locations: PackLocations,
+    *,
+    may_pull: bool,
+    accepted_licences: frozenset[str],
+    progress: Progress = no_progress,
+    sources: Sequence[Source] | None = None,
+) -> InstalledPack:
+    """The pack as it is installed; one that is registered but not installed is pulled, where that was asked for.
+
+    Args:
+        name: A pack's name, or a path, as `locate` takes it.
+        locations: Where to look, and where to install.
+        may_pull: Whether a download was asked for; accepting a licence does not ask for one.
+        accepted_licences: Names of the packs whose licence was accepted.
+        progress: As of `pull`.
+        sources: As of `pull`.
+
+    Raises:
+        PackError: It is not installed and may not or cannot be pulled, or cannot be understood.
+    """
+    try:
+        return locate(name, locations)
+    except PackNotFound as missing:
+        if name not in registry() or (not may_pull and name not in accepted_licences):
+            raise
+        if not may_pull:
+            raise PackNotFound(
+                f"{missing}\nThe licence of {name} is accepted; to download the pack at start, set ARCFACE_PULL=true."
+            ) from None
+    if name in accepted_licences:
+        _log.info("%s", licence_sentence(registry()[name]))
+    return pull(name, locations, accepted_licences=accepted_licences, progress=progress, sources=sources)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which pack `auto` means on this machine."""
+
+    pack: InstalledPack
+    reason: str | None = None
+    """Why it is not the preferred one, as a sentence; None: it is."""
+    remedy: str | None = None
+    """What to do to have the preferred one, without a full stop."""
+
+
+def choose(
+    locations: PackLocations,
+    *,
+    may_pull: bool = False,
+    accepted_licences: frozenset[str] = frozenset(),
+    progress: Progress = no_progress,
+    sources: Sequence[Source] | None = None,
+) -> Choice:
+    """The preferred pack where `obtain` gives it, else the one that this package carries. Arguments as of `obtain`."""
+    try:
+        pack = obtain(
+            PREFERRED,
+            locations,
+            may_pull=may_pull,
+            accepted_licences=accepted_licences,
+            progress=progress,
+            sources=sources,
+        )
+        return Choice(pack)
+    except (PackNotFound, LicenceNotAccepted):
+        is_accepted = PREFERRED in accepted_licences
+        why = "ARCFACE_PULL is not true" if is_accepted else "its licence was not accepted"
+        reason = f"{PREFERRED} is not on this machine, and {why}."
+        needed = [] if may_pull else ["ARCFACE_PULL=true"]
+        needed += [] if is_accepted else [f"ARCFACE_ACCEPT_LICENSE={PREFERRED}"]
+        remedy = f"To download {PREFERRED} (non-commercial research only), set {' and '.join(needed)}"
+    except PackError as error:
+        first, *_ = str(error).splitlines()
+        reason = f"{PREFERRED} could not be had: {first.rstrip(':.')}."
+        remedy = f"`arcface-api packs pull {PREFERRED}` tries again and shows every reason"
+    return Choice(locate(CARRIED, locations), reason, remedy)
