@@ -12,10 +12,10 @@ from arcface_api.packs import (
     AUTO,
     PackLocations,
     Role,
-    choose,
     import_pack,
     installed_packs,
     locate,
+    obtain,
     pull,
 )
 from arcface_api.packs.locations import SHIPPED_DIR
@@ -97,34 +97,35 @@ def test_a_pull_with_an_accepted_licence_downloads(asked: list[str], caplog: pyt
     assert asked == named != []
 
 
-def test_without_the_preferred_pack_the_open_one_is_chosen_and_the_reason_told(locations: PackLocations) -> None:
-    choice = choose(locations)
-    assert choice.pack.manifest.name == "open"
-    assert "its licence was not accepted" in str(choice.reason)
+def test_without_the_preferred_pack_auto_is_the_open_one(locations: PackLocations) -> None:
+    assert locate(AUTO, locations).manifest.name == "open"
+
+
+def test_installed_preferred_pack_is_chosen_without_a_word(
+    locations: PackLocations, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = locations.insightface_dir / "antelopev2"
+    folder.mkdir(parents=True)
+    (folder / "glintr100.onnx").write_bytes(b"looked at when it is read")
+    assert locate(AUTO, locations).folder == folder
+    assert obtain(AUTO, locations, may_pull=False, accepted_licences=frozenset()).folder == folder
+    assert caplog.messages == []
 
 
 def test_preferred_pack_that_cannot_be_had_leads_to_the_open_one(
     locations: PackLocations, caplog: pytest.LogCaptureFixture
 ) -> None:
+    accepted = frozenset({"antelopev2"})
     with caplog.at_level(logging.INFO, "arcface_api.packs"):
-        choice = choose(locations, may_pull=True, accepted_licences=frozenset({"antelopev2"}), sources=NOWHERE)
-    assert choice.pack.manifest.name == "open"
-    assert "antelopev2 could not be had" in str(choice.reason)
-    assert str(choice.reason).endswith(").")
+        pack = obtain(AUTO, locations, may_pull=True, accepted_licences=accepted, sources=NOWHERE)
+    assert pack.manifest.name == "open"
     assert "127.0.0.1:9" in caplog.text
-
-
-def test_installed_preferred_pack_is_chosen_without_a_word(locations: PackLocations) -> None:
-    folder = locations.insightface_dir / "antelopev2"
-    folder.mkdir(parents=True)
-    (folder / "glintr100.onnx").write_bytes(b"looked at when it is read")
-    choice = choose(locations)
-    assert (choice.pack.folder, choice.reason) == (folder, None)
-
-
-def test_reason_is_one_line_however_many_sources_were_tried(locations: PackLocations) -> None:
-    choice = choose(locations, may_pull=True, accepted_licences=frozenset({"antelopev2"}), sources=NOWHERE)
-    assert "\n" not in str(choice.reason)
+    assert "InsightFace gives its pretrained models for non-commercial research only" in caplog.text
+    *_, reason, remedy = caplog.messages
+    assert "antelopev2 could not be had: No source gave antelopev2" in reason
+    assert reason.endswith(").")
+    assert "\n" not in reason
+    assert "for any other pack set ARCFACE_PACK" in remedy
 
 
 def test_importing_a_part_of_the_carried_pack_does_not_hide_the_whole(locations: PackLocations) -> None:

@@ -345,8 +345,8 @@ def test_a_file_of_the_wrong_size_is_refused_before_it_is_downloaded(server: Fil
         Source(server.put("/short", content[:-100]), RECOGNISER),
         Source(server.put("/long", content + b"\x00"), RECOGNISER),
     )
-    assert f"/short has {len(content) - 100} bytes, it must have {len(content)}." in message
-    assert f"/long has {len(content) + 1} bytes, it must have {len(content)}: another file." in message
+    assert f"/short is cut short: it has {len(content) - 100} bytes, it must have {len(content)}." in message
+    assert f"/long is another file: it has {len(content) + 1} bytes, it must have {len(content)}." in message
 
 
 def test_more_bytes_than_announced_are_not_taken(server: FileServer, pulled: Pull, locations: PackLocations) -> None:

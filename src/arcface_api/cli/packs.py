@@ -7,7 +7,6 @@ import click
 
 from arcface_api import packs
 from arcface_api.cli.options import settings_options
-from arcface_api.cli.pack import installed_pack
 from arcface_api.packs import PackLocations
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
@@ -61,7 +60,7 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
 def verify(name: str | None, **options: object) -> None:
     """Check every file of an installed pack against its size and hash. NAME says the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
-    checks = installed_pack(settings).verify()
+    checks = packs.locate(settings.pack, PackLocations.default(settings.models_dir)).verify()
     for check in checks:
         click.echo(f"{'ok  ' if check.is_good else 'BAD '} {check.file.name} ({check.file.role}): {check.message}")
     sys.exit(0 if all(check.is_good for check in checks) else 1)
@@ -86,7 +85,7 @@ def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> Non
 def where(name: str | None, **options: object) -> None:
     """Show which files a pack would be served from. NAME says the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
-    pack = installed_pack(settings)
+    pack = packs.locate(settings.pack, PackLocations.default(settings.models_dir))
     click.echo(f"{pack.manifest.name}: {pack.folder} ({pack.origin})")
     for role, path in pack.paths.items():
         click.echo(f"  {role:<12} {path.name}")

@@ -14,7 +14,7 @@ from arcface_api.packs.importing import import_pack
 from arcface_api.packs.installed import InstalledPack, VerifiedModel
 from arcface_api.packs.locations import AUTO, PackLocations
 from arcface_api.packs.manifest import Licence, Role, registry
-from arcface_api.packs.pulling import choose, licence_sentence, obtain, pull
+from arcface_api.packs.pulling import licence_sentence, obtain, pull
 
 __all__ = [
     "AUTO",
@@ -24,7 +24,6 @@ __all__ = [
     "PackLocations",
     "Role",
     "VerifiedModel",
-    "choose",
     "import_pack",
     "installed_packs",
     "licence_sentence",

@@ -61,18 +61,10 @@ def unpack(
     *,
     limit_bytes: int | None = None,
 ) -> Measured:
-    """Write one member to a file, counting and hashing what really comes out.
-
-    Args:
-        archive: An archive from `opened`.
-        member: One of its members.
-        target: The file to write; deleted again when the member is refused.
-        what: The archive's name or URL, for messages.
-        progress: Called with the bytes so far.
-        limit_bytes: The most that the member may have; None: as a model.
+    """Write one member of an archive from `opened` to a file, counting and hashing what really comes out.
 
     Raises:
-        ArchiveTooLarge: More than `limit_bytes`, or packed as only a zip bomb is.
+        ArchiveTooLarge: More than `limit_bytes` (None: than a model can have), or packed as only a zip bomb is.
         ArchiveDamaged: Its checksum is wrong, or it is packed in a way that cannot be read.
         ModelIsHtml, ModelIsLfsPointer: It is that instead of a model.
         StorageFull: There is no room for it.

@@ -26,11 +26,7 @@ class Measured:
 
 
 def refuse_foreign(head: bytes, what: str) -> None:
-    """Refuse what is commonly found in the place of a model or an archive.
-
-    Args:
-        head: The first bytes, 512 are enough.
-        what: The file or URL, for the message.
+    """Refuse what is commonly found in the place of a model or an archive, by its first `HEAD_BYTES`.
 
     Raises:
         ModelIsLfsPointer: A Git LFS pointer.
@@ -56,7 +52,7 @@ def check(file: ModelFile, found: Measured, what: str, remedy: str) -> None:
         ModelTruncated: Too few bytes.
         ModelHashWrong: Too many bytes, or others.
     """
-    _check_size(file.size_bytes, found.size_bytes, what, remedy)
+    check_size(file.size_bytes, found.size_bytes, what, remedy)
     if file.sha256 is not None and found.sha256 != file.sha256:
         raise ModelHashWrong(
             f"{what} is not the registered {file.name}: its SHA-256 is {found.sha256}, it must be {file.sha256}."
@@ -64,7 +60,8 @@ def check(file: ModelFile, found: Measured, what: str, remedy: str) -> None:
         )
 
 
-def _check_size(expected: int | None, found: int, what: str, remedy: str) -> None:
+def check_size(expected: int | None, found: int, what: str, remedy: str) -> None:
+    """The part of `check` that needs no bytes. Raises as that does."""
     if expected is not None and found < expected:
         raise ModelTruncated(f"{what} is cut short: it has {found} bytes, it must have {expected}. {remedy}")
     if expected is not None and found > expected:
@@ -88,11 +85,7 @@ def measure(path: Path) -> Measured:
 def copy(source: IO[bytes], target: Path, what: str, on_size: Callable[[int], None]) -> Measured:
     """Write a stream to a file and measure what is written: what is verified is then what gets installed.
 
-    Args:
-        source: Read to its end.
-        target: Overwritten.
-        what: The source's name, for messages.
-        on_size: Called with the bytes so far before each write; may raise.
+    `on_size` is called with the bytes so far before each write, and may raise.
 
     Raises:
         ModelIsLfsPointer, ModelIsHtml: The source is that instead of a model.
@@ -130,7 +123,7 @@ def read_whole(path: Path, expected_bytes: int | None, remedy: str) -> bytes:
     refuse_foreign(content[:HEAD_BYTES], str(path))
     if expected_bytes is None and len(content) > limit:
         raise ModelUnreadable(f"{path} is larger than 2 GiB, which no ONNX file can be. Name the `.onnx` file itself.")
-    _check_size(expected_bytes, max(size, len(content)) if len(content) > limit else len(content), str(path), remedy)
+    check_size(expected_bytes, max(size, len(content)), str(path), remedy)
     return content
 
 

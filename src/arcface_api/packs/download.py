@@ -19,11 +19,14 @@ from typing import Any, NoReturn
 import httpx
 
 from arcface_api import __version__
-from arcface_api.errors import DownloadFailed, ModelHashWrong, ModelTruncated
-from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, refuse_foreign
+from arcface_api.errors import DownloadFailed, ModelHashWrong
+from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, check_size, refuse_foreign
 from arcface_api.packs.install import need_room
 from arcface_api.progress import Progress
 
+_CONNECT_SECONDS = 10.0
+_ATTEMPTS = 10
+"""Tries for one URL, each of which takes up where the last one broke off."""
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _UNREACHABLE = (
@@ -33,19 +36,18 @@ _UNREACHABLE = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
+NEXT_SOURCE = "The next source is tried."
 _log = logging.getLogger("arcface_api.packs")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server, and how often to take up a broken download."""
+    """How long to wait for a server."""
 
-    connect_seconds: float = 10.0
     read_seconds: float = 30.0
     """Longest silence in the middle of a download."""
-    attempts: int = 10
-    """Tries for one URL, each of which takes up where the last one broke off."""
     pause_seconds: float = 1.0
+    """Before the next attempt."""
 
 
 DEFAULT_PATIENCE = Patience()
@@ -79,20 +81,15 @@ class _StartAgain(Exception):
     """What is on disk cannot be continued."""
 
 
-@contextmanager
-def http_client(patience: Patience) -> Iterator[httpx.Client]:
+def http_client(patience: Patience) -> httpx.Client:
     """A client for `fetch`; honours the usual proxy and certificate variables."""
-    timeout = httpx.Timeout(patience.read_seconds, connect=patience.connect_seconds)
+    timeout = httpx.Timeout(patience.read_seconds, connect=_CONNECT_SECONDS)
     headers = {"User-Agent": f"arcface-api/{__version__}", "Accept-Encoding": "identity"}
-    with httpx.Client(timeout=timeout, headers=headers) as client:
-        yield client
+    return httpx.Client(timeout=timeout, headers=headers)
 
 
 def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Progress) -> Measured:
-    """Download a URL to `wanted.part`, going on with what is there.
-
-    Returns:
-        Size and SHA-256 of the whole file, those of bytes from an earlier run included.
+    """Download a URL to `wanted.part`, going on with what is there, and measure the whole file.
 
     Raises:
         DownloadFailed: The server refuses, is silent, redirects from https to http, or breaks off again and again.
@@ -102,7 +99,7 @@ def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Pr
         OSError: The part cannot be written.
     """
     reason = "it kept changing"
-    for attempt in range(patience.attempts):
+    for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(patience.pause_seconds)
         before = _size(wanted.part)
@@ -235,10 +232,8 @@ def _limit(wanted: Wanted, total: int | None) -> int:
         if total is not None and total > MAX_MODEL_BYTES:
             raise ModelHashWrong(f"{shown(wanted.url)} announces {total} bytes; more than 2 GiB are not taken.")
         return total if total is not None else MAX_MODEL_BYTES
-    if total is not None and total < wanted.size_bytes:
-        raise ModelTruncated(f"{shown(wanted.url)} has {total} bytes, it must have {wanted.size_bytes}.")
-    if total is not None and total > wanted.size_bytes:
-        raise ModelHashWrong(f"{shown(wanted.url)} has {total} bytes, it must have {wanted.size_bytes}: another file.")
+    if total is not None:
+        check_size(wanted.size_bytes, total, shown(wanted.url), NEXT_SOURCE)
     return wanted.size_bytes
 
 

@@ -12,7 +12,7 @@ from arcface_api.errors import ArcFaceError, GraphUnfit, PackManifestInvalid, Pa
 from arcface_api.packs.content import measure
 from arcface_api.packs.identify import FoundFile, Identified, identify
 from arcface_api.packs.installed import InstalledPack
-from arcface_api.packs.locations import Origin, PackLocations
+from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, Origin, PackLocations
 from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml, registry
 from arcface_api.packs.trust import TrustRecord
 
@@ -25,8 +25,8 @@ def locate(
     """Find a pack. Nothing is verified yet, except that the files of an unregistered folder are looked into.
 
     Args:
-        pack: The name of a registered or imported pack, or a path: whatever has a slash, begins with `~` or `.`, or
-            ends with `.onnx` or `.zip`.
+        pack: The name of a registered or imported pack; `auto`; or a path: whatever has a slash, begins with `~` or
+            `.`, or ends with `.onnx` or `.zip`.
         locations: The places to look for a name.
         known: The registered packs; None: those of `packs.toml`.
 
@@ -42,6 +42,11 @@ def locate(
     name = os.fspath(pack)
     if name.startswith(("~", ".")) or name.endswith((".onnx", ".zip")) or "/" in name or os.sep in name:
         return _at_path(Path(name).expanduser(), locations, known)
+    if name == AUTO:
+        try:
+            return locate(PREFERRED, locations, known=known)
+        except PackNotFound:
+            return locate(CARRIED, locations, known=known)
     looked = []
     for folder, origin in _places_of(name, locations) if NAME_PATTERN.fullmatch(name) else ():
         found = _in_folder(name, folder, origin, locations, known)

@@ -39,9 +39,9 @@ def import_pack(
 
     Args:
         paths: Zip archives, folders or `.onnx` files; all of them make one pack.
-        locations: Where to install (`locations.writable`).
+        locations: It is installed in `locations.writable`.
         name: What to call it; None: its registered name, or the name of the first path.
-        progress: Called with bytes while files are copied and unpacked.
+        progress: Called with bytes.
         known: The registered packs; None: those of `packs.toml`.
 
     Raises:

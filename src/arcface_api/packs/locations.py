@@ -9,8 +9,9 @@ import platformdirs
 Origin = Literal["path", "models_dir", "cache", "insightface", "package"]
 """Which of the places a pack was found in; "path": it was named by its path."""
 
-AUTO = "auto"
-"""Allowed where a pack's name is; no pack has it."""
+AUTO, PREFERRED, CARRIED = "auto", "antelopev2", "open"
+"""`auto` is allowed where a pack's name is; it means the preferred pack where that is installed or can be pulled, else
+the one that this package carries."""
 
 SHIPPED_DIR = Path(__file__).parents[1] / "shipped_packs"
 """The packs that this package carries; only read."""

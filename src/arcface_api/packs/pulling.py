@@ -1,10 +1,9 @@
-"""`packs pull`: a registered pack complete on this machine, from whichever source gives it; and what `auto` means."""
+"""`packs pull`: a registered pack complete on this machine, from whichever source gives it."""
 
 import contextlib
 import difflib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from arcface_api.errors import LicenceNotAccepted, PackError, PackNotFound, PackUnknown
 from arcface_api.packs.content import Measured
@@ -12,13 +11,11 @@ from arcface_api.packs.download import DEFAULT_PATIENCE, Patience
 from arcface_api.packs.finding import locate
 from arcface_api.packs.install import assemble, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
-from arcface_api.packs.locations import PackLocations
+from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, PackLocations
 from arcface_api.packs.manifest import Manifest, Source, registry
 from arcface_api.packs.sources import Job, download
 from arcface_api.progress import Progress, no_progress
 
-PREFERRED, CARRIED = "antelopev2", "open"
-"""The pack that `auto` takes where it can, and the one that is part of this package."""
 _log = logging.getLogger("arcface_api.packs")
 
 
@@ -34,17 +31,9 @@ def pull(
 ) -> InstalledPack:
     """Have a registered pack on this machine, with every file of its manifest, verified.
 
-    A pack that is there and good is only verified. What is missing or damaged is replaced; good files that are there
-    are used.
-
-    Args:
-        name: The registered name.
-        locations: Where to look, and where to install (`locations.writable`).
-        accepted_licences: Names of the packs whose licence the person who runs this has accepted.
-        progress: Called with bytes while files are downloaded, unpacked and copied.
-        sources: Instead of the manifest's, for example an internal mirror.
-        patience: Time limits for the network.
-        known: The registered packs; None: those of `packs.toml`.
+    A pack that is there and good is only verified. What is missing or damaged is replaced, in `locations.writable`;
+    good files that are there are used. `accepted_licences` are names of packs. `sources` are used instead of the
+    manifest's, for example an internal mirror, and `known` instead of `packs.toml`.
 
     Raises:
         PackUnknown: No registered pack has that name.
@@ -125,70 +114,44 @@ def obtain(
 ) -> InstalledPack:
     """The pack as it is installed; one that is registered but not installed is pulled, where that was asked for.
 
-    Args:
-        name: A pack's name, or a path, as `locate` takes it.
-        locations: Where to look, and where to install.
-        may_pull: Whether a download was asked for; accepting a licence does not ask for one.
-        accepted_licences: Names of the packs whose licence was accepted.
-        progress: As of `pull`.
-        sources: As of `pull`.
+    `may_pull` asks for a download, which accepting a licence does not. `auto` falls back to the pack that this package
+    carries, and logs a warning with the reason and the remedy. The other arguments are those of `locate` and `pull`.
 
     Raises:
         PackError: It is not installed and may not or cannot be pulled, or cannot be understood.
     """
+    wanted = PREFERRED if name == AUTO else name
+    is_accepted = wanted in accepted_licences
     try:
-        return locate(name, locations)
+        return locate(wanted, locations)
     except PackNotFound as missing:
-        if name not in registry() or (not may_pull and name not in accepted_licences):
-            raise
-        if not may_pull:
-            raise PackNotFound(
-                f"{missing}\nThe licence of {name} is accepted; to download the pack at start, set ARCFACE_PULL=true."
-            ) from None
-    if name in accepted_licences:
-        _log.info("%s", licence_sentence(registry()[name]))
-    return pull(name, locations, accepted_licences=accepted_licences, progress=progress, sources=sources)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which pack `auto` means on this machine."""
-
-    pack: InstalledPack
-    reason: str | None = None
-    """Why it is not the preferred one, as a sentence; None: it is."""
-    remedy: str | None = None
-    """What to do to have the preferred one, without a full stop."""
-
-
-def choose(
-    locations: PackLocations,
-    *,
-    may_pull: bool = False,
-    accepted_licences: frozenset[str] = frozenset(),
-    progress: Progress = no_progress,
-    sources: Sequence[Source] | None = None,
-) -> Choice:
-    """The preferred pack where `obtain` gives it, else the one that this package carries. Arguments as of `obtain`."""
-    try:
-        pack = obtain(
-            PREFERRED,
-            locations,
-            may_pull=may_pull,
-            accepted_licences=accepted_licences,
-            progress=progress,
-            sources=sources,
+        failure: PackError = missing
+    if wanted in registry() and may_pull:
+        if is_accepted:
+            _log.info("%s", licence_sentence(registry()[wanted]))
+        try:
+            return pull(wanted, locations, accepted_licences=accepted_licences, progress=progress, sources=sources)
+        except PackError as error:
+            failure = error
+    elif wanted in registry() and is_accepted:
+        failure = PackNotFound(
+            f"{failure}\nThe licence of {wanted} is accepted; to download the pack at start, set ARCFACE_PULL=true."
         )
-        return Choice(pack)
-    except (PackNotFound, LicenceNotAccepted):
-        is_accepted = PREFERRED in accepted_licences
-        why = "ARCFACE_PULL is not true" if is_accepted else "its licence was not accepted"
-        reason = f"{PREFERRED} is not on this machine, and {why}."
-        needed = [] if may_pull else ["ARCFACE_PULL=true"]
-        needed += [] if is_accepted else [f"ARCFACE_ACCEPT_LICENSE={PREFERRED}"]
-        remedy = f"To download {PREFERRED} (non-commercial research only), set {' and '.join(needed)}"
-    except PackError as error:
-        first, *_ = str(error).splitlines()
+    if name != AUTO:
+        raise failure
+    if may_pull and is_accepted:
+        first, *_ = str(failure).splitlines()
         reason = f"{PREFERRED} could not be had: {first.rstrip(':.')}."
         remedy = f"`arcface-api packs pull {PREFERRED}` tries again and shows every reason"
-    return Choice(locate(CARRIED, locations), reason, remedy)
+    else:
+        why = "ARCFACE_PULL is not true" if is_accepted else "its licence was not accepted"
+        reason = f"{PREFERRED} is not on this machine, and {why}."
+        needed = ["ARCFACE_PULL=true"] * (not may_pull) + [f"ARCFACE_ACCEPT_LICENSE={PREFERRED}"] * (not is_accepted)
+        remedy = f"To download {PREFERRED} (non-commercial research only), set {' and '.join(needed)}"
+    carried = locate(CARRIED, locations)
+    title, licence = carried.manifest.title, carried.manifest.licence.name
+    _log.warning("Serving the pack %s (%s, %s): %s", CARRIED, title, licence, reason)
+    _log.warning(
+        "It is weaker, and its vectors cannot be compared with others. %s; for any other pack set ARCFACE_PACK.", remedy
+    )
+    return carried

@@ -13,13 +13,12 @@ import httpx
 from arcface_api.errors import ModelHashChanged, PackError, SourcesExhausted, StorageFull, StorageUnwritable
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, read_whole
-from arcface_api.packs.download import Patience, Wanted, fetch, http_client, shown
+from arcface_api.packs.download import NEXT_SOURCE, Patience, Wanted, fetch, http_client, shown
 from arcface_api.packs.identify import refuse_misfit
 from arcface_api.packs.install import Files
 from arcface_api.packs.manifest import Manifest, ModelFile, Source
 from arcface_api.progress import Progress
 
-_NEXT_SOURCE = "The next source is tried."
 _log = logging.getLogger("arcface_api.packs")
 
 
@@ -77,7 +76,7 @@ def download(job: Job, sources: Sequence[Source]) -> None:
                 raise
             except PackError as error:
                 _log.info("%s", error)
-                job.failures.append(str(error).removesuffix(_NEXT_SOURCE).rstrip())
+                job.failures.append(str(error).removesuffix(NEXT_SOURCE).rstrip())
     if job.missing:
         raise SourcesExhausted(_exhausted(job, sources))
 
@@ -132,7 +131,7 @@ def _from_members(job: Job, file: ModelFile, archive: zipfile.ZipFile, what: str
 
 
 def _accept(job: Job, file: ModelFile, path: Path, found: Measured, what: str) -> None:
-    check(file, found, what, _NEXT_SOURCE)
+    check(file, found, what, NEXT_SOURCE)
     if file.sha256 is None:
         try:
             recorded = job.trusted.get(file.name, found)
@@ -142,7 +141,7 @@ def _accept(job: Job, file: ModelFile, path: Path, found: Measured, what: str) -
                     f" the first use was {recorded.sha256}. If that is meant to change, delete the installed pack"
                     " first."
                 )
-            refuse_misfit(read_whole(path, found.size_bytes, _NEXT_SOURCE), file, what)
+            refuse_misfit(read_whole(path, found.size_bytes, NEXT_SOURCE), file, what)
         except PackError:
             path.unlink()
             raise
