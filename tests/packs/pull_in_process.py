@@ -52,9 +52,9 @@ def main(cache: str, url: str, sha256: str, point: str) -> None:
             Path.rename = after(Path.rename)  # type: ignore[method-assign]
         case "after the rename":
             setattr(shutil, "rmtree", die)  # noqa: B010 - its type has an attribute that a function lacks
-    places = PackLocations(None, Path(cache), Path(cache) / "no-insightface")
     packs = with_sources(Source(url, sha256=sha256))
-    print(pull("tiny", places, accepted_licences=frozenset({"tiny"}), progress=progress, known=packs).folder)  # noqa: T201
+    places = PackLocations(None, Path(cache), Path(cache) / "no-insightface", packs)
+    print(pull("tiny", places, accepted_licences=frozenset({"tiny"}), progress=progress).folder)  # noqa: T201
 
 
 def _die_when_unpacking(what: str, done: float, _: float | None) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ class Puller:
 
     def here(self, url: str) -> InstalledPack:
         packs = with_sources(Source(url, sha256=sha256(CONTENT)))
-        return pull("tiny", self.locations, accepted_licences=frozenset({"tiny"}), known=packs)
+        return pull("tiny", replace(self.locations, known=packs), accepted_licences=frozenset({"tiny"}))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import shutil
 import socket
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -52,7 +53,7 @@ def pulled(locations: PackLocations) -> Pull:
 
     def run(*sources: Source, pinned: bool = True, patience: Patience = WITHOUT_PAUSE) -> InstalledPack:
         packs = with_sources(*sources, pinned=pinned)
-        return pull("tiny", locations, accepted_licences=frozenset({"tiny"}), patience=patience, known=packs)
+        return pull("tiny", replace(locations, known=packs), accepted_licences=frozenset({"tiny"}), patience=patience)
 
     return run
 
@@ -136,7 +137,7 @@ def test_progress_ends_at_the_total(server: FileServer, locations: PackLocations
     told: list[tuple[str, float, float | None]] = []
     packs = with_sources(Source(server.put("/tiny.zip", content)))
     pull(
-        "tiny", locations, accepted_licences=frozenset({"tiny"}), known=packs,
+        "tiny", replace(locations, known=packs), accepted_licences=frozenset({"tiny"}),
         progress=lambda what, done, total: told.append((what, done, total)),
     )  # fmt: skip
     downloading = [(done, total) for what, done, total in told if what == "Downloading tiny.zip from 127.0.0.1"]
@@ -171,18 +172,10 @@ def test_what_insightface_has_is_used_and_completed(server: FileServer, pulled: 
 
 
 def test_models_dir_is_where_it_goes(server: FileServer, tmp_path: Path) -> None:
-    places = PackLocations(tmp_path / "models", tmp_path / "cache", tmp_path / "insightface")
     packs = with_sources(Source(server.put("/tiny.zip", archive())))
-    pack = pull("tiny", places, accepted_licences=frozenset({"tiny"}), known=packs)
+    places = PackLocations(tmp_path / "models", tmp_path / "cache", tmp_path / "insightface", packs)
+    pack = pull("tiny", places, accepted_licences=frozenset({"tiny"}))
     assert (pack.folder, pack.origin) == (tmp_path / "models" / "tiny", "models_dir")
-
-
-def test_other_sources_can_be_given(server: FileServer, locations: PackLocations) -> None:
-    pack = pull(
-        "tiny", locations, accepted_licences=frozenset({"tiny"}), known=with_sources(Source("http://nowhere.invalid/")),
-        sources=[Source(server.put("/tiny.zip", archive()))],
-    )  # fmt: skip
-    assert all(check.is_good for check in pack.verify())
 
 
 # ── resuming ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -441,7 +434,7 @@ def test_an_unpinned_file_may_not_change_when_its_pack_is_repaired(server: FileS
 def test_the_licence_has_to_be_accepted_first(server: FileServer, locations: PackLocations) -> None:
     packs = with_sources(Source(server.put("/tiny.zip", archive())))
     with pytest.raises(LicenceNotAccepted) as caught:
-        pull("tiny", locations, accepted_licences=frozenset({"another"}), known=packs)
+        pull("tiny", replace(locations, known=packs), accepted_licences=frozenset({"another"}))
     assert str(caught.value) == (
         "The weights of tiny come under their own licence: Tiny licence (https://example.org/licence). For tests only."
         " To accept it, run `arcface-api packs pull tiny --accept-license`, or set ARCFACE_ACCEPT_LICENSE=tiny."
@@ -453,7 +446,7 @@ def test_the_licence_has_to_be_accepted_first(server: FileServer, locations: Pac
 def test_an_unknown_name_is_answered_with_the_known_ones(locations: PackLocations) -> None:
     packs = known(tiny_pack("antelopev2"), tiny_pack("buffalo_l"))
     with pytest.raises(PackUnknown) as caught:
-        pull("antelope2", locations, accepted_licences=frozenset(), known=packs)
+        pull("antelope2", replace(locations, known=packs), accepted_licences=frozenset())
     assert str(caught.value) == (
         "No registered pack is called 'antelope2'. Did you mean antelopev2? Registered are antelopev2, buffalo_l."
     )
@@ -497,9 +490,9 @@ def test_a_disk_that_refuses_is_explained(
 
 def test_a_place_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    places = PackLocations(tmp_path / "file" / "models", tmp_path / "cache", tmp_path / "insightface")
+    places = PackLocations(tmp_path / "file" / "models", tmp_path / "cache", tmp_path / "insightface", known())
     with pytest.raises(StorageUnwritable, match=r"/file/models is a file, or lies in one"):
-        pull("tiny", places, accepted_licences=frozenset({"tiny"}), known=known())
+        pull("tiny", places, accepted_licences=frozenset({"tiny"}))
 
 
 def test_what_dead_runs_left_behind_is_swept_and_nothing_else(

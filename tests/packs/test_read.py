@@ -3,6 +3,7 @@
 import logging
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ UNPINNED = known(tiny_pack(pinned=False))
 @pytest.fixture
 def pack(locations: PackLocations) -> InstalledPack:
     write_files(locations.cache_dir / "tiny")
-    return locate("tiny", locations, known=PULLABLE)
+    return locate("tiny", replace(locations, known=PULLABLE))
 
 
 def test_read_gives_the_verified_bytes(pack: InstalledPack) -> None:
@@ -105,7 +106,7 @@ def test_a_file_that_vanished(pack: InstalledPack) -> None:
 
 def test_verify_lists_every_file_of_the_manifest(locations: PackLocations) -> None:
     write_files(locations.cache_dir / "tiny", RECOGNISER)
-    first, second, _ = locate("tiny", locations, known=PULLABLE).verify()
+    first, second, _ = locate("tiny", replace(locations, known=PULLABLE)).verify()
     assert (first.file.role, first.is_good, first.message) == (Role.RECOGNISER, True, "as its manifest states")
     assert (second.is_good, second.message) == (True, "not there: this role stays empty")
 
@@ -116,7 +117,7 @@ def test_verify_lists_every_file_of_the_manifest(locations: PackLocations) -> No
 @pytest.fixture
 def unpinned(locations: PackLocations) -> InstalledPack:
     write_files(locations.cache_dir / "tiny")
-    return locate("tiny", locations, known=UNPINNED)
+    return locate("tiny", replace(locations, known=UNPINNED))
 
 
 def test_the_first_use_is_recorded_and_said_aloud(unpinned: InstalledPack, caplog: pytest.LogCaptureFixture) -> None:
@@ -203,7 +204,7 @@ def test_a_record_that_cannot_be_understood_is_refused(unpinned: InstalledPack, 
 def test_a_file_replaced_between_inspection_and_reading_is_refused(locations: PackLocations, tmp_path: Path) -> None:
     path = tmp_path / "own.onnx"
     path.write_bytes(model_bytes(112, 256))
-    pack = locate(path, locations, known=PULLABLE)
+    pack = locate(path, replace(locations, known=PULLABLE))
     path.write_bytes(model_bytes(112, 256, seed=3))
     with pytest.raises(ModelHashWrong, match=r"own\.onnx was replaced while it was being opened"):
         pack.read(Role.RECOGNISER)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from arcface_api.errors import ArchiveDamaged, ArchiveEscapes, ArchiveTooLarge, PackError
 from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, copy, reading, refuse_foreign
 from arcface_api.packs.install import need_room
-from arcface_api.progress import Progress
+from arcface_api.progress import Progress, no_progress
 
 _RATIO_MATTERS_FROM = 64 << 20
 _MAX_RATIO = 100
@@ -57,9 +57,9 @@ def unpack(
     member: zipfile.ZipInfo,
     target: Path,
     what: str,
-    progress: Progress,
     *,
     limit_bytes: int | None = None,
+    progress: Progress = no_progress,
 ) -> Measured:
     """Write one member of an archive from `opened` to a file, counting and hashing what really comes out.
 

@@ -85,7 +85,19 @@ def http_client(patience: Patience) -> httpx.Client:
     """A client for `fetch`; honours the usual proxy and certificate variables."""
     timeout = httpx.Timeout(patience.read_seconds, connect=_CONNECT_SECONDS)
     headers = {"User-Agent": f"arcface-api/{__version__}", "Accept-Encoding": "identity"}
-    return httpx.Client(timeout=timeout, headers=headers)
+    return httpx.Client(
+        timeout=timeout,
+        headers=headers,
+        follow_redirects=True,
+        max_redirects=_MAX_REDIRECTS,
+        event_hooks={"response": [_refuse_downgrade]},
+    )
+
+
+def _refuse_downgrade(response: httpx.Response) -> None:
+    url = response.url
+    if response.has_redirect_location and url.scheme == "https" != url.join(response.headers["Location"]).scheme:
+        _fail(str(url), "redirects from https to http, where anyone could change the file; that is refused")
 
 
 def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Progress) -> Measured:
@@ -126,9 +138,12 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
     digest, start = _resume_from(wanted)
     if start and digest.hexdigest() == wanted.sha256:
         return Measured(start, digest.hexdigest())
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    if start and (same := _validator(wanted)) is not None:
+        headers["If-Range"] = same
     url = httpx.URL(wanted.url)
     step = f"Downloading {url.path.rpartition('/')[2]} from {url.host}"
-    with _translated(wanted.url), _response(client, wanted, start) as response:
+    with _translated(wanted.url), client.stream("GET", url, headers=headers) as response:
         # asked for more than there is: an earlier run was killed after its last byte
         if start and response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
             return _finish(wanted, digest, start, is_resumed=True)
@@ -188,27 +203,6 @@ def _finish(wanted: Wanted, digest: Any, size: int, *, is_resumed: bool) -> Meas
     )
 
 
-@contextmanager
-def _response(client: httpx.Client, wanted: Wanted, start: int) -> Iterator[httpx.Response]:
-    """The answer to a GET, behind its redirects."""
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    if start and (same := _validator(wanted)) is not None:
-        headers["If-Range"] = same
-    request = client.build_request("GET", wanted.url, headers=headers)
-    for _ in range(_MAX_REDIRECTS):
-        response = client.send(request, stream=True)
-        try:
-            if response.next_request is None:
-                yield response
-                return
-        finally:
-            response.close()
-        if request.url.scheme == "https" and response.next_request.url.scheme != "https":
-            _fail(wanted.url, "redirects from https to http, where anyone could change the file; that is refused")
-        request = response.next_request
-    _fail(wanted.url, f"redirects more than {_MAX_REDIRECTS} times")
-
-
 def _accepted_start(response: httpx.Response, start: int, wanted: Wanted) -> int:
     """Where the body begins in the file; 0 where the server sends it from the beginning."""
     status = response.status_code
@@ -244,6 +238,8 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except _UNREACHABLE as error:
         _fail(url, f"cannot be reached: {str(error) or type(error).__name__}")
+    except httpx.TooManyRedirects:
+        _fail(url, f"redirects more than {_MAX_REDIRECTS} times")
     except httpx.TimeoutException as error:
         raise _Interrupted("it was silent for too long") from error
     except httpx.HTTPError as error:

@@ -13,22 +13,19 @@ from arcface_api.packs.content import measure
 from arcface_api.packs.identify import FoundFile, Identified, identify
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, Origin, PackLocations
-from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml, registry
+from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml
 from arcface_api.packs.trust import TrustRecord
 
 _log = logging.getLogger("arcface_api.packs")
 
 
-def locate(
-    pack: str | os.PathLike[str], locations: PackLocations, *, known: Mapping[str, Manifest] | None = None
-) -> InstalledPack:
+def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledPack:
     """Find a pack. Nothing is verified yet, except that the files of an unregistered folder are looked into.
 
     Args:
         pack: The name of a registered or imported pack; `auto`; or a path: whatever has a slash, begins with `~` or
             `.`, or ends with `.onnx` or `.zip`.
         locations: The places to look for a name.
-        known: The registered packs; None: those of `packs.toml`.
 
     Raises:
         PackNotFound: It is in none of the places.
@@ -38,35 +35,33 @@ def locate(
         GraphUnfit: The file that was named is a model with another input or output.
         ModelUnreadable, ModelIsLfsPointer, ModelIsHtml: The file that was named is no model.
     """
-    known = registry() if known is None else known
     name = os.fspath(pack)
     if name.startswith(("~", ".")) or name.endswith((".onnx", ".zip")) or "/" in name or os.sep in name:
-        return _at_path(Path(name).expanduser(), locations, known)
+        return _at_path(Path(name).expanduser(), locations)
     if name == AUTO:
         try:
-            return locate(PREFERRED, locations, known=known)
+            return locate(PREFERRED, locations)
         except PackNotFound:
-            return locate(CARRIED, locations, known=known)
+            return locate(CARRIED, locations)
     looked = []
     for folder, origin in _places_of(name, locations) if NAME_PATTERN.fullmatch(name) else ():
-        found = _in_folder(name, folder, origin, locations, known)
+        found = _in_folder(name, folder, origin, locations)
         if found is not None:
             return found
         looked.append(folder)
-    raise PackNotFound(_not_found(name, looked, known))
+    raise PackNotFound(_not_found(name, looked, locations.known))
 
 
-def installed_packs(locations: PackLocations, *, known: Mapping[str, Manifest] | None = None) -> list[InstalledPack]:
+def installed_packs(locations: PackLocations) -> list[InstalledPack]:
     """Every pack in the places of `locations`, in search order: of two with one name, the first is used."""
-    known = registry() if known is None else known
     found: list[InstalledPack] = []
     for place, origin in locations.places():
         for folder in sorted(_folders(place)):
             for candidate in (folder, folder / folder.name):
-                if folder.name not in known and not (candidate / PACK_TOML).is_file():
+                if folder.name not in locations.known and not (candidate / PACK_TOML).is_file():
                     continue
                 try:
-                    pack = _in_folder(folder.name, candidate, origin, locations, known)
+                    pack = _in_folder(folder.name, candidate, origin, locations)
                 except ArcFaceError as error:
                     _log.warning("%s", error)
                     continue
@@ -113,15 +108,13 @@ def _folders(place: Path) -> list[Path]:
         return []
 
 
-def _in_folder(
-    name: str, folder: Path, origin: Origin, locations: PackLocations, known: Mapping[str, Manifest]
-) -> InstalledPack | None:
+def _in_folder(name: str, folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack | None:
     """The pack in a folder, as the registry has that name, its `pack.toml` states, or its files are; or None."""
-    if name in known:
-        return _with_manifest(known[name], folder, origin, locations)
+    if name in locations.known:
+        return _with_manifest(locations.known[name], folder, origin, locations)
     if (folder / PACK_TOML).is_file():
-        return _with_manifest(stated_manifest(folder, known), folder, origin, locations)
-    return _of_files(folder, origin, locations, known) if _onnx_files(folder) else None
+        return _with_manifest(stated_manifest(folder, locations.known), folder, origin, locations)
+    return _of_files(folder, origin, locations) if _onnx_files(folder) else None
 
 
 def _with_manifest(manifest: Manifest, folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack | None:
@@ -136,16 +129,16 @@ def _with_manifest(manifest: Manifest, folder: Path, origin: Origin, locations: 
     return InstalledPack(manifest, folder, paths, origin, TrustRecord.of_folder(folder, locations.records_dir))
 
 
-def _at_path(path: Path, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
+def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
     if not path.exists():
         raise PackNotFound(
             f"There is nothing at {path}. Give `--pack` the path of a folder or of a recogniser's `.onnx` file as it"
             " is on this machine (inside a container: where it is mounted), or a name from `arcface-api packs list`."
         )
     if not path.is_dir():
-        return _single_file(path, locations, known)
+        return _single_file(path, locations)
     for folder in (path, path / path.resolve().name):
-        pack = _in_folder("", folder, "path", locations, known)
+        pack = _in_folder("", folder, "path", locations)
         if pack is not None:
             return pack
         if (folder / PACK_TOML).is_file():
@@ -153,7 +146,7 @@ def _at_path(path: Path, locations: PackLocations, known: Mapping[str, Manifest]
                 f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the pack again"
                 " with `arcface-api packs import FILES`."
             )
-    return _of_files(path, "path", locations, known)
+    return _of_files(path, "path", locations)
 
 
 def _onnx_files(folder: Path) -> list[Path]:
@@ -161,22 +154,22 @@ def _onnx_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in ("*.onnx", "*/*.onnx") for path in folder.glob(pattern))
 
 
-def _of_files(folder: Path, origin: Origin, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
+def _of_files(folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
     files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
-    identified = identify(files, known, name=folder.resolve().name, where=str(folder))
+    identified = identify(files, locations.known, name=folder.resolve().name, where=str(folder))
     for sentence in identified.skipped:
         _log.info("Not needed: %s", sentence)
     return _as_identified(identified, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
 
 
-def _single_file(path: Path, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
+def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
     measured = measure(path)
     if zipfile.is_zipfile(path):
         raise GraphUnfit(
             f"{path} is a zip archive, not a model. Import it with `arcface-api packs import {path}` first."
         )
     trust = TrustRecord.of_single_file(path, locations.records_dir)
-    if registered := owners(known, measured.sha256):
+    if registered := owners(locations.known, measured.sha256):
         manifest, file = registered[0]
         if file.role is not Role.RECOGNISER:
             raise PackWithoutRecogniser(
@@ -185,7 +178,7 @@ def _single_file(path: Path, locations: PackLocations, known: Mapping[str, Manif
             )
         return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
     files = [FoundFile(path.name, path, measured)]
-    identified = identify(files, known, name=path.stem, where=str(path), strict=True)
+    identified = identify(files, locations.known, name=path.stem, where=str(path), strict=True)
     return _as_identified(identified, path.parent, "path", trust)
 
 

@@ -14,8 +14,7 @@ from arcface_api.packs.identify import FoundFile, Identified, belongs, identify,
 from arcface_api.packs.install import Files, assemble, copy_file, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import AUTO, SHIPPED_DIR, PackLocations
-from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, registry, write_pack_toml
-from arcface_api.progress import Progress, no_progress
+from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, write_pack_toml
 
 _BAY = "_import"
 """Where files are copied to and measured. No pack can have this name, so its lock is never a pack's."""
@@ -23,14 +22,7 @@ _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _log = logging.getLogger("arcface_api.packs")
 
 
-def import_pack(
-    paths: Sequence[Path],
-    locations: PackLocations,
-    *,
-    name: str | None = None,
-    progress: Progress = no_progress,
-    known: Mapping[str, Manifest] | None = None,
-) -> InstalledPack:
+def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | None = None) -> InstalledPack:
     """Install a pack from files on this machine.
 
     Registered files are recognised by their hash, whatever they are called. Other files are looked into; what had to be
@@ -41,8 +33,6 @@ def import_pack(
         paths: Zip archives, folders or `.onnx` files; all of them make one pack.
         locations: It is installed in `locations.writable`.
         name: What to call it; None: its registered name, or the name of the first path.
-        progress: Called with bytes.
-        known: The registered packs; None: those of `packs.toml`.
 
     Raises:
         PackNameInvalid: The name is malformed, belongs to a registered pack with other files, or is taken.
@@ -52,7 +42,6 @@ def import_pack(
         ArchiveDamaged, ArchiveTooLarge, ArchiveEscapes: An archive is not safe or not whole.
         StorageFull, StorageUnwritable: It cannot be installed there.
     """
-    known = registry() if known is None else known
     if name is not None and (not NAME_PATTERN.fullmatch(name) or name.endswith(".onnx") or name == AUTO):
         raise PackNameInvalid(
             f"{name!r} cannot be the name of a pack. Use letters, digits, '.', '_' and '-', beginning with a letter or"
@@ -63,12 +52,12 @@ def import_pack(
             raise PackNotFound(
                 f"There is nothing at {path}. Name zip archives, folders or `.onnx` files that are on this machine."
             )
-    parent = locations.writable
+    parent, known = locations.writable, locations.known
     with staging(parent, _BAY) as bay:
         if len(paths) == 1 and (paths[0] / PACK_TOML).is_file():
-            manifest, have = _stated(paths[0], bay, known, progress)
+            manifest, have = _stated(paths[0], bay, known)
         else:
-            manifest, have = _identified(paths, bay, known, name, progress)
+            manifest, have = _identified(paths, bay, known, name)
         manifest = replace(manifest, name=name) if name else manifest
         if manifest.name in known and manifest != known[manifest.name]:
             raise PackNameInvalid(
@@ -76,28 +65,28 @@ def import_pack(
                 " with `--name`."
             )
         if (SHIPPED_DIR / manifest.name).is_dir():
-            return locate(manifest.name, locations, known=known)  # a part of it would hide the whole
+            return locate(manifest.name, locations)  # a part of it would hide the whole
         with staging(parent, manifest.name) as staged:
             target = parent / manifest.name
             if manifest.name not in known and target.exists():
-                return _same_or_refused(manifest, locations, known)
+                return _same_or_refused(manifest, locations)
             # an import of some files of a registered pack keeps the others
-            reuse(manifest, {file.role: target / file.name for file in manifest.files}, have, staged, progress)
+            reuse(manifest, {file.role: target / file.name for file in manifest.files}, have, staged)
             assemble(manifest, have, staged)
             if manifest.name not in known:
                 write_pack_toml(manifest, staged / PACK_TOML)
             publish(staged, target)
-    return locate(manifest.name, locations, known=known)
+    return locate(manifest.name, locations)
 
 
-def _stated(folder: Path, bay: Path, known: Mapping[str, Manifest], progress: Progress) -> tuple[Manifest, Files]:
+def _stated(folder: Path, bay: Path, known: Mapping[str, Manifest]) -> tuple[Manifest, Files]:
     """A folder that comes with its `pack.toml`, such as an imported pack from another machine."""
     manifest = stated_manifest(folder, known)
     files, have = [], {}
     for file in manifest.files:
         path, copied = folder / file.name, bay / file.name
         if path.is_file():
-            found = copy_file(path, copied, progress)
+            found = copy_file(path, copied)
             check(file, found, str(path), "Copy the folder again.")
             files.append(replace(file, size_bytes=found.size_bytes, sha256=found.sha256))
             have[file.name] = (copied, found)
@@ -109,10 +98,10 @@ def _stated(folder: Path, bay: Path, known: Mapping[str, Manifest], progress: Pr
 
 
 def _identified(
-    paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], name: str | None, progress: Progress
+    paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], name: str | None
 ) -> tuple[Manifest, Files]:
     found = identify(
-        _gather(paths, bay, known, progress),
+        _gather(paths, bay, known),
         known,
         name=paths[0].resolve().stem if paths[0].is_file() else paths[0].resolve().name,
         where=", ".join(map(str, paths)),
@@ -155,7 +144,7 @@ def _without_strangers(found: Identified, known: Mapping[str, Manifest]) -> Iden
     return Identified(pack, own, (*found.skipped, *left_out))
 
 
-def _gather(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], progress: Progress) -> list[FoundFile]:
+def _gather(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest]) -> list[FoundFile]:
     """The model files at the paths, copied to the loading bay and measured.
 
     First those that may be registered, by their size: where these make a whole pack, the detector beside them is never
@@ -167,7 +156,7 @@ def _gather(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], pro
     for registered_only in (True, False):
         taken_before = frozenset(taken)
         for path in paths:
-            for name, size, copy_to in _models_at(path, progress):
+            for name, size, copy_to in _models_at(path):
                 if (path, name) not in taken_before and (not registered_only or size in sizes):
                     target = bay / f"{len(found)}.onnx"
                     found.append(FoundFile(name, target, copy_to(target)))
@@ -178,22 +167,22 @@ def _gather(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], pro
     return found
 
 
-def _models_at(path: Path, progress: Progress) -> Iterator[tuple[str, int, Callable[[Path], Measured]]]:
+def _models_at(path: Path) -> Iterator[tuple[str, int, Callable[[Path], Measured]]]:
     """Name and size of each model file at a path, and how to copy it."""
     if path.is_dir():
         with reading(path):
             models = sorted(model for model in path.rglob("*") if model.suffix.lower() == ".onnx" and model.is_file())
         for model in models:
             name = model.relative_to(path).as_posix()
-            yield name, model.stat().st_size, partial(copy_file, model, progress=progress)
+            yield name, model.stat().st_size, partial(copy_file, model)
     # one that is only called so is opened too, which says what it is instead
     elif _is_zip(path) or path.suffix.lower() == ".zip":
         with zips.opened(path, str(path)) as archive:
             for member in zips.models(archive):
-                unpack = partial(zips.unpack, archive, member, what=str(path), progress=progress)
+                unpack = partial(zips.unpack, archive, member, what=str(path))
                 yield member.filename, member.file_size, unpack
     else:
-        yield path.name, path.stat().st_size, partial(copy_file, path, progress=progress)
+        yield path.name, path.stat().st_size, partial(copy_file, path)
 
 
 def _is_zip(path: Path) -> bool:
@@ -204,8 +193,8 @@ def _is_zip(path: Path) -> bool:
             return file.read(4) in _ZIP_MAGIC
 
 
-def _same_or_refused(manifest: Manifest, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
-    there = locate(manifest.name, locations, known=known)
+def _same_or_refused(manifest: Manifest, locations: PackLocations) -> InstalledPack:
+    there = locate(manifest.name, locations)
     if {file.sha256 for file in there.manifest.files} == {file.sha256 for file in manifest.files}:
         return there
     raise PackNameInvalid(

@@ -20,7 +20,7 @@ from arcface_api.errors import PackError, StorageFull, StorageUnwritable
 from arcface_api.packs.content import Measured, check, copy, reading
 from arcface_api.packs.manifest import Manifest, Role
 from arcface_api.packs.trust import LOCK_NAME, write_record
-from arcface_api.progress import Progress
+from arcface_api.progress import Progress, no_progress
 
 _log = logging.getLogger("arcface_api.packs")
 
@@ -113,7 +113,7 @@ Files = dict[str, tuple[Path, Measured]]
 """The files of a pack that were found so far, by their name in the manifest."""
 
 
-def copy_file(path: Path, target: Path, progress: Progress) -> Measured:
+def copy_file(path: Path, target: Path, progress: Progress = no_progress) -> Measured:
     """Copy a file that a person brought or an earlier run installed, and measure the copy.
 
     Raises:
@@ -128,7 +128,9 @@ def copy_file(path: Path, target: Path, progress: Progress) -> Measured:
         return copy(source, target, str(path), lambda size: progress(f"Copying {path.name}", size, total))
 
 
-def reuse(manifest: Manifest, paths: Mapping[Role, Path], have: Files, staged: Path, progress: Progress) -> None:
+def reuse(
+    manifest: Manifest, paths: Mapping[Role, Path], have: Files, staged: Path, progress: Progress = no_progress
+) -> None:
     """Copy what is good of an incomplete or damaged pack at `paths` to the staged folder, and add it to `have`."""
     for file in manifest.files:
         path = paths.get(file.role)

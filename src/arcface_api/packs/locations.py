@@ -1,10 +1,13 @@
-"""Where packs are looked for and where they are installed."""
+"""Where packs are looked for and where they are installed, and which are known by name."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
 import platformdirs
+
+from arcface_api.packs.manifest import Manifest, registry
 
 Origin = Literal["path", "models_dir", "cache", "insightface", "package"]
 """Which of the places a pack was found in; "path": it was named by its path."""
@@ -27,6 +30,8 @@ class PackLocations:
     """Ours, in the user's cache."""
     insightface_dir: Path
     """What the InsightFace library has downloaded; only read."""
+    known: Mapping[str, Manifest] = field(default_factory=registry, repr=False)
+    """The registered packs by name."""
 
     @classmethod
     def default(cls, models_dir: Path | None) -> Self:

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
 
 from arcface_api.errors import LicenceNotAccepted, PackError, PackNotFound, PackUnknown
 from arcface_api.packs.content import Measured
@@ -12,7 +11,7 @@ from arcface_api.packs.finding import locate
 from arcface_api.packs.install import assemble, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, PackLocations
-from arcface_api.packs.manifest import Manifest, Source, registry
+from arcface_api.packs.manifest import Manifest
 from arcface_api.packs.sources import Job, download
 from arcface_api.progress import Progress, no_progress
 
@@ -25,15 +24,12 @@ def pull(
     *,
     accepted_licences: frozenset[str],
     progress: Progress = no_progress,
-    sources: Sequence[Source] | None = None,
     patience: Patience = DEFAULT_PATIENCE,
-    known: Mapping[str, Manifest] | None = None,
 ) -> InstalledPack:
     """Have a registered pack on this machine, with every file of its manifest, verified.
 
     A pack that is there and good is only verified. What is missing or damaged is replaced, in `locations.writable`;
-    good files that are there are used. `accepted_licences` are names of packs. `sources` are used instead of the
-    manifest's, for example an internal mirror, and `known` instead of `packs.toml`.
+    good files that are there are used. `accepted_licences` are names of packs.
 
     Raises:
         PackUnknown: No registered pack has that name.
@@ -42,13 +38,13 @@ def pull(
         StorageFull: The disk has no room for it.
         StorageUnwritable: The folder cannot be written.
     """
-    known = registry() if known is None else known
+    known = locations.known
     if name not in known:
         close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
         guess = f" Did you mean {' or '.join(close)}?" if close else ""
         raise PackUnknown(f"No registered pack is called {name!r}.{guess} Registered are {', '.join(known)}.")
     manifest, parent = known[name], locations.writable
-    there = _find(name, locations, known)
+    there = _find(name, locations)
     if there is not None and _is_complete(there):
         return there
     if name not in accepted_licences:
@@ -58,18 +54,18 @@ def pull(
         )
     with staging(parent, name) as staged:
         # another process may have installed it meanwhile
-        there = _find(name, locations, known)
+        there = _find(name, locations)
         if there is not None and _is_complete(there):
             return there
         job = Job(manifest, staged, parent / ".downloads", progress, patience)
         if there is not None:
             job.trusted = _trusted(there)
             reuse(manifest, there.paths, job.have, staged, progress)
-        download(job, manifest.sources if sources is None else sources)
+        download(job)
         assemble(manifest, job.have, staged)
         publish(staged, parent / name)
         job.forget_downloads()
-    return locate(name, locations, known=known)
+    return locate(name, locations)
 
 
 def licence_sentence(manifest: Manifest) -> str:
@@ -80,9 +76,9 @@ def licence_sentence(manifest: Manifest) -> str:
     )
 
 
-def _find(name: str, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack | None:
+def _find(name: str, locations: PackLocations) -> InstalledPack | None:
     with contextlib.suppress(PackNotFound):
-        return locate(name, locations, known=known)
+        return locate(name, locations)
     return None
 
 
@@ -110,7 +106,6 @@ def obtain(
     may_pull: bool,
     accepted_licences: frozenset[str],
     progress: Progress = no_progress,
-    sources: Sequence[Source] | None = None,
 ) -> InstalledPack:
     """The pack as it is installed; one that is registered but not installed is pulled, where that was asked for.
 
@@ -126,14 +121,14 @@ def obtain(
         return locate(wanted, locations)
     except PackNotFound as missing:
         failure: PackError = missing
-    if wanted in registry() and may_pull:
+    if wanted in locations.known and may_pull:
         if is_accepted:
-            _log.info("%s", licence_sentence(registry()[wanted]))
+            _log.info("%s", licence_sentence(locations.known[wanted]))
         try:
-            return pull(wanted, locations, accepted_licences=accepted_licences, progress=progress, sources=sources)
+            return pull(wanted, locations, accepted_licences=accepted_licences, progress=progress)
         except PackError as error:
             failure = error
-    elif wanted in registry() and is_accepted:
+    elif wanted in locations.known and is_accepted:
         failure = PackNotFound(
             f"{failure}\nThe licence of {wanted} is accepted; to download the pack at start, set ARCFACE_PULL=true."
         )

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Job:
                 path.unlink(missing_ok=True)
 
 
-def download(job: Job, sources: Sequence[Source]) -> None:
+def download(job: Job) -> None:
     """Get every missing file of a pack.
 
     Raises:
@@ -64,7 +64,7 @@ def download(job: Job, sources: Sequence[Source]) -> None:
     """
     job.downloads.mkdir(parents=True, exist_ok=True)
     with http_client(job.patience) as client:
-        for source in sources:
+        for source in job.manifest.sources:
             if not job.missing or source.file in job.have:
                 continue
             try:
@@ -78,7 +78,7 @@ def download(job: Job, sources: Sequence[Source]) -> None:
                 _log.info("%s", error)
                 job.failures.append(str(error).removesuffix(NEXT_SOURCE).rstrip())
     if job.missing:
-        raise SourcesExhausted(_exhausted(job, sources))
+        raise SourcesExhausted(_exhausted(job))
 
 
 def _single(job: Job, source: Source, client: httpx.Client) -> None:
@@ -123,7 +123,7 @@ def _from_members(job: Job, file: ModelFile, archive: zipfile.ZipFile, what: str
         members = [member for member in members if any(f"/{member.filename}".endswith(f"/{name}") for name in names)]
     target = job.staged / file.name
     for member in members:
-        found = zips.unpack(archive, member, target, what, job.progress, limit_bytes=file.size_bytes)
+        found = zips.unpack(archive, member, target, what, limit_bytes=file.size_bytes, progress=job.progress)
         if file.sha256 in {None, found.sha256}:
             _accept(job, file, target, found, f"{member.filename} in {what}")
             return
@@ -148,9 +148,9 @@ def _accept(job: Job, file: ModelFile, path: Path, found: Measured, what: str) -
     job.have[file.name] = (path, found)
 
 
-def _exhausted(job: Job, sources: Sequence[Source]) -> str:
+def _exhausted(job: Job) -> str:
     name = job.manifest.name
-    archive = next((shown(source.url) for source in sources if source.file is None), None)
+    archive = next((shown(source.url) for source in job.manifest.sources if source.file is None), None)
     missing = ", ".join(file.name for file in job.missing)
     what, pronoun, files = f"the `.onnx` files of {name}", "them", "FILES"
     if archive is not None:
