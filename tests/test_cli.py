@@ -178,6 +178,17 @@ def test_pack_is_imported_listed_found_and_verified(models_dir: Path, tiny_recog
     assert "ok   tiny_recogniser.onnx" in run("packs", "verify", "--pack", "mine")
 
 
+def test_list_names_the_folder_that_is_used(models_dir: Path, tmp_path: Path) -> None:
+    """Of two packs with one name, the first in search order."""
+    settings = {"ARCFACE_MODELS_DIR": str(models_dir), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    for place in (models_dir, tmp_path / ".insightface" / "models"):
+        (place / "buffalo_sc").mkdir(parents=True)
+        (place / "buffalo_sc" / "w600k_mbf.onnx").touch()
+    listed = arcface_api("packs", "list", **settings).stdout
+    assert f"installed in {models_dir / 'buffalo_sc'}" in listed
+    assert f"buffalo_sc: {models_dir / 'buffalo_sc'} " in arcface_api("packs", "where", "buffalo_sc", **settings).stdout
+
+
 def test_damaged_pack_fails_verification(models_dir: Path, tiny_recogniser: Path) -> None:
     options = ["--models-dir", str(models_dir)]
     CliRunner().invoke(cli, ["packs", "import", str(tiny_recogniser), "--name", "mine", *options])

@@ -93,7 +93,7 @@ def test_a_pull_with_an_accepted_licence_downloads(asked: list[str], caplog: pyt
         assert find_pack(settings(AUTO, is_accepted=True, pull=True), no_progress).manifest.name == "open"
     assert asked == named != []
     *_, reason, remedy = caplog.messages
-    assert "antelopev2 could not be had: No source gave antelopev2" in reason
+    assert "antelopev2 could not be installed: No source gave antelopev2" in reason
     assert "\n" not in reason
     assert reason.endswith(").")
     assert "`arcface-api packs pull antelopev2` tries again and shows every reason; for any other pack set" in remedy

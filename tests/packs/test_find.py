@@ -114,12 +114,12 @@ def test_a_missing_pack_is_answered_with_all_places_and_commands(everywhere: Pac
             if place is not None
             for nested in ("tiny", "tiny/tiny")
         ),
-        "To have it, do one of these:",
+        "Do one of these:",
         "  - download it: arcface-api packs pull tiny --accept-license",
-        "  - have the service download it when it starts: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE=tiny",
+        "  - let the service download it at start: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE=tiny",
         "  - without internet, bring its files: arcface-api packs import FILES",
         "  - name a folder or recogniser file that you have: --pack /path",
-        "  - take the open pack, which is part of this package and weaker: --pack open",
+        "  - use the open pack, which is part of this package and weaker: --pack open",
     ]
 
 
@@ -283,7 +283,7 @@ def test_a_folder_without_recogniser_says_what_is_there(locations: PackLocations
     )
 
 
-def test_what_is_no_model_is_told_apart(locations: PackLocations, tmp_path: Path) -> None:
+def test_what_is_no_model_is_distinguished(locations: PackLocations, tmp_path: Path) -> None:
     path = tmp_path / "face.onnx"
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4a\nsize 2\n")
     with pytest.raises(ModelIsLfsPointer, match=r"face\.onnx is a Git LFS pointer, .* Run `git lfs pull`"):

@@ -119,7 +119,7 @@ def test_a_registered_pack_may_be_given_another_name(locations: PackLocations, t
     assert locate("mine", locations) == pack
 
 
-def test_packs_that_share_files_are_told_apart(locations: PackLocations, tmp_path: Path) -> None:
+def test_packs_that_share_files_are_distinguished(locations: PackLocations, tmp_path: Path) -> None:
     large, small = tiny_pack("large"), replace(tiny_pack("small"), files=tiny_pack().files[:1])
     both = known(large, small)
     files = write_files(tmp_path / "brought")
@@ -275,26 +275,26 @@ def test_two_recognisers(locations: PackLocations, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny.zip", "face.onnx"])
-def test_a_web_page_and_a_pointer_are_told(locations: PackLocations, tmp_path: Path, name: str) -> None:
+def test_a_web_page_and_a_pointer_are_named(locations: PackLocations, tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelIsHtml, match=r"is a web page, not a model or an archive; a login or error page was"):
         import_pack([put(tmp_path / name, b"<html><title>Sign in</title>")], locations)
     with pytest.raises(ModelIsLfsPointer, match=r"is a Git LFS pointer"):
         import_pack([put(tmp_path / name, b"version https://git-lfs.github.com/spec/v1\n")], locations)
 
 
-def test_a_pointer_inside_an_archive_is_told(locations: PackLocations, tmp_path: Path) -> None:
+def test_a_pointer_inside_an_archive_is_named(locations: PackLocations, tmp_path: Path) -> None:
     members = {"face.onnx": b"version https://git-lfs.github.com/spec/v1\noid sha256:4a\n"}
     with pytest.raises(ModelIsLfsPointer, match=r"face\.onnx in .*tiny\.zip is a Git LFS pointer"):
         import_pack([put(tmp_path / "tiny.zip", archive(members))], locations)
 
 
 @pytest.mark.parametrize("cut", [10, 1000, -1, -30])
-def test_a_part_of_an_archive_is_told(locations: PackLocations, tmp_path: Path, cut: int) -> None:
+def test_a_part_of_an_archive_is_named(locations: PackLocations, tmp_path: Path, cut: int) -> None:
     with pytest.raises(ArchiveDamaged, match=r"is not a zip archive, or only a part of one .* Only zip is read"):
         import_pack([put(tmp_path / "tiny.zip", archive()[:cut])], locations)
 
 
-def test_a_damaged_member_is_told(locations: PackLocations, tmp_path: Path) -> None:
+def test_a_damaged_member_is_named(locations: PackLocations, tmp_path: Path) -> None:
     content = bytearray(archive())
     content[100_000:100_010] = b"0123456789"
     with pytest.raises(ArchiveDamaged, match=r"face\.onnx in .*tiny\.zip cannot be unpacked \(Bad CRC-32"):
@@ -302,7 +302,7 @@ def test_a_damaged_member_is_told(locations: PackLocations, tmp_path: Path) -> N
     assert nothing_installed(locations)
 
 
-def test_an_encrypted_archive_is_told(locations: PackLocations, tmp_path: Path) -> None:
+def test_an_encrypted_archive_is_named(locations: PackLocations, tmp_path: Path) -> None:
     content = bytearray(archive({"own.onnx": OWN}))
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(signature) + offset] |= 1

@@ -134,16 +134,16 @@ def test_redirects_are_followed(server: FileServer, pulled: Pull) -> None:
 
 def test_progress_ends_at_the_total(server: FileServer, locations: PackLocations) -> None:
     content = archive()
-    told: list[tuple[str, float, float | None]] = []
+    reported: list[tuple[str, float, float | None]] = []
     packs = with_sources(Source(server.put("/tiny.zip", content)))
     pull(
         "tiny", replace(locations, known=packs), accepted_licences=frozenset({"tiny"}),
-        progress=lambda what, done, total: told.append((what, done, total)),
+        progress=lambda what, done, total: reported.append((what, done, total)),
     )  # fmt: skip
-    downloading = [(done, total) for what, done, total in told if what == "Downloading tiny.zip from 127.0.0.1"]
+    downloading = [(done, total) for what, done, total in reported if what == "Downloading tiny.zip from 127.0.0.1"]
     assert [done for done, _ in downloading] == sorted(done for done, _ in downloading)
     assert {total for _, total in downloading} == {downloading[-1][0]} == {len(content)}
-    assert f"Unpacking {RECOGNISER}" in {what for what, _, _ in told}
+    assert f"Unpacking {RECOGNISER}" in {what for what, _, _ in reported}
 
 
 def test_a_whole_pack_is_not_downloaded_again(server: FileServer, pulled: Pull) -> None:
@@ -349,7 +349,7 @@ def test_more_bytes_than_announced_are_not_taken(server: FileServer, pulled: Pul
     assert all(part.stat().st_size <= len(contents()[RECOGNISER]) for part in parts)
 
 
-def test_a_server_that_ends_early_is_told(server: FileServer, pulled: Pull) -> None:
+def test_a_server_that_ends_early_is_named(server: FileServer, pulled: Pull) -> None:
     content = contents()[RECOGNISER]
     message = refused(pulled, Source(server.put("/face", answers.breaks(content, at=0, times=99)), RECOGNISER))
     assert "/face broke off: the connection broke" in message
@@ -360,18 +360,18 @@ def test_a_silent_server_is_left(server: FileServer, pulled: Pull) -> None:
     assert "/tiny.zip broke off: it was silent for too long." in message
 
 
-def test_an_lfs_pointer_is_told(server: FileServer, pulled: Pull) -> None:
+def test_an_lfs_pointer_is_named(server: FileServer, pulled: Pull) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4ab1\nsize 260665334\n"
     message = refused(pulled, Source(server.put("/face", pointer), RECOGNISER))
     assert "/face is a Git LFS pointer" in message
 
 
-def test_an_archive_without_the_files_is_told(server: FileServer, pulled: Pull) -> None:
+def test_an_archive_without_the_files_is_named(server: FileServer, pulled: Pull) -> None:
     message = refused(pulled, Source(server.put("/tiny.zip", archive({DETECTOR: contents()[DETECTOR]}))))
     assert f"/tiny.zip does not have {RECOGNISER}, {AGE_GENDER}, {LANDMARKS}" in message
 
 
-def test_what_is_no_archive_is_told(server: FileServer, pulled: Pull) -> None:
+def test_what_is_no_archive_is_named(server: FileServer, pulled: Pull) -> None:
     assert "/tiny.zip is not a zip archive, or only a part of one" in refused(
         pulled, Source(server.put("/tiny.zip", archive()[:-50]))
     )
@@ -457,7 +457,7 @@ def test_too_little_room_is_said_before_anything_is_downloaded(
 ) -> None:
     usage = shutil.disk_usage(locations.cache_dir.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(StorageFull, match=r"^The download needs \d MB in .*, and 0 MB are free\. Free some, or name"):
+    with pytest.raises(StorageFull, match=r"^The download needs \d MB in .*, and 0 MB are free\. Free some, or choose"):
         pulled(Source(server.put("/tiny.zip", archive())))
     assert nothing_installed(locations)
 

@@ -1,4 +1,4 @@
-"""`packs.toml`: what it must hold, whoever edits it."""
+"""`packs.toml`: what every edit of it must keep."""
 
 from pathlib import Path
 

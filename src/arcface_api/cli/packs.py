@@ -22,16 +22,17 @@ def packs_group() -> None:
 def list_packs(**options: object) -> None:
     """Show the packs that are known and those that are installed."""
     locations = PackLocations.default(read_settings(**options).models_dir)
-    present = {pack.manifest.name: pack for pack in packs.installed_packs(locations)}
+    # of two with one name, the first is used
+    present = {pack.manifest.name: pack for pack in reversed(packs.installed_packs(locations))}
     known = packs.registry()
     for name in sorted({*known, *present}, key=lambda name: (name not in known, name)):
         manifest = present[name].manifest if name in present else known[name]
         where = f"installed in {present[name].folder}" if name in present else "not installed"
         pinned = "" if manifest.is_pinned else "; hashes not known, recorded at the first use"
-        click.echo(f"{name:<14} {manifest.title}\n{'':<14} {_told(manifest.licence)}; {where}{pinned}")
+        click.echo(f"{name:<14} {manifest.title}\n{'':<14} {_terms(manifest.licence)}; {where}{pinned}")
 
 
-def _told(licence: packs.Licence) -> str:
+def _terms(licence: packs.Licence) -> str:
     if licence == packs.UNKNOWN_LICENCE:
         return "its licence is not known here"
     return f"{licence.name} ({'commercial use allowed' if licence.allows_commercial_use else 'non-commercial'})"

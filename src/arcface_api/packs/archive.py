@@ -107,6 +107,6 @@ def _refuse_escape(member: zipfile.ZipInfo, what: str) -> None:
     path = PurePosixPath(member.orig_filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         raise ArchiveEscapes(
-            f"{what} was not unpacked: its member {member.orig_filename!r} would land outside the pack's folder. No"
-            " honest archive of models has that; get it from its original source."
+            f"{what} was not unpacked: its member {member.orig_filename!r} would land outside the pack's folder. "
+            " An archive of models never needs that; get it from its original source."
         )

@@ -1,7 +1,6 @@
-"""One URL to one file: streamed, counted and hashed on the way, resumed where the server can.
+"""Download one URL to one file: counted and hashed on the way, resumed where the server can.
 
-Never from https to http. A Range request goes on with a part only where a hash or a validator shows that it is the
-same file.
+Never from https to http. A part is resumed only where a hash or a validator shows that it is the same file.
 """
 
 import hashlib
@@ -26,16 +25,10 @@ from arcface_api.progress import Progress
 
 _CONNECT_SECONDS = 10.0
 _ATTEMPTS = 10
-"""Tries for one URL, each of which takes up where the last one broke off."""
+"""Attempts for one URL, each of which resumes where the last one broke off."""
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_UNREACHABLE = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.InvalidURL,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
+_UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.ProxyError, httpx.UnsupportedProtocol)
 NEXT_SOURCE = "The next source is tried."
 _log = logging.getLogger("arcface_api.packs")
 
@@ -59,7 +52,7 @@ class Wanted:
 
     url: str
     part: Path
-    """The file to write. Named after what is in it, so that a later run, or another mirror, goes on with it."""
+    """The file to write. Named after what is in it, so that a later run, or another mirror, can resume it."""
     size_bytes: int | None = None
     sha256: str | None = None
     is_archive: bool = False
@@ -101,7 +94,7 @@ def _refuse_downgrade(response: httpx.Response) -> None:
 
 
 def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Progress) -> Measured:
-    """Download a URL to `wanted.part`, going on with what is there, and measure the whole file.
+    """Download a URL to `wanted.part`, resuming what is there, and measure the whole file.
 
     Raises:
         DownloadFailed: The server refuses, is silent, redirects from https to http, or breaks off again and again.
@@ -124,7 +117,7 @@ def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Pr
             reason = str(interrupted)
             if _size(wanted.part) <= before:
                 break
-            _log.info("%s: %s; trying to go on.", shown(wanted.url), reason)
+            _log.info("%s: %s; resuming.", shown(wanted.url), reason)
     raise DownloadFailed(f"{shown(wanted.url)} broke off: {reason}.")
 
 
@@ -193,9 +186,9 @@ def _finish(wanted: Wanted, digest: Any, size: int, *, is_resumed: bool) -> Meas
     if wanted.sha256 is None or found.sha256 == wanted.sha256:
         return found
     if is_resumed:
-        raise _StartAgain("what was resumed does not add up to the right file")
+        raise _StartAgain("the resumed download has the wrong SHA-256")
     if wanted.is_archive:
-        _log.info("%s is not the archive we know (SHA-256 %s); its files decide.", shown(wanted.url), found.sha256)
+        _log.info("%s is not the expected archive (SHA-256 %s); its files decide.", shown(wanted.url), found.sha256)
         return found
     _discard(wanted)
     raise ModelHashWrong(

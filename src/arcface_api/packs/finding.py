@@ -157,8 +157,6 @@ def _onnx_files(folder: Path) -> list[Path]:
 def _of_files(folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
     files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
     identified = identify(files, locations.known, name=folder.resolve().name, where=str(folder))
-    for sentence in identified.skipped:
-        _log.info("Not needed: %s", sentence)
     return _as_identified(identified, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
 
 
@@ -203,11 +201,11 @@ def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest])
         lines += ["Looked in:", *(f"  - {folder}" for folder in looked)]
     registered = name if name in known else next(iter(known), "antelopev2")
     lines += [
-        "To have it, do one of these:",
+        "Do one of these:",
         f"  - download it: arcface-api packs pull {registered} --accept-license",
-        f"  - have the service download it when it starts: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE={registered}",
+        f"  - let the service download it at start: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE={registered}",
         "  - without internet, bring its files: arcface-api packs import FILES",
         "  - name a folder or recogniser file that you have: --pack /path",
-        "  - take the open pack, which is part of this package and weaker: --pack open",
+        "  - use the open pack, which is part of this package and weaker: --pack open",
     ]
     return "\n".join(lines)

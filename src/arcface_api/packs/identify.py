@@ -4,6 +4,7 @@ The rule for mean and std of an unknown graph is the one InsightFace's library a
 pack that works there works here with the same numbers. Everything that is a guess comes back as a sentence.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ UNKNOWN_LICENCE = Licence(
     allows_commercial_use=False,
     notice="These weights are not registered, so their licence is not known here: ask who made them.",
 )
+_log = logging.getLogger("arcface_api.packs")
 _MIN_EMBEDDING_DIM = 64
 """Models that see a whole 112x112 crop and return fewer numbers judge quality, masks or age: they recognise nobody."""
 _NEEDED = (
@@ -59,8 +61,6 @@ class Identified:
 
     manifest: Manifest
     entries: tuple[Entry, ...]
-    skipped: tuple[str, ...]
-    """Why each file that was left out was, in sentences."""
 
 
 def identify(
@@ -95,6 +95,7 @@ def identify(
         except GraphUnfit as error:
             if strict:
                 raise
+            _log.info("Left out: %s", error)
             skipped.append(str(error))
             continue
         rival = entries.setdefault(entry.file.role, entry).found
@@ -111,7 +112,7 @@ def identify(
             " with `arcface-api packs pull antelopev2 --accept-license`."
         )
     chosen = tuple(entries[role] for role in Role if role in entries)
-    return Identified(_manifest(chosen, known, safe_name(name), wanted), chosen, tuple(skipped))
+    return Identified(_manifest(chosen, known, safe_name(name), wanted), chosen)
 
 
 def _entry(found: FoundFile, known: Mapping[str, Manifest]) -> Entry:

@@ -110,8 +110,6 @@ def _identified(
     )
     if name is None:
         found = _without_strangers(found, known)
-    for sentence in found.skipped:
-        _log.info("Left out: %s", sentence)
     have: Files = {}
     if found.manifest.name in known:
         for entry in found.entries:
@@ -136,12 +134,11 @@ def _without_strangers(found: Identified, known: Mapping[str, Manifest]) -> Iden
     if pack is None or pack == found.manifest or pack not in found.entries[0].owners:
         return found
     own = tuple(entry for entry in found.entries if belongs(entry, pack))
-    left_out = [
-        f"{entry.found.name} does not belong to {pack.name}; import with `--name` to have both."
-        for entry in found.entries
-        if entry not in own
-    ]
-    return Identified(pack, own, (*found.skipped, *left_out))
+    for entry in found.entries:
+        if entry not in own:
+            name = entry.found.name
+            _log.info("Left out: %s does not belong to %s; import with `--name` to have both.", name, pack.name)
+    return Identified(pack, own)
 
 
 def _gather(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest]) -> list[FoundFile]:

@@ -1,7 +1,7 @@
 """Make a pack appear in one step: built beside its place, then renamed; one process at a time.
 
-kill -9 at any moment leaves no pack or a whole one. What dead runs left behind is swept by the next one, which puts
-back a pack that was only just being replaced.
+kill -9 at any moment leaves no pack or a whole one. The next run removes what a killed one left behind, and puts back
+a pack that was being replaced.
 """
 
 import errno
@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from arcface_api.errors import PackError, StorageFull, StorageUnwritable
-from arcface_api.packs.content import Measured, check, copy, reading
+from arcface_api.packs.content import Measured, check, copy, measure, reading
 from arcface_api.packs.manifest import Manifest, Role
 from arcface_api.packs.trust import LOCK_NAME, write_record
 from arcface_api.progress import Progress, no_progress
@@ -137,6 +137,8 @@ def reuse(
         if path is None or file.sha256 is None or file.name in have:
             continue
         try:
+            # first read alone: a disk that cannot read the old file can still take a new one
+            check(file, measure(path), str(path), "")
             copied = copy_file(path, staged / file.name, progress)
             check(file, copied, str(path), "")
         except StorageFull:
@@ -177,16 +179,16 @@ def _writing(folder: Path) -> Iterator[None]:
         reason = error.strerror or error
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull(
-                f"There is no room left in {folder}: {reason}. Free some, or name another folder with"
+                f"There is no room left in {folder}: {reason}. Free some, or choose another folder with"
                 " ARCFACE_MODELS_DIR. What was downloaded so far is kept and used the next time."
             ) from error
         if error.errno in (errno.EEXIST, errno.ENOTDIR):
             raise StorageUnwritable(
-                f"{folder} is a file, or lies in one, where a folder is needed. Name another with ARCFACE_MODELS_DIR."
+                f"{folder} is a file, or lies in one, where a folder is needed. Choose another with ARCFACE_MODELS_DIR."
             ) from error
         raise StorageUnwritable(
             f"{folder} cannot be written: {reason}. Give the user that runs arcface-api the right to write there, or"
-            " name another folder with ARCFACE_MODELS_DIR."
+            " choose another folder with ARCFACE_MODELS_DIR."
         ) from error
 
 
@@ -200,5 +202,5 @@ def need_room(folder: Path, size_bytes: int, what: str) -> None:
     if free < size_bytes:
         raise StorageFull(
             f"{what} needs {size_bytes / 1e6:,.0f} MB in {folder}, and {free / 1e6:,.0f} MB are free. Free some, or"
-            " name a folder on another disk with ARCFACE_MODELS_DIR."
+            " choose a folder on another disk with ARCFACE_MODELS_DIR."
         )

@@ -1,4 +1,4 @@
-"""`packs pull`: a registered pack complete on this machine, from whichever source gives it."""
+"""`packs pull`, which installs a registered pack; and what a command works with, pulled where that was asked for."""
 
 import contextlib
 import difflib
@@ -26,10 +26,10 @@ def pull(
     progress: Progress = no_progress,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> InstalledPack:
-    """Have a registered pack on this machine, with every file of its manifest, verified.
+    """Install a registered pack with every file of its manifest, verified.
 
-    A pack that is there and good is only verified. What is missing or damaged is replaced, in `locations.writable`;
-    good files that are there are used. `accepted_licences` are names of packs.
+    A pack that is installed and good is only verified. What is missing or damaged is replaced, in `locations.writable`;
+    good files are kept. `accepted_licences` are names of packs.
 
     Raises:
         PackUnknown: No registered pack has that name.
@@ -87,7 +87,7 @@ def _is_complete(pack: InstalledPack) -> bool:
         return False
     bad = [result.message for result in pack.verify() if not result.is_good]
     for message in bad:
-        _log.warning("%s It is replaced.", message)
+        _log.warning("%s It will be replaced.", message)
     return not bad
 
 
@@ -136,7 +136,7 @@ def obtain(
         raise failure
     if may_pull and is_accepted:
         first, *_ = str(failure).splitlines()
-        reason = f"{PREFERRED} could not be had: {first.rstrip(':.')}."
+        reason = f"{PREFERRED} could not be installed: {first.rstrip(':.')}."
         remedy = f"`arcface-api packs pull {PREFERRED}` tries again and shows every reason"
     else:
         why = "ARCFACE_PULL is not true" if is_accepted else "its licence was not accepted"

@@ -32,7 +32,7 @@ class Job:
     progress: Progress
     patience: Patience
     trusted: Mapping[str, Measured] = field(default_factory=dict)
-    """Recorded at the first use of the pack that is being replaced: files that nobody pins must still be these."""
+    """What was recorded of the pack that is being replaced: files that its manifest does not pin must stay the same."""
     have: Files = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
@@ -42,7 +42,7 @@ class Job:
         return [file for file in self.manifest.files if file.name not in self.have]
 
     def part(self, url: str, sha256: str | None) -> Path:
-        """Where a download is kept: by its content where that is known, so that another mirror goes on with it."""
+        """Where a download is kept: by its content where that is known, so that another mirror can resume it."""
         identity = sha256 or hashlib.sha256(url.encode()).hexdigest()
         return self.downloads / f"{self.manifest.name}-{identity[:32]}.part"
 
@@ -104,7 +104,7 @@ def _from_archive(job: Job, source: Source, client: httpx.Client) -> None:
             for file in job.missing:
                 _from_members(job, file, archive, what)
     except PackError:
-        # it is whole and no good: the next run must not go on with it
+        # complete but bad: the next run must not resume it
         wanted.part.unlink(missing_ok=True)
         raise
     if job.missing:
