@@ -10,7 +10,7 @@ from pathlib import Path
 
 from arcface_api.errors import ArcFaceError, GraphUnfit, PackManifestInvalid, PackNotFound, PackWithoutRecogniser
 from arcface_api.packs.content import measure
-from arcface_api.packs.identify import FoundFile, Identified, identify
+from arcface_api.packs.identify import Entry, FoundFile, identify
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, Origin, PackLocations
 from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml
@@ -29,11 +29,7 @@ def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledP
 
     Raises:
         PackNotFound: It is in none of the places.
-        PackWithoutRecogniser: The folder or file that was named has no recogniser.
-        PackAmbiguous: The folder that was named has two.
-        PackManifestInvalid: Its `pack.toml` cannot be understood.
-        GraphUnfit: The file that was named is a model with another input or output.
-        ModelUnreadable, ModelIsLfsPointer, ModelIsHtml: The file that was named is no model.
+        PackError: What was named is not one pack with a recogniser, or its `pack.toml` cannot be understood.
     """
     name = os.fspath(pack)
     if name.startswith(("~", ".")) or name.endswith((".onnx", ".zip")) or "/" in name or os.sep in name:
@@ -156,8 +152,8 @@ def _onnx_files(folder: Path) -> list[Path]:
 
 def _of_files(folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
     files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
-    identified = identify(files, locations.known, name=folder.resolve().name, where=str(folder))
-    return _as_identified(identified, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
+    manifest, entries = identify(files, locations.known, name=folder.resolve().name, where=str(folder))
+    return _as_identified(manifest, entries, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
 
 
 def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
@@ -176,16 +172,18 @@ def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
             )
         return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
     files = [FoundFile(path.name, path, measured)]
-    identified = identify(files, locations.known, name=path.stem, where=str(path), strict=True)
-    return _as_identified(identified, path.parent, "path", trust)
+    manifest, entries = identify(files, locations.known, name=path.stem, where=str(path), strict=True)
+    return _as_identified(manifest, entries, path.parent, "path", trust)
 
 
-def _as_identified(identified: Identified, folder: Path, origin: Origin, trust: TrustRecord) -> InstalledPack:
-    for sentence in identified.manifest.assumptions:
+def _as_identified(
+    manifest: Manifest, entries: Sequence[Entry], folder: Path, origin: Origin, trust: TrustRecord
+) -> InstalledPack:
+    for sentence in manifest.assumptions:
         _log.info("Assumed: %s", sentence)
-    paths = {entry.file.role: entry.found.path for entry in identified.entries}
-    inspected = {entry.file.role: entry.found.measured.sha256 for entry in identified.entries}
-    return InstalledPack(identified.manifest, folder, paths, origin, trust, inspected)
+    paths = {entry.file.role: entry.found.path for entry in entries}
+    inspected = {entry.file.role: entry.found.measured.sha256 for entry in entries}
+    return InstalledPack(manifest, folder, paths, origin, trust, inspected)
 
 
 def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest]) -> str:

@@ -55,14 +55,6 @@ class Entry:
     assumptions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Identified:
-    """The pack that a set of files makes."""
-
-    manifest: Manifest
-    entries: tuple[Entry, ...]
-
-
 def identify(
     files: Sequence[FoundFile],
     known: Mapping[str, Manifest],
@@ -71,12 +63,12 @@ def identify(
     where: str,
     wanted: str | None = None,
     strict: bool = False,
-) -> Identified:
-    """Find out which pack these files make.
+) -> tuple[Manifest, tuple[Entry, ...]]:
+    """Which pack these files make, and the files that belong to it, by role.
 
     Args:
         files: The files, each already measured.
-        known: The registered packs.
+        known: The registered packs by name.
         name: What to call the pack if it is not a registered one; made safe.
         where: The place that was given, for messages.
         wanted: The name it must have; None: a registered pack is called by its registered name.
@@ -112,7 +104,7 @@ def identify(
             " with `arcface-api packs pull antelopev2 --accept-license`."
         )
     chosen = tuple(entries[role] for role in Role if role in entries)
-    return Identified(_manifest(chosen, known, safe_name(name), wanted), chosen)
+    return _manifest(chosen, known, safe_name(name), wanted), chosen
 
 
 def _entry(found: FoundFile, known: Mapping[str, Manifest]) -> Entry:

@@ -10,7 +10,7 @@ from arcface_api.errors import PackNameInvalid, PackNotFound, PackWithoutRecogni
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, reading
 from arcface_api.packs.finding import locate, stated_manifest
-from arcface_api.packs.identify import FoundFile, Identified, belongs, identify, safe_name
+from arcface_api.packs.identify import Entry, FoundFile, belongs, identify, safe_name
 from arcface_api.packs.install import Files, assemble, copy_file, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import AUTO, SHIPPED_DIR, PackLocations
@@ -37,10 +37,8 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
     Raises:
         PackNameInvalid: The name is malformed, belongs to a registered pack with other files, or is taken.
         PackNotFound: One of the paths is not there.
-        PackWithoutRecogniser, PackAmbiguous, PackManifestInvalid, GraphUnfit: The files make no pack.
-        ModelIsLfsPointer, ModelIsHtml, ModelTruncated, ModelHashWrong, ModelUnreadable: A file is no good.
-        ArchiveDamaged, ArchiveTooLarge, ArchiveEscapes: An archive is not safe or not whole.
         StorageFull, StorageUnwritable: It cannot be installed there.
+        PackError: A file is damaged or not safe, or the files make no pack.
     """
     if name is not None and (not NAME_PATTERN.fullmatch(name) or name.endswith(".onnx") or name == AUTO):
         raise PackNameInvalid(
@@ -100,7 +98,7 @@ def _stated(folder: Path, bay: Path, known: Mapping[str, Manifest]) -> tuple[Man
 def _identified(
     paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], name: str | None
 ) -> tuple[Manifest, Files]:
-    found = identify(
+    manifest, entries = identify(
         _gather(paths, bay, known),
         known,
         name=paths[0].resolve().stem if paths[0].is_file() else paths[0].resolve().name,
@@ -109,15 +107,15 @@ def _identified(
         strict=all(path.is_file() and not _is_zip(path) for path in paths),
     )
     if name is None:
-        found = _without_strangers(found, known)
+        manifest, entries = _without_strangers(manifest, entries, known)
     have: Files = {}
-    if found.manifest.name in known:
-        for entry in found.entries:
-            file = found.manifest.file(entry.file.role) or entry.file
+    if manifest.name in known:
+        for entry in entries:
+            file = manifest.file(entry.file.role) or entry.file
             have[file.name] = (entry.found.path, entry.found.measured)
-        return found.manifest, have
+        return manifest, have
     files = []
-    for entry in found.entries:
+    for entry in entries:
         # a plain name, which a flat folder can hold
         plain, measured = safe_name(PurePosixPath(entry.file.name).name), entry.found.measured
         plain = f"{entry.file.role.value}_{plain}" if plain in have else plain
@@ -125,20 +123,22 @@ def _identified(
         files.append(
             replace(entry.file, name=plain, size_bytes=measured.size_bytes, sha256=measured.sha256, aliases=())
         )
-    return replace(found.manifest, files=tuple(files), sources=()), have
+    return replace(manifest, files=tuple(files), sources=()), have
 
 
-def _without_strangers(found: Identified, known: Mapping[str, Manifest]) -> Identified:
+def _without_strangers(
+    manifest: Manifest, entries: tuple[Entry, ...], known: Mapping[str, Manifest]
+) -> tuple[Manifest, tuple[Entry, ...]]:
     """A registered pack that came with files of others (AuraFace comes with InsightFace's) is itself without them."""
-    pack = known.get(found.manifest.name)
-    if pack is None or pack == found.manifest or pack not in found.entries[0].owners:
-        return found
-    own = tuple(entry for entry in found.entries if belongs(entry, pack))
-    for entry in found.entries:
+    pack = known.get(manifest.name)
+    if pack is None or pack == manifest or pack not in entries[0].owners:
+        return manifest, entries
+    own = tuple(entry for entry in entries if belongs(entry, pack))
+    for entry in entries:
         if entry not in own:
             name = entry.found.name
             _log.info("Left out: %s does not belong to %s; import with `--name` to have both.", name, pack.name)
-    return Identified(pack, own)
+    return pack, own
 
 
 def _gather(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest]) -> list[FoundFile]:

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -36,15 +36,9 @@ def staging(parent: Path, name: str) -> Iterator[Path]:
         StorageFull: No room, or a quota is reached, here or in the block.
         StorageUnwritable: Any other `OSError`.
     """
-    with _writing(parent):
+    try:
         parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(parent / f".{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _log.info("Another process is installing %s; waiting for it.", name)
-            lock.acquire()
-        try:
+        with _locked(parent / f".{name}.lock", name):
             _sweep(parent, name)
             folder = parent / f".{name}.{secrets.token_hex(4)}.tmp"
             folder.mkdir()
@@ -52,8 +46,17 @@ def staging(parent: Path, name: str) -> Iterator[Path]:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            lock.release()
+    except OSError as error:
+        raise _explained(error, parent) from error
+
+
+def _locked(path: Path, name: str) -> AbstractContextManager[object]:
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        _log.info("Another process is installing %s; waiting for it.", name)
+        return lock.acquire()
 
 
 def publish(staged: Path, target: Path) -> None:
@@ -171,25 +174,21 @@ def assemble(manifest: Manifest, have: Files, staged: Path) -> None:
 # ── room and permission to write ───────────────────────────────────────────────────────────────────────────────────
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull(
-                f"There is no room left in {folder}: {reason}. Free some, or choose another folder with"
-                " ARCFACE_MODELS_DIR. What was downloaded so far is kept and used the next time."
-            ) from error
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            raise StorageUnwritable(
-                f"{folder} is a file, or lies in one, where a folder is needed. Choose another with ARCFACE_MODELS_DIR."
-            ) from error
-        raise StorageUnwritable(
-            f"{folder} cannot be written: {reason}. Give the user that runs arcface-api the right to write there, or"
-            " choose another folder with ARCFACE_MODELS_DIR."
-        ) from error
+def _explained(error: OSError, folder: Path) -> StorageFull | StorageUnwritable:
+    reason = error.strerror or error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFull(
+            f"There is no room left in {folder}: {reason}. Free some, or choose another folder with ARCFACE_MODELS_DIR."
+            " What was downloaded so far is kept and used the next time."
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return StorageUnwritable(
+            f"{folder} is a file, or lies in one, where a folder is needed. Choose another with ARCFACE_MODELS_DIR."
+        )
+    return StorageUnwritable(
+        f"{folder} cannot be written: {reason}. Give the user that runs arcface-api the right to write there, or choose"
+        " another folder with ARCFACE_MODELS_DIR."
+    )
 
 
 def need_room(folder: Path, size_bytes: int, what: str) -> None:

@@ -40,11 +40,7 @@ class InstalledPack:
 
         Raises:
             KeyError: The pack has no file for that role (`role in pack.paths`).
-            ModelIsLfsPointer, ModelIsHtml: It is that instead of a model.
-            ModelTruncated: It has too few bytes.
-            ModelHashWrong: Its bytes are not the stated ones.
-            ModelHashChanged: Its bytes are not the ones of its first use.
-            ModelUnreadable: It cannot be read.
+            PackError: It cannot be read, or its bytes are not the stated ones, or those of its first use.
         """
         path, remedy = self.paths[role], self._remedy()
         file = next(file for file in self.manifest.files if file.role is role)
