@@ -462,6 +462,20 @@ def test_too_little_room_is_said_before_anything_is_downloaded(
     assert nothing_installed(locations)
 
 
+def test_too_little_room_for_the_files_that_are_kept_is_no_damage(
+    server: FileServer, pulled: Pull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(server.put("/tiny.zip", archive()))
+    pack = pulled(source)
+    (pack.folder / AGE_GENDER).unlink()
+    usage = shutil.disk_usage(pack.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(StorageFull, match=rf"^A copy of .*{RECOGNISER} needs 1 MB"):
+        pulled(source)
+    assert files_in(pack) == {RECOGNISER, LANDMARKS}
+    assert server.count("/tiny.zip") == 1
+
+
 @pytest.mark.parametrize(
     ("number", "error", "said"),
     [

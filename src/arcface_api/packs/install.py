@@ -126,8 +126,8 @@ def copy_file(path: Path, target: Path, progress: Progress = no_progress) -> Mea
     """
     with reading(path):
         total, source = path.stat().st_size, path.open("rb")
-    need_room(target.parent, total, f"A copy of {path}")
     with source:
+        need_room(target.parent, total, f"A copy of {path}")
         return copy(source, target, str(path), lambda size: progress(f"Copying {path.name}", size, total))
 
 

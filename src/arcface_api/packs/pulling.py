@@ -12,7 +12,7 @@ from arcface_api.packs.install import assemble, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, PackLocations
 from arcface_api.packs.manifest import Manifest
-from arcface_api.packs.sources import Job, download
+from arcface_api.packs.sources import Job, fetch_missing
 from arcface_api.progress import Progress, no_progress
 
 _log = logging.getLogger("arcface_api.packs")
@@ -61,7 +61,7 @@ def pull(
         if there is not None:
             job.trusted = _trusted(there)
             reuse(manifest, there.paths, job.have, staged, progress)
-        download(job)
+        fetch_missing(job)
         assemble(manifest, job.have, staged)
         publish(staged, parent / name)
         job.forget_downloads()

@@ -54,7 +54,7 @@ class Job:
                 path.unlink(missing_ok=True)
 
 
-def download(job: Job) -> None:
+def fetch_missing(job: Job) -> None:
     """Get every missing file of a pack.
 
     Raises:
