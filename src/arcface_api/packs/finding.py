@@ -105,7 +105,7 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _in_folder(name: str, folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack | None:
-    """The pack in a folder, as the registry has that name, its `pack.toml` states, or its files are; or None."""
+    """The pack in a folder by its registered name (empty for a path), else its `pack.toml`, else its files; or None."""
     if name in locations.known:
         return _with_manifest(locations.known[name], folder, origin, locations)
     if (folder / PACK_TOML).is_file():
