@@ -14,19 +14,19 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: run-environment ## run the service on port 5555; ARCFACE_… variables are its settings (DEVICE=cuda for NVIDIA)
-	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} \
+	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
 		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api serve $(ARGS)
 
 packs: run-environment ## manage model packs: make packs ARGS='pull antelopev2 --accept-license'
 	@exec $(RUN) -m arcface_api packs $(ARGS)
 
 bench: run-environment ## measure the service on this machine, in about a minute: make bench ARGS='--output bench.json'
-	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} \
+	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
 		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api bench $(ARGS)
 
 evaluate: ## tell which threshold to use, from your own pairs: make evaluate ARGS='pairs.csv crops/ --output report'
 	@$(ENVIRONMENT) .venv-evaluate-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt requirements/evaluate.txt
-	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} \
+	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
 		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} .venv-evaluate-$(DEVICE)/bin/python -m arcface_api evaluate $(ARGS)
 
 test: dev-environment ## run the tests

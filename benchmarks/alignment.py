@@ -37,7 +37,7 @@ from alignment_client import WAYS, Client
 from alignment_crops import ALIGNED, NAMES, sent
 from alignment_pairs import Pairs, official_pairs, table_row, unseen_pairs
 from arcface_api.bench import Address, raw_request
-from arcface_api.progress import ShareBar
+from arcface_api.progress import BarProgress
 from environments import ROOT
 from faces import Face, each_face
 from recogniser import say
@@ -93,7 +93,7 @@ def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: b
         conditions = {} if is_fresh else read_kept(kept_file, about)
         todo = [name for name in NAMES if name not in conditions]
         say(f"{model.stem}: {len(todo)} of {len(NAMES)} conditions to measure")
-        with Client(service.address) as client, ShareBar(model.stem) as bar:
+        with Client(service.address) as client, BarProgress(model.stem) as bar:
             for number, name in enumerate(todo):
 
                 def tell(share: float, name: str = name, number: int = number) -> None:

@@ -23,7 +23,7 @@ import machine
 from arcface_api import bench, evaluate
 from arcface_api.arrays import Image
 from arcface_api.image import ImageLimits
-from arcface_api.progress import ShareBar
+from arcface_api.progress import BarProgress
 from arcface_api.wire import Align
 from service import RunningService, free_port, own_command, write_report
 
@@ -71,7 +71,7 @@ def verification(url: str, folder: Path) -> Iterable[dict[str, Any]]:
     for align, margin, flip in ways:
         source = evaluate.open_over_http(url, align, None, flip=flip)
         cut = evaluate.cutter(boxes, margin, LIMITS)
-        with ShareBar(f"x{margin} {align}{' flip' if flip else ''}") as bar:
+        with BarProgress(f"x{margin} {align}{' flip' if flip else ''}") as bar:
             found = evaluate.evaluate(pairs, pictures, source, bar, prepare=cut, margin=margin)
         told = found.to_json()
         names = ("alignments", "accuracy", "equal_error_rate", "operating_points")

@@ -29,7 +29,7 @@ from arcface_api.evaluate.pairs import Pairs
 from arcface_api.face import align
 from arcface_api.image import ImageLimits, decode
 from arcface_api.packs import PackLocations, locate
-from arcface_api.progress import ShareBar
+from arcface_api.progress import BarProgress
 from arcface_api.settings import Settings
 from arcface_api.wire import Align, Fit
 
@@ -112,7 +112,7 @@ def main() -> None:
     ways = cuts(lfw.read_labels(arguments.lfw))
     done: dict[tuple[str, str], evaluation.Evaluation] = {}
     runs = [(recogniser, cut) for recogniser in arguments.recognisers for cut in ways]
-    with ShareBar("Evaluating") as bar:
+    with BarProgress("Evaluating") as bar:
 
         def tell(number: int, _: str, share: float) -> None:
             bar(f"{runs[number][0].stem}, {runs[number][1].name}", (number + share) / len(runs))

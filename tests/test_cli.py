@@ -178,6 +178,17 @@ def test_pack_is_imported_listed_found_and_verified(models_dir: Path, tiny_recog
     assert "ok   tiny_recogniser.onnx" in run("packs", "verify", "--pack", "mine")
 
 
+def test_list_names_the_folder_that_is_used(models_dir: Path, tmp_path: Path) -> None:
+    """Of two packs with one name, the first in search order."""
+    settings = {"ARCFACE_MODELS_DIR": str(models_dir), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    for place in (models_dir, tmp_path / ".insightface" / "models"):
+        (place / "buffalo_sc").mkdir(parents=True)
+        (place / "buffalo_sc" / "w600k_mbf.onnx").touch()
+    listed = arcface_api("packs", "list", **settings).stdout
+    assert f"installed in {models_dir / 'buffalo_sc'}" in listed
+    assert f"buffalo_sc: {models_dir / 'buffalo_sc'} " in arcface_api("packs", "where", "buffalo_sc", **settings).stdout
+
+
 def test_damaged_pack_fails_verification(models_dir: Path, tiny_recogniser: Path) -> None:
     options = ["--models-dir", str(models_dir)]
     CliRunner().invoke(cli, ["packs", "import", str(tiny_recogniser), "--name", "mine", *options])
@@ -195,9 +206,45 @@ def test_every_setting_is_an_option_of_serve() -> None:
         assert f"[ARCFACE_{name.upper()}]" in re.sub(r"\s+", " ", shown)
 
 
-def test_bare_installation_says_what_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(name='click')")
-    done = arcface_api("packs", "list", PYTHONPATH=str(tmp_path))
-    assert done.returncode == 1
+BARE = """
+import sys
+installed = {*sys.stdlib_module_names, "arcface_api", "numpy", "httpx", "httpcore", "h11", "anyio", "certifi", "idna"}
+class Bare:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in installed:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Bare())
+from arcface_api.__main__ import main
+main()
+"""
+"""The command line where only the package's own dependencies, httpx and numpy, can be imported."""
+
+
+def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BARE, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_bare_installation_shows_its_version() -> None:
+    done = bare("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, arcface_api("--version").stdout, "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_bare_installation_has_help_that_names_commands_and_extras(arguments: list[str]) -> None:
+    done = bare(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    for command in cli.commands:
+        assert re.search(rf"^  {command}  ", done.stdout, re.MULTILINE)
+    assert "pip install 'arcface-api[cpu]'" in done.stdout
+    assert "pip install 'arcface-api[cuda]'" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["serve", "--help"], ["packs", "list"], ["nonsense"]])
+def test_bare_installation_says_what_a_command_needs(arguments: list[str]) -> None:
+    done = bare(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the package click is missing" in done.stderr
     assert "pip install 'arcface-api[cpu]'" in done.stderr
     assert "Traceback" not in done.stderr

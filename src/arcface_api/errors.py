@@ -39,7 +39,7 @@
     │   ├── EvaluationFailed          no service, too few pictures that can be embedded, or nowhere to write
     │   └── EvaluationIncomplete      pictures could not be embedded: the figures are those of the other pairs
     ├── SettingInvalid                a command line option or ARCFACE_… variable is wrong
-    └── PackError                     the person who runs the service can mend it
+    └── PackError                     the operator can fix it; its text is the interface, it has no code
         ├── PackNotFound              no such pack in any of the places looked in
         ├── PackUnknown               no registered pack has that name
         ├── PackNameInvalid           a name for an import that cannot be used
@@ -62,8 +62,8 @@
         ├── StorageFull               no space left for the pack
         └── StorageUnwritable         the folder for packs cannot be written
 
-`str(error)` is written for people: what was wrong, what is allowed, what to do. `code` is stable and written for
-programs. Which HTTP status an error becomes is decided in one table, `api/problems.py`. One long module,
+`str(error)` is written for people: what was wrong, what is allowed, what to do. `code`, of those that a program
+can meet, is stable. Which HTTP status an error becomes is decided in one table, `api/problems.py`. One long module,
 because one tree is what a reader looks for.
 """
 
@@ -74,6 +74,7 @@ class ArcFaceError(Exception):
     """Base of every error this package raises on purpose."""
 
     code: ClassVar[str]
+    """Stable, for programs; pack errors have none, because no request can meet them."""
 
 
 class RequestError(ArcFaceError):
@@ -344,130 +345,86 @@ class SettingInvalid(ArcFaceError):
 class PackError(ArcFaceError):
     """A model pack is missing, damaged, or not what it should be."""
 
-    code = "pack_error"
-
 
 class PackNotFound(PackError):
     """No such pack in any of the places looked in."""
-
-    code = "pack_not_found"
 
 
 class PackUnknown(PackError):
     """No registered pack has that name."""
 
-    code = "pack_unknown"
-
 
 class PackNameInvalid(PackError):
     """A name for an imported pack is malformed, reserved or taken."""
-
-    code = "pack_name_invalid"
 
 
 class PackWithoutRecogniser(PackError):
     """None of the pack's files turns a face into an embedding."""
 
-    code = "pack_without_recogniser"
-
 
 class PackAmbiguous(PackError):
     """Two of the pack's files could fill the same role."""
-
-    code = "pack_ambiguous"
 
 
 class PackManifestInvalid(PackError):
     """A `pack.toml` or `pack.lock.toml` cannot be understood, or states what it must not."""
 
-    code = "pack_manifest_invalid"
-
 
 class LicenceNotAccepted(PackError):
     """The licence of the weights has to be accepted before they are downloaded."""
-
-    code = "licence_not_accepted"
 
 
 class SourcesExhausted(PackError):
     """Every source of the pack was tried and none gave it."""
 
-    code = "pack_sources_exhausted"
-
 
 class DownloadFailed(PackError):
     """One source did not give what it should."""
-
-    code = "pack_download_failed"
 
 
 class ModelIsLfsPointer(PackError):
     """The file is a Git LFS pointer, not the model it points to."""
 
-    code = "model_is_lfs_pointer"
-
 
 class ModelIsHtml(PackError):
     """The file is a web page, not a model or an archive."""
-
-    code = "model_is_html"
 
 
 class ModelTruncated(PackError):
     """The file is shorter than it must be."""
 
-    code = "model_truncated"
-
 
 class ModelHashWrong(PackError):
     """The file's bytes are not the ones its manifest states."""
-
-    code = "model_hash_wrong"
 
 
 class ModelHashChanged(PackError):
     """The file's bytes are not the ones recorded at its first use."""
 
-    code = "model_hash_changed"
-
 
 class ModelUnreadable(PackError):
     """The file cannot be read."""
-
-    code = "model_unreadable"
 
 
 class GraphUnfit(PackError):
     """The ONNX model has an input or an output that cannot be used here."""
 
-    code = "model_graph_unfit"
-
 
 class ArchiveDamaged(PackError):
     """The file is not a zip archive, or a broken one."""
-
-    code = "archive_damaged"
 
 
 class ArchiveTooLarge(PackError):
     """A member of the archive unpacks to more than it may."""
 
-    code = "archive_too_large"
-
 
 class ArchiveEscapes(PackError):
     """A member of the archive is named so that it would land outside the pack's folder."""
-
-    code = "archive_escapes"
 
 
 class StorageFull(PackError):
     """The disk has no room for the pack."""
 
-    code = "pack_storage_full"
-
 
 class StorageUnwritable(PackError):
     """The folder for packs cannot be written: it is read-only, belongs to someone else, or the disk fails."""
-
-    code = "pack_storage_unwritable"

@@ -1,83 +1,72 @@
 """How long work shows that it goes on: a bar on a terminal, lines in a log."""
 
 import logging
+import shutil
 import sys
-from typing import Any, Self
+import time
+from collections.abc import Callable
+from typing import Self
 
-import click
-
+_BAR_WIDTH = 30
 _log = logging.getLogger(__name__)
 
 
+Progress = Callable[[str, float, float | None], None]
+"""Called often, from the thread that works: the present step in words, how much of it is done, and of how much in all
+(None: not known); in bytes, or as a share of 1."""
+
+
+def no_progress(what: str, done: float, total: float | None) -> None:
+    """Show nothing."""
+
+
 class BarProgress:
-    """Progress as a bar on a terminal."""
+    """A bar on the terminal that is stderr; where that is none, a line as each bar begins."""
 
-    def __init__(self) -> None:
-        """Nothing is shown before the first call."""
-        self._bar: Any = None
-        self._what = ""
+    def __init__(self, label: str | None = None) -> None:
+        """With a label, one bar for the whole, the present step behind it; without, a bar for each step."""
+        self._label, self._title, self._line, self._began = label, "", "", 0.0
+        self._is_terminal = sys.stderr.isatty()
 
-    def __call__(self, what: str, done_bytes: int, total_bytes: int | None) -> None:
-        """Show `done_bytes` of `total_bytes` (None: not known) of what is going on now."""
-        if what != self._what:
-            self._end()
-            self._what = what
-            self._bar = click.progressbar(
-                length=total_bytes or 0, label=what, file=sys.stderr, show_pos=False, update_min_steps=1
-            )
-            self._bar.__enter__()
-        self._bar.update(done_bytes - self._bar.pos)
+    def __call__(self, what: str, done: float, total: float | None = 1.0) -> None:
+        """Draw the bar again, where it looks different."""
+        if self._title != (title := self._label or what):
+            self.__exit__()
+            self._title, self._began = title, time.monotonic()
+            if not self._is_terminal:
+                sys.stderr.write(f"{title}\n")
+        if self._is_terminal:
+            share = min(done / total, 1.0) if total else 0.0
+            seconds = (time.monotonic() - self._began) * (1 / share - 1) if share else 0.0
+            left = f"{seconds:.0f} s left" if seconds else ""
+            bar = f"[{'#' * round(share * _BAR_WIDTH):<{_BAR_WIDTH}}]"
+            width = shutil.get_terminal_size().columns - 1
+            line = f"{title} {bar} {share:4.0%} {left:<12} {what if self._label else ''}"[:width]
+            if line != self._line:
+                sys.stderr.write(f"\r{line:<{len(self._line)}}")
+                sys.stderr.flush()
+                self._line = line
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-
-
-class ShareBar:
-    """One bar on a terminal for the whole of something, with its present part in words."""
-
-    def __init__(self, label: str) -> None:
-        """Shown when the block begins."""
-        self._bar: Any = click.progressbar(
-            length=1000,
-            label=label,
-            file=sys.stderr,
-            show_pos=False,
-            item_show_func=lambda what: what,
-            update_min_steps=1,
-        )
-
-    def __call__(self, what: str, share: float) -> None:
-        """Show that `share` (0 to 1) of the whole is done, and what is going on now."""
-        self._bar.update(round(share * 1000) - self._bar.pos, what)
-
-    def __enter__(self) -> Self:
-        self._bar.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.__exit__(None, None, None)
+        """Leave the last bar as it is, with the cursor below it."""
+        if self._line:
+            sys.stderr.write("\n")
+            self._line = ""
 
 
 class LoggedProgress:
-    """Progress as log lines, one at each tenth, for a service without a terminal."""
+    """Log lines with megabytes, one at each tenth, for a service without a terminal."""
 
     def __init__(self) -> None:
         """Nothing is logged before the first call."""
         self._last: tuple[str, int] | None = None
 
-    def __call__(self, what: str, done_bytes: int, total_bytes: int | None) -> None:
-        """Log `what` when another tenth of `total_bytes` (or another 64 MiB where that is not known) is done."""
-        step = done_bytes * 10 // total_bytes if total_bytes else done_bytes >> 26
-        if self._last == (what, step):
-            return
-        self._last = (what, step)
-        of_total = f" of {total_bytes / 1e6:.0f}" if total_bytes else ""
-        _log.info("%s: %.0f%s MB", what, done_bytes / 1e6, of_total)
+    def __call__(self, what: str, done: float, total: float | None) -> None:
+        """Log when another tenth of `total` bytes (or another 64 MiB where that is not known) is done."""
+        step = int(done * 10 / total) if total else int(done) >> 26
+        if self._last != (what, step):
+            self._last = (what, step)
+            _log.info("%s: %.0f%s MB", what, done / 1e6, f" of {total / 1e6:.0f}" if total else "")

@@ -1,4 +1,4 @@
-"""A real HTTP server that serves files well or badly, as told per path."""
+"""A real HTTP server that serves files well or badly, as set per path."""
 
 import re
 import sys
@@ -157,7 +157,7 @@ def page(request: Request) -> None:
 
 
 def breaks(content: bytes, *, at: int, then: Answer | None = None, times: int = 1) -> Answer:
-    """Hang up after `at` bytes, `times` times; then answer well, or as told."""
+    """Hang up after `at` bytes, `times` times; then answer well, or with `then`."""
 
     def answer(request: Request) -> None:
         if request.number >= times:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from arcface_api.packs import PackLocations, Source, no_progress, pull
+from arcface_api.packs import PackLocations, pull
+from arcface_api.packs.manifest import Source
+from arcface_api.progress import no_progress
 from packs.small_packs import with_sources
 
 
@@ -50,13 +52,13 @@ def main(cache: str, url: str, sha256: str, point: str) -> None:
             Path.rename = after(Path.rename)  # type: ignore[method-assign]
         case "after the rename":
             setattr(shutil, "rmtree", die)  # noqa: B010 - its type has an attribute that a function lacks
-    places = PackLocations(None, Path(cache), Path(cache) / "no-insightface")
     packs = with_sources(Source(url, sha256=sha256))
-    print(pull("tiny", places, accepted_licences=frozenset({"tiny"}), progress=progress, known=packs).folder)  # noqa: T201
+    places = PackLocations(None, Path(cache), Path(cache) / "no-insightface", packs)
+    print(pull("tiny", places, accepted_licences=frozenset({"tiny"}), progress=progress).folder)  # noqa: T201
 
 
-def _die_when_unpacking(what: str, done_bytes: int, _: int | None) -> None:
-    if what.startswith("Unpacking") and "genderage" in what and done_bytes:
+def _die_when_unpacking(what: str, done: float, _: float | None) -> None:
+    if what.startswith("Unpacking") and "genderage" in what and done:
         die()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from arcface_api.arrays import InputSpec
-from arcface_api.packs import Licence, Manifest, ModelFile, Role, Source
+from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source
 from tiny_models import linear_model
 
 INSIGHTFACE_ROLES = {Role.RECOGNISER, Role.AGE_GENDER, Role.LANDMARKS_3D}

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from arcface_api.packs import InstalledPack, PackLocations, Source, pull, verify
+from arcface_api.packs import InstalledPack, PackLocations, pull
+from arcface_api.packs.manifest import Source
 from packs import file_server as answers
 from packs.file_server import FileServer
 from packs.small_packs import AGE_GENDER, LANDMARKS, RECOGNISER, archive, sha256, with_sources
@@ -43,7 +45,7 @@ class Puller:
 
     def here(self, url: str) -> InstalledPack:
         packs = with_sources(Source(url, sha256=sha256(CONTENT)))
-        return pull("tiny", self.locations, accepted_licences=frozenset({"tiny"}), known=packs)
+        return pull("tiny", replace(self.locations, known=packs), accepted_licences=frozenset({"tiny"}))
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def puller(locations: PackLocations) -> Iterator[Puller]:
 
 def assert_whole(pack: InstalledPack) -> None:
     assert {path.name for path in pack.folder.iterdir()} == {RECOGNISER, AGE_GENDER, LANDMARKS}
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def assert_none_or_whole(locations: PackLocations) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -20,9 +21,10 @@ from arcface_api.errors import (
     StorageFull,
     StorageUnwritable,
 )
-from arcface_api.packs import InstalledPack, PackLocations, Patience, Role, Source, pull, verify
+from arcface_api.packs import InstalledPack, PackLocations, Role, download, pull
+from arcface_api.packs.download import Patience, Wanted
 from arcface_api.packs.install import publish, staging
-from arcface_api.packs.partial import Wanted, note
+from arcface_api.packs.manifest import Source
 from packs import file_server as answers
 from packs.file_server import FileServer
 from packs.small_packs import (
@@ -51,7 +53,7 @@ def pulled(locations: PackLocations) -> Pull:
 
     def run(*sources: Source, pinned: bool = True, patience: Patience = WITHOUT_PAUSE) -> InstalledPack:
         packs = with_sources(*sources, pinned=pinned)
-        return pull("tiny", locations, accepted_licences=frozenset({"tiny"}), patience=patience, known=packs)
+        return pull("tiny", replace(locations, known=packs), accepted_licences=frozenset({"tiny"}), patience=patience)
 
     return run
 
@@ -83,7 +85,7 @@ def test_an_archive_flat_or_nested_becomes_a_flat_folder_of_what_is_needed(
     pack = pulled(Source(url))
     assert files_in(pack) == {RECOGNISER, AGE_GENDER, LANDMARKS}
     assert pack.origin == "cache"
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
     assert pack.read(Role.RECOGNISER).content == contents()[RECOGNISER]
 
 
@@ -121,7 +123,7 @@ def test_sources_complete_each_other_in_order(server: FileServer, pulled: Pull) 
 def test_an_unexpected_archive_with_the_right_files_is_fine(server: FileServer, pulled: Pull) -> None:
     url = server.put("/tiny.zip", archive(prefix="repacked/"))
     pack = pulled(Source(url, sha256=sha256(b"the official one"), size_bytes=5))
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def test_redirects_are_followed(server: FileServer, pulled: Pull) -> None:
@@ -132,16 +134,16 @@ def test_redirects_are_followed(server: FileServer, pulled: Pull) -> None:
 
 def test_progress_ends_at_the_total(server: FileServer, locations: PackLocations) -> None:
     content = archive()
-    told: list[tuple[str, int, int | None]] = []
+    reported: list[tuple[str, float, float | None]] = []
     packs = with_sources(Source(server.put("/tiny.zip", content)))
     pull(
-        "tiny", locations, accepted_licences=frozenset({"tiny"}), known=packs,
-        progress=lambda what, done, total: told.append((what, done, total)),
+        "tiny", replace(locations, known=packs), accepted_licences=frozenset({"tiny"}),
+        progress=lambda what, done, total: reported.append((what, done, total)),
     )  # fmt: skip
-    downloading = [(done, total) for what, done, total in told if what == "Downloading tiny.zip from 127.0.0.1"]
-    assert downloading[-1] == (len(content), len(content))
-    assert downloading == sorted(downloading)
-    assert f"Unpacking {RECOGNISER}" in {what for what, _, _ in told}
+    downloading = [(done, total) for what, done, total in reported if what == "Downloading tiny.zip from 127.0.0.1"]
+    assert [done for done, _ in downloading] == sorted(done for done, _ in downloading)
+    assert {total for _, total in downloading} == {downloading[-1][0]} == {len(content)}
+    assert f"Unpacking {RECOGNISER}" in {what for what, _, _ in reported}
 
 
 def test_a_whole_pack_is_not_downloaded_again(server: FileServer, pulled: Pull) -> None:
@@ -155,7 +157,7 @@ def test_a_damaged_file_is_replaced_and_the_good_ones_are_kept(server: FileServe
     pack = pulled(Source(server.put("/tiny.zip", archive())))
     (pack.folder / AGE_GENDER).write_bytes(b"\x08" * len(contents()[AGE_GENDER]))
     again = pulled(Source(server.put("/a", contents()[AGE_GENDER]), AGE_GENDER))
-    assert all(check.ok for check in verify(again))
+    assert all(check.is_good for check in again.verify())
     assert files_in(again) == {RECOGNISER, AGE_GENDER, LANDMARKS}
 
 
@@ -163,25 +165,17 @@ def test_what_insightface_has_is_used_and_completed(server: FileServer, pulled: 
     write_files(locations.insightface_dir / "tiny" / "tiny", RECOGNISER, LANDMARKS)
     pack = pulled(Source(server.put("/a", contents()[AGE_GENDER]), AGE_GENDER))
     assert pack.origin == "cache"
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
     write_files(locations.insightface_dir / "tiny" / "tiny")
     shutil.rmtree(locations.cache_dir)
     assert pulled().origin == "insightface"
 
 
 def test_models_dir_is_where_it_goes(server: FileServer, tmp_path: Path) -> None:
-    places = PackLocations(tmp_path / "models", tmp_path / "cache", tmp_path / "insightface")
     packs = with_sources(Source(server.put("/tiny.zip", archive())))
-    pack = pull("tiny", places, accepted_licences=frozenset({"tiny"}), known=packs)
+    places = PackLocations(tmp_path / "models", tmp_path / "cache", tmp_path / "insightface", packs)
+    pack = pull("tiny", places, accepted_licences=frozenset({"tiny"}))
     assert (pack.folder, pack.origin) == (tmp_path / "models" / "tiny", "models_dir")
-
-
-def test_other_sources_can_be_given(server: FileServer, locations: PackLocations) -> None:
-    pack = pull(
-        "tiny", locations, accepted_licences=frozenset({"tiny"}), known=with_sources(Source("http://nowhere.invalid/")),
-        sources=[Source(server.put("/tiny.zip", archive()))],
-    )  # fmt: skip
-    assert all(check.ok for check in verify(pack))
 
 
 # ── resuming ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,7 +215,7 @@ def test_without_ranges_it_begins_again(server: FileServer, pulled: Pull) -> Non
     content = archive()
     url = server.put("/tiny.zip", answers.breaks(content, at=600_000, then=answers.without_ranges(content)))
     pack = pulled(Source(url, sha256=sha256(content)))
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def test_a_server_that_sends_another_range_is_not_believed(server: FileServer, pulled: Pull) -> None:
@@ -238,7 +232,7 @@ def test_a_file_that_changed_in_between_is_not_joined_with_the_old_one(server: F
     url = server.put("/tiny.zip", answers.breaks(old, at=600_000, then=answers.good(new, etag='"two"')))
     pack = pulled(Source(url))
     assert server.asked[1][1] is not None
-    assert all(check.ok for check in verify(pack))
+    assert all(check.is_good for check in pack.verify())
 
 
 def test_killed_while_beginning_again_the_old_part_is_not_taken_for_the_new_file(
@@ -251,12 +245,14 @@ def test_killed_while_beginning_again_the_old_part_is_not_taken_for_the_new_file
     refused(pulled, *sources, pinned=False, patience=IMPATIENT)
     server.put("/face", answers.good(new, etag='"two"'))
 
+    note = download._note
+
     def killed(wanted: Wanted, headers: Mapping[str, str]) -> None:
         note(wanted, headers)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("arcface_api.packs.download.note", killed)
+        patch.setattr(download, "_note", killed)
         with pytest.raises(KeyboardInterrupt):
             pulled(*sources, pinned=False)
     assert pulled(*sources, pinned=False).read(Role.RECOGNISER).content == new
@@ -332,7 +328,7 @@ def test_a_corrupt_archive_is_refused_and_forgotten(server: FileServer, pulled: 
     assert "cannot be unpacked (Bad CRC-32" in refused(pulled, source)
     assert not list((locations.cache_dir / ".downloads").glob("*.part"))
     server.put("/tiny.zip", archive())
-    assert all(check.ok for check in verify(pulled(source)))
+    assert all(check.is_good for check in pulled(source).verify())
 
 
 def test_a_file_of_the_wrong_size_is_refused_before_it_is_downloaded(server: FileServer, pulled: Pull) -> None:
@@ -342,8 +338,8 @@ def test_a_file_of_the_wrong_size_is_refused_before_it_is_downloaded(server: Fil
         Source(server.put("/short", content[:-100]), RECOGNISER),
         Source(server.put("/long", content + b"\x00"), RECOGNISER),
     )
-    assert f"/short has {len(content) - 100} bytes, it must have {len(content)}." in message
-    assert f"/long has {len(content) + 1} bytes, it must have {len(content)}: another file." in message
+    assert f"/short is cut short: it has {len(content) - 100} bytes, it must have {len(content)}." in message
+    assert f"/long is another file: it has {len(content) + 1} bytes, it must have {len(content)}." in message
 
 
 def test_more_bytes_than_announced_are_not_taken(server: FileServer, pulled: Pull, locations: PackLocations) -> None:
@@ -353,7 +349,7 @@ def test_more_bytes_than_announced_are_not_taken(server: FileServer, pulled: Pul
     assert all(part.stat().st_size <= len(contents()[RECOGNISER]) for part in parts)
 
 
-def test_a_server_that_ends_early_is_told(server: FileServer, pulled: Pull) -> None:
+def test_a_server_that_ends_early_is_named(server: FileServer, pulled: Pull) -> None:
     content = contents()[RECOGNISER]
     message = refused(pulled, Source(server.put("/face", answers.breaks(content, at=0, times=99)), RECOGNISER))
     assert "/face broke off: the connection broke" in message
@@ -364,18 +360,18 @@ def test_a_silent_server_is_left(server: FileServer, pulled: Pull) -> None:
     assert "/tiny.zip broke off: it was silent for too long." in message
 
 
-def test_an_lfs_pointer_is_told(server: FileServer, pulled: Pull) -> None:
+def test_an_lfs_pointer_is_named(server: FileServer, pulled: Pull) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4ab1\nsize 260665334\n"
     message = refused(pulled, Source(server.put("/face", pointer), RECOGNISER))
     assert "/face is a Git LFS pointer" in message
 
 
-def test_an_archive_without_the_files_is_told(server: FileServer, pulled: Pull) -> None:
+def test_an_archive_without_the_files_is_named(server: FileServer, pulled: Pull) -> None:
     message = refused(pulled, Source(server.put("/tiny.zip", archive({DETECTOR: contents()[DETECTOR]}))))
     assert f"/tiny.zip does not have {RECOGNISER}, {AGE_GENDER}, {LANDMARKS}" in message
 
 
-def test_what_is_no_archive_is_told(server: FileServer, pulled: Pull) -> None:
+def test_what_is_no_archive_is_named(server: FileServer, pulled: Pull) -> None:
     assert "/tiny.zip is not a zip archive, or only a part of one" in refused(
         pulled, Source(server.put("/tiny.zip", archive()[:-50]))
     )
@@ -413,7 +409,7 @@ def test_unpinned_files_are_trusted_once_and_said_aloud(
         f"{RECOGNISER} of tiny is not pinned and is trusted as it came: SHA-256 {sha256(contents()[RECOGNISER])}"
         in caplog.text
     )
-    assert [check.message for check in verify(pack)] == ["as at its first use"] * 3
+    assert [check.message for check in pack.verify()] == ["as at its first use"] * 3
 
 
 def test_unpinned_files_must_be_what_their_manifest_says(server: FileServer, pulled: Pull) -> None:
@@ -438,7 +434,7 @@ def test_an_unpinned_file_may_not_change_when_its_pack_is_repaired(server: FileS
 def test_the_licence_has_to_be_accepted_first(server: FileServer, locations: PackLocations) -> None:
     packs = with_sources(Source(server.put("/tiny.zip", archive())))
     with pytest.raises(LicenceNotAccepted) as caught:
-        pull("tiny", locations, accepted_licences=frozenset({"another"}), known=packs)
+        pull("tiny", replace(locations, known=packs), accepted_licences=frozenset({"another"}))
     assert str(caught.value) == (
         "The weights of tiny come under their own licence: Tiny licence (https://example.org/licence). For tests only."
         " To accept it, run `arcface-api packs pull tiny --accept-license`, or set ARCFACE_ACCEPT_LICENSE=tiny."
@@ -450,7 +446,7 @@ def test_the_licence_has_to_be_accepted_first(server: FileServer, locations: Pac
 def test_an_unknown_name_is_answered_with_the_known_ones(locations: PackLocations) -> None:
     packs = known(tiny_pack("antelopev2"), tiny_pack("buffalo_l"))
     with pytest.raises(PackUnknown) as caught:
-        pull("antelope2", locations, accepted_licences=frozenset(), known=packs)
+        pull("antelope2", replace(locations, known=packs), accepted_licences=frozenset())
     assert str(caught.value) == (
         "No registered pack is called 'antelope2'. Did you mean antelopev2? Registered are antelopev2, buffalo_l."
     )
@@ -461,9 +457,23 @@ def test_too_little_room_is_said_before_anything_is_downloaded(
 ) -> None:
     usage = shutil.disk_usage(locations.cache_dir.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(StorageFull, match=r"^The download needs \d MB in .*, and 0 MB are free\. Free some, or name"):
+    with pytest.raises(StorageFull, match=r"^The download needs \d MB in .*, and 0 MB are free\. Free some, or choose"):
         pulled(Source(server.put("/tiny.zip", archive())))
     assert nothing_installed(locations)
+
+
+def test_too_little_room_for_the_files_that_are_kept_is_no_damage(
+    server: FileServer, pulled: Pull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source(server.put("/tiny.zip", archive()))
+    pack = pulled(source)
+    (pack.folder / AGE_GENDER).unlink()
+    usage = shutil.disk_usage(pack.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(StorageFull, match=rf"^A copy of .*{RECOGNISER} needs 1 MB"):
+        pulled(source)
+    assert files_in(pack) == {RECOGNISER, LANDMARKS}
+    assert server.count("/tiny.zip") == 1
 
 
 @pytest.mark.parametrize(
@@ -494,9 +504,9 @@ def test_a_disk_that_refuses_is_explained(
 
 def test_a_place_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    places = PackLocations(tmp_path / "file" / "models", tmp_path / "cache", tmp_path / "insightface")
+    places = PackLocations(tmp_path / "file" / "models", tmp_path / "cache", tmp_path / "insightface", known())
     with pytest.raises(StorageUnwritable, match=r"/file/models is a file, or lies in one"):
-        pull("tiny", places, accepted_licences=frozenset({"tiny"}), known=known())
+        pull("tiny", places, accepted_licences=frozenset({"tiny"}))
 
 
 def test_what_dead_runs_left_behind_is_swept_and_nothing_else(
@@ -524,7 +534,7 @@ def test_pack_that_was_being_replaced_is_there_again(tmp_path: Path) -> None:
     (tmp_path / ".tiny.76543210.old").mkdir()
     with staging(tmp_path, "tiny"):
         pass
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny", ".tiny.lock"}
 
 
 def test_pack_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

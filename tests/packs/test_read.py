@@ -3,6 +3,7 @@
 import logging
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from arcface_api.errors import (
     ModelUnreadable,
     PackManifestInvalid,
 )
-from arcface_api.packs import InstalledPack, PackLocations, Role, Source, locate, verify
+from arcface_api.packs import InstalledPack, PackLocations, Role, locate
+from arcface_api.packs.manifest import Source
 from packs.small_packs import AGE_GENDER, RECOGNISER, contents, known, model_bytes, sha256, tiny_pack, write_files
 
 PULLABLE = known(tiny_pack("tiny", Source("https://example.org/tiny.zip")))
@@ -27,7 +29,7 @@ UNPINNED = known(tiny_pack(pinned=False))
 @pytest.fixture
 def pack(locations: PackLocations) -> InstalledPack:
     write_files(locations.cache_dir / "tiny")
-    return locate("tiny", locations, known=PULLABLE)
+    return locate("tiny", replace(locations, known=PULLABLE))
 
 
 def test_read_gives_the_verified_bytes(pack: InstalledPack) -> None:
@@ -82,10 +84,10 @@ def test_damaged_bytes_are_refused_with_the_remedy(
         pack.read(Role.RECOGNISER)
     assert str(caught.value).startswith(str(path))
     assert said in str(caught.value)
-    assert [(check.file, check.ok) for check in verify(pack)] == [
+    assert [(check.file.name, check.is_good) for check in pack.verify()] == [
         (RECOGNISER, False), (AGE_GENDER, True), ("1k3d68.onnx", True)
     ]  # fmt: skip
-    assert said in verify(pack)[0].message
+    assert said in pack.verify()[0].message
 
 
 def test_a_pipe_in_the_place_of_a_model_does_not_block(pack: InstalledPack) -> None:
@@ -104,9 +106,9 @@ def test_a_file_that_vanished(pack: InstalledPack) -> None:
 
 def test_verify_lists_every_file_of_the_manifest(locations: PackLocations) -> None:
     write_files(locations.cache_dir / "tiny", RECOGNISER)
-    first, second, _ = verify(locate("tiny", locations, known=PULLABLE))
-    assert (first.role, first.expected, first.found, first.ok) == (Role.RECOGNISER, sha256(WHOLE), sha256(WHOLE), True)
-    assert (second.found, second.ok, second.message) == (None, True, "not there: this role stays empty")
+    first, second, _ = locate("tiny", replace(locations, known=PULLABLE)).verify()
+    assert (first.file.role, first.is_good, first.message) == (Role.RECOGNISER, True, "as its manifest states")
+    assert (second.is_good, second.message) == (True, "not there: this role stays empty")
 
 
 # ── trust on first use ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -115,11 +117,11 @@ def test_verify_lists_every_file_of_the_manifest(locations: PackLocations) -> No
 @pytest.fixture
 def unpinned(locations: PackLocations) -> InstalledPack:
     write_files(locations.cache_dir / "tiny")
-    return locate("tiny", locations, known=UNPINNED)
+    return locate("tiny", replace(locations, known=UNPINNED))
 
 
 def test_the_first_use_is_recorded_and_said_aloud(unpinned: InstalledPack, caplog: pytest.LogCaptureFixture) -> None:
-    assert verify(unpinned)[0].message == "not pinned, and not used yet: trusted at its first use"
+    assert unpinned.verify()[0].message == "not pinned, and not used yet: trusted at its first use"
     with caplog.at_level(logging.WARNING, "arcface_api.packs"):
         unpinned.read(Role.RECOGNISER)
     lock = unpinned.folder / "pack.lock.toml"
@@ -147,7 +149,7 @@ def test_a_later_change_is_refused(unpinned: InstalledPack) -> None:
         f" {sha256(WHOLE)}. If you replaced it on purpose, delete {unpinned.folder / 'pack.lock.toml'}; if not, delete"
         " the pack and install it again."
     )
-    assert not verify(unpinned)[0].ok
+    assert not unpinned.verify()[0].is_good
     (unpinned.folder / "pack.lock.toml").unlink()
     unpinned.read(Role.RECOGNISER)
 
@@ -202,7 +204,7 @@ def test_a_record_that_cannot_be_understood_is_refused(unpinned: InstalledPack, 
 def test_a_file_replaced_between_inspection_and_reading_is_refused(locations: PackLocations, tmp_path: Path) -> None:
     path = tmp_path / "own.onnx"
     path.write_bytes(model_bytes(112, 256))
-    pack = locate(path, locations, known=PULLABLE)
+    pack = locate(path, replace(locations, known=PULLABLE))
     path.write_bytes(model_bytes(112, 256, seed=3))
     with pytest.raises(ModelHashWrong, match=r"own\.onnx was replaced while it was being opened"):
         pack.read(Role.RECOGNISER)

@@ -1,12 +1,12 @@
-"""`packs.toml`: what it must hold, whoever edits it."""
+"""`packs.toml`: what every edit of it must keep."""
 
 from pathlib import Path
 
 import pytest
 
-from arcface_api.packs import Licence, Manifest, Role, registry
+from arcface_api.packs import Licence, Role, registry
 from arcface_api.packs.locations import SHIPPED_DIR
-from arcface_api.packs.manifest_toml import read_pack_toml, write_pack_toml
+from arcface_api.packs.manifest import Manifest, read_pack_toml, write_pack_toml
 
 PACKS = list(registry().values())
 

@@ -10,7 +10,7 @@ import click
 from arcface_api.bench.requests import Address
 from arcface_api.cli.options import settings_options
 from arcface_api.cli.pack import find_pack
-from arcface_api.progress import BarProgress, ShareBar
+from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
 
 MEASURED_SETTINGS = (
@@ -73,7 +73,7 @@ def bench(
     if url is None:
         with BarProgress() as progress:
             find_pack(read_settings(**given), progress)
-    with ShareBar("Measuring") as bar:
+    with BarProgress("Measuring") as bar:
         if url is None:
             measured = measuring.measure_own(given, clients, seconds, bar)
         else:

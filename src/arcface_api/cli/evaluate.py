@@ -11,7 +11,7 @@ import click
 
 from arcface_api.cli.options import settings_options
 from arcface_api.cli.pack import find_pack
-from arcface_api.progress import BarProgress, ShareBar
+from arcface_api.progress import BarProgress
 from arcface_api.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
         evaluation.check_boxes(boxes, cut, labelled.pictures)
         prepare = evaluation.cutter(cut, margin, ImageLimits(settings.max_image_pixels))
     source = _source(url, settings, align, fit, flip=flip)
-    with ShareBar("Evaluating") as bar:
+    with BarProgress("Evaluating") as bar:
         evaluated = evaluation.evaluate(labelled, pictures, source, bar, prepare=prepare, margin=margin)
     click.echo(evaluation.text(evaluated))
     if output is not None:

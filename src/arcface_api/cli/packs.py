@@ -7,7 +7,6 @@ import click
 
 from arcface_api import packs
 from arcface_api.cli.options import settings_options
-from arcface_api.cli.pack import installed_pack, show_licence
 from arcface_api.packs import PackLocations
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
@@ -23,16 +22,17 @@ def packs_group() -> None:
 def list_packs(**options: object) -> None:
     """Show the packs that are known and those that are installed."""
     locations = PackLocations.default(read_settings(**options).models_dir)
-    present = {pack.manifest.name: pack for pack in packs.installed(locations)}
+    # of two with one name, the first is used
+    present = {pack.manifest.name: pack for pack in reversed(packs.installed_packs(locations))}
     known = packs.registry()
     for name in sorted({*known, *present}, key=lambda name: (name not in known, name)):
         manifest = present[name].manifest if name in present else known[name]
         where = f"installed in {present[name].folder}" if name in present else "not installed"
         pinned = "" if manifest.is_pinned else "; hashes not known, recorded at the first use"
-        click.echo(f"{name:<14} {manifest.title}\n{'':<14} {_told(manifest.licence)}; {where}{pinned}")
+        click.echo(f"{name:<14} {manifest.title}\n{'':<14} {_terms(manifest.licence)}; {where}{pinned}")
 
 
-def _told(licence: packs.Licence) -> str:
+def _terms(licence: packs.Licence) -> str:
     if licence == packs.UNKNOWN_LICENCE:
         return "its licence is not known here"
     return f"{licence.name} ({'commercial use allowed' if licence.allows_commercial_use else 'non-commercial'})"
@@ -47,7 +47,7 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
     settings = read_settings(**options)
     accepted = settings.accept_license | ({name} if accepts else set())
     if name in packs.registry() and name in accepted:
-        show_licence(name, click.echo)
+        click.echo(packs.licence_sentence(packs.registry()[name]))
     with BarProgress() as progress:
         pack = packs.pull(
             name, PackLocations.default(settings.models_dir), accepted_licences=frozenset(accepted), progress=progress
@@ -61,10 +61,10 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
 def verify(name: str | None, **options: object) -> None:
     """Check every file of an installed pack against its size and hash. NAME says the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
-    checks = packs.verify(installed_pack(settings))
+    checks = packs.locate(settings.pack, PackLocations.default(settings.models_dir)).verify()
     for check in checks:
-        click.echo(f"{'ok  ' if check.ok else 'BAD '} {check.file} ({check.role}): {check.message}")
-    sys.exit(0 if all(check.ok for check in checks) else 1)
+        click.echo(f"{'ok  ' if check.is_good else 'BAD '} {check.file.name} ({check.file.role}): {check.message}")
+    sys.exit(0 if all(check.is_good for check in checks) else 1)
 
 
 @packs_group.command("import")
@@ -86,7 +86,7 @@ def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> Non
 def where(name: str | None, **options: object) -> None:
     """Show which files a pack would be served from. NAME says the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
-    pack = installed_pack(settings)
+    pack = packs.locate(settings.pack, PackLocations.default(settings.models_dir))
     click.echo(f"{pack.manifest.name}: {pack.folder} ({pack.origin})")
     for role, path in pack.paths.items():
         click.echo(f"  {role:<12} {path.name}")

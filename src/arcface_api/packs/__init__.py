@@ -1,50 +1,34 @@
 """Model packs: registered, found, downloaded, verified, imported.
 
-    packs.toml ─▶ registry ─┬─▶ locate, installed ──▶ InstalledPack ──▶ read(role) ──▶ VerifiedModel
-                            ├─▶ pull ── download, archive ──┐                (bytes that were checked)
-                            └─▶ import_pack ── recognise ───┴─▶ install (one rename)
+    packs.toml ─▶ registry ─┬─▶ locate ──────────────────────────────────▶ InstalledPack ─▶ read(role) ─▶ VerifiedModel
+                            ├─▶ pull ── sources, download, archive ──┐                     (bytes that were checked)
+                            └─▶ import_pack ── archive, identify ────┴─▶ install (one rename)
 
 Nothing here prints or reads the environment. Everything raised is an `arcface_api.errors.PackError`; what is worth
-knowing besides is logged to `arcface_api.packs`.
+knowing besides is logged to `arcface_api.packs`. What other rooms use has its name here.
 """
 
-from arcface_api.errors import PackNotFound
-from arcface_api.packs.automatic import Choice, choose
-from arcface_api.packs.download import Patience
-from arcface_api.packs.finding import installed, locate
+from arcface_api.packs.finding import installed_packs, locate
+from arcface_api.packs.identify import UNKNOWN_LICENCE
 from arcface_api.packs.importing import import_pack
-from arcface_api.packs.installed_pack import FileCheck, InstalledPack, VerifiedModel, verify
-from arcface_api.packs.locations import AUTO, Origin, PackLocations
-from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, Source, Threshold
-from arcface_api.packs.progress import Progress, no_progress
-from arcface_api.packs.pulling import pull
-from arcface_api.packs.recognise import UNKNOWN_LICENCE
-from arcface_api.packs.registered import registry
+from arcface_api.packs.installed import InstalledPack, VerifiedModel
+from arcface_api.packs.locations import AUTO, PackLocations
+from arcface_api.packs.manifest import Licence, Role, registry
+from arcface_api.packs.pulling import licence_sentence, obtain, pull
 
 __all__ = [
     "AUTO",
     "UNKNOWN_LICENCE",
-    "Choice",
-    "FileCheck",
     "InstalledPack",
     "Licence",
-    "Manifest",
-    "ModelFile",
-    "Origin",
     "PackLocations",
-    "PackNotFound",
-    "Patience",
-    "Progress",
     "Role",
-    "Source",
-    "Threshold",
     "VerifiedModel",
-    "choose",
     "import_pack",
-    "installed",
+    "installed_packs",
+    "licence_sentence",
     "locate",
-    "no_progress",
+    "obtain",
     "pull",
     "registry",
-    "verify",
 ]

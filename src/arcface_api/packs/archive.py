@@ -1,15 +1,15 @@
 """Zip archives, not trusted: names, sizes and packing ratios are checked, and bytes are counted, not believed."""
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
 
-from arcface_api.errors import ArchiveDamaged, ArchiveEscapes, ArchiveTooLarge
-from arcface_api.packs.content import CHUNK_BYTES, HEAD_BYTES, MAX_MODEL_BYTES, Measured, reading, refuse_foreign
+from arcface_api.errors import ArchiveDamaged, ArchiveEscapes, ArchiveTooLarge, PackError
+from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, copy, reading, refuse_foreign
+from arcface_api.packs.install import need_room
+from arcface_api.progress import Progress, no_progress
 
 _RATIO_MATTERS_FROM = 64 << 20
 _MAX_RATIO = 100
@@ -18,11 +18,7 @@ _MAX_RATIO = 100
 
 @contextmanager
 def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
-    """An archive whose names have been checked.
-
-    Args:
-        path: The file.
-        what: Its name or URL, for messages.
+    """An archive whose names have been checked; `what` is its name or URL, for messages.
 
     Raises:
         ArchiveDamaged: Not a zip archive, incomplete, or packed in a way that cannot be read.
@@ -48,61 +44,56 @@ def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
 
 def models(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The members that may be models; not the shadow copies that macOS adds."""
+    paths = [(member, PurePosixPath(member.filename)) for member in archive.infolist()]
     return [
         member
-        for member in archive.infolist()
-        if PurePosixPath(member.filename).suffix.lower() == ".onnx"
-        and not PurePosixPath(member.filename).name.startswith(".")
-        and "__MACOSX" not in PurePosixPath(member.filename).parts
+        for member, path in paths
+        if path.suffix.lower() == ".onnx" and not path.name.startswith(".") and "__MACOSX" not in path.parts
     ]
 
 
 def unpack(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, *, limit_bytes: int = MAX_MODEL_BYTES, what: str
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    target: Path,
+    what: str,
+    *,
+    limit_bytes: int | None = None,
+    progress: Progress = no_progress,
 ) -> Measured:
-    """Write one member to a file, counting and hashing what really comes out.
-
-    Args:
-        archive: An archive from `opened`.
-        member: One of its members.
-        target: The file to write; deleted again when the member is refused.
-        limit_bytes: What it may have at most.
-        what: The archive's name or URL, for messages.
+    """Write one member of an archive from `opened` to a file, counting and hashing what really comes out.
 
     Raises:
-        ArchiveTooLarge: More than `limit_bytes`, or packed as only a zip bomb is.
+        ArchiveTooLarge: More than `limit_bytes` (None: than a model can have), or packed as only a zip bomb is.
         ArchiveDamaged: Its checksum is wrong, or it is packed in a way that cannot be read.
+        ModelIsHtml, ModelIsLfsPointer: It is that instead of a model.
+        StorageFull: There is no room for it.
         OSError: The target cannot be written.
     """
-    name = f"{member.filename} in {what}"
-    if member.file_size > limit_bytes:
-        raise _too_large(name, f"it announces {member.file_size} bytes, {limit_bytes} are allowed")
+    name, limit, packed = f"{member.filename} in {what}", limit_bytes or MAX_MODEL_BYTES, max(member.compress_size, 1)
+    if member.file_size > limit:
+        raise _too_large(name, f"it announces {member.file_size} bytes, {limit} are allowed")
+    need_room(target.parent, member.file_size, f"Unpacking {member.filename}")
+
+    def admit(size: int) -> None:
+        if size > limit:
+            raise _too_large(name, f"it has more than the {limit} bytes allowed")
+        if size > _RATIO_MATTERS_FROM and size > _MAX_RATIO * packed:
+            raise _too_large(name, f"{packed} packed bytes became more than {size}")
+        progress(f"Unpacking {member.filename}", size, member.file_size)
+
     try:
-        # the source is opened first: a member that cannot be opened leaves no file
-        with archive.open(member) as source, target.open("wb") as file:
-            return _copy(source, file, limit_bytes, max(member.compress_size, 1), name)
+        with archive.open(member) as source:
+            return copy(source, target, name, admit)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         target.unlink(missing_ok=True)
         raise ArchiveDamaged(
             f"{name} cannot be unpacked ({error}). Download the archive again, or unpack it yourself and import the"
             " folder."
         ) from error
-    except ArchiveTooLarge:
+    except PackError:
         target.unlink(missing_ok=True)
         raise
-
-
-def _copy(source: IO[bytes], file: IO[bytes], limit_bytes: int, packed_bytes: int, name: str) -> Measured:
-    digest, size = hashlib.sha256(), 0
-    while chunk := source.read(CHUNK_BYTES):
-        size += len(chunk)
-        if size > limit_bytes:
-            raise _too_large(name, f"it has more than the {limit_bytes} bytes allowed")
-        if size > _RATIO_MATTERS_FROM and size > _MAX_RATIO * packed_bytes:
-            raise _too_large(name, f"{packed_bytes} packed bytes became more than {size}")
-        digest.update(chunk)
-        file.write(chunk)
-    return Measured(size, digest.hexdigest())
 
 
 def _too_large(name: str, why: str) -> ArchiveTooLarge:
@@ -116,6 +107,6 @@ def _refuse_escape(member: zipfile.ZipInfo, what: str) -> None:
     path = PurePosixPath(member.orig_filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
         raise ArchiveEscapes(
-            f"{what} was not unpacked: its member {member.orig_filename!r} would land outside the pack's folder. No"
-            " honest archive of models has that; get it from its original source."
+            f"{what} was not unpacked: its member {member.orig_filename!r} would land outside the pack's folder. "
+            " An archive of models never needs that; get it from its original source."
         )

@@ -2,49 +2,43 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from arcface_api.errors import ModelHashWrong, ModelIsHtml, ModelIsLfsPointer, ModelTruncated, ModelUnreadable
 from arcface_api.packs.manifest import ModelFile
 
-CHUNK_BYTES = 1 << 20
 HEAD_BYTES = 512
 MAX_MODEL_BYTES = 2 << 30
-"""Protobuf, and so ONNX, ends at 2 GiB: whatever is larger is no model."""
-
-_LFS_POINTER = b"version https://git-lfs"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Protobuf, and so ONNX, ends at 2 GiB: a larger file is no model."""
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found when a file's bytes were all looked at."""
+    """Size and SHA-256 of a file whose bytes were all read."""
 
     size_bytes: int
     sha256: str
 
 
 def refuse_foreign(head: bytes, what: str) -> None:
-    """Refuse what is commonly found in the place of a model or an archive.
-
-    Args:
-        head: The first bytes, 512 are enough.
-        what: The file or URL, for the message.
+    """Refuse what is commonly found in the place of a model or an archive, by its first `HEAD_BYTES`.
 
     Raises:
         ModelIsLfsPointer: A Git LFS pointer.
         ModelIsHtml: A web page (or an XML error document).
     """
-    if head.startswith(_LFS_POINTER):
+    if head.startswith(b"version https://git-lfs"):
         raise ModelIsLfsPointer(
-            f"{what} is a Git LFS pointer, a text of about 130 bytes that stands for a model, not the model itself."
+            f"{what} is a Git LFS pointer, a text of about 130 bytes in the place of a model, not the model itself."
             " Run `git lfs pull` where it came from, or get the pack with `arcface-api packs pull`."
         )
-    # neither protobuf nor zip can begin with "<"
-    if head.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"<"):
+    # neither protobuf nor zip can begin with "<"; a byte order mark may stand before it
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         raise ModelIsHtml(
             f"{what} is a web page, not a model or an archive; a login or error page was probably saved under its"
             " name. Download it again and look at the file before you import it."
@@ -52,7 +46,7 @@ def refuse_foreign(head: bytes, what: str) -> None:
 
 
 def check(file: ModelFile, found: Measured, what: str, remedy: str) -> None:
-    """Refuse bytes that are not those of a pinned file; a file whose size or hash is unknown passes that part.
+    """Refuse bytes that are not those of a pinned file; a size or hash that is not known is not checked.
 
     Raises:
         ModelTruncated: Too few bytes.
@@ -67,17 +61,11 @@ def check(file: ModelFile, found: Measured, what: str, remedy: str) -> None:
 
 
 def check_size(expected: int | None, found: int, what: str, remedy: str) -> None:
-    """Refuse a file by its size alone.
-
-    Raises:
-        ModelTruncated: Too few bytes.
-        ModelHashWrong: Too many.
-    """
-    if expected is None or found == expected:
-        return
-    if found < expected:
+    """The part of `check` that needs no bytes. Raises as that does."""
+    if expected is not None and found < expected:
         raise ModelTruncated(f"{what} is cut short: it has {found} bytes, it must have {expected}. {remedy}")
-    raise ModelHashWrong(f"{what} is another file: it has {found} bytes, it must have {expected}. {remedy}")
+    if expected is not None and found > expected:
+        raise ModelHashWrong(f"{what} is another file: it has {found} bytes, it must have {expected}. {remedy}")
 
 
 def measure(path: Path) -> Measured:
@@ -85,16 +73,33 @@ def measure(path: Path) -> Measured:
 
     Raises:
         ModelUnreadable: It cannot be read.
-        ModelIsLfsPointer: It is a Git LFS pointer.
-        ModelIsHtml: It is a web page.
+        ModelIsLfsPointer, ModelIsHtml: It is that instead.
+    """
+    with reading(path), path.open("rb") as file:
+        refuse_foreign(file.read(HEAD_BYTES), str(path))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256")
+        return Measured(file.tell(), digest.hexdigest())
+
+
+def copy(source: IO[bytes], target: Path, what: str, on_size: Callable[[int], None]) -> Measured:
+    """Write a stream to a file and measure what is written: what is verified is then what gets installed.
+
+    `on_size` is called with the bytes so far before each write, and may raise.
+
+    Raises:
+        ModelIsLfsPointer, ModelIsHtml: The source is that instead of a model.
+        OSError: The target cannot be written.
     """
     digest, size = hashlib.sha256(), 0
-    with reading(path), path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+    with target.open("wb") as file:
+        while chunk := source.read(_CHUNK_BYTES):
             if size == 0:
-                refuse_foreign(chunk[:HEAD_BYTES], str(path))
-            digest.update(chunk)
+                refuse_foreign(chunk[:HEAD_BYTES], what)
             size += len(chunk)
+            on_size(size)
+            digest.update(chunk)
+            file.write(chunk)
     return Measured(size, digest.hexdigest())
 
 
@@ -103,8 +108,7 @@ def read_whole(path: Path, expected_bytes: int | None, remedy: str) -> bytes:
 
     Raises:
         ModelUnreadable: It cannot be read, is no regular file, or is larger than a model can be.
-        ModelIsLfsPointer: It is a Git LFS pointer.
-        ModelIsHtml: It is a web page.
+        ModelIsLfsPointer, ModelIsHtml: It is that instead.
         ModelTruncated: It has fewer bytes than expected.
         ModelHashWrong: It has more.
     """
@@ -119,17 +123,13 @@ def read_whole(path: Path, expected_bytes: int | None, remedy: str) -> bytes:
     refuse_foreign(content[:HEAD_BYTES], str(path))
     if expected_bytes is None and len(content) > limit:
         raise ModelUnreadable(f"{path} is larger than 2 GiB, which no ONNX file can be. Name the `.onnx` file itself.")
-    check_size(expected_bytes, max(size, len(content)) if len(content) > limit else len(content), str(path), remedy)
+    check_size(expected_bytes, max(size, len(content)), str(path), remedy)
     return content
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say what can be done when a file cannot be read.
-
-    Raises:
-        ModelUnreadable: Instead of any `OSError`.
-    """
+    """Turn any `OSError` into `ModelUnreadable`, which says what can be done."""
     try:
         yield
     except OSError as error:

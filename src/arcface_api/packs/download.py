@@ -1,46 +1,69 @@
-"""One URL to one file: streamed, counted and hashed on the way, resumed where the server can.
+"""Download one URL to one file: counted and hashed on the way, resumed where the server can.
 
-Never from https to http. A Range request goes on with a part only where a hash or a validator tells that it is the
-same file.
+Never from https to http. A part is resumed only where a hash or a validator shows that it is the same file.
 """
 
 import hashlib
+import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
 
 from arcface_api import __version__
-from arcface_api.errors import DownloadFailed, ModelHashWrong, ModelTruncated
-from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, refuse_foreign
-from arcface_api.packs.partial import Wanted, discard, note, part_size, resume_from, validator
-from arcface_api.packs.progress import Progress
-from arcface_api.packs.storage import need_room
+from arcface_api.errors import DownloadFailed, ModelHashWrong
+from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, check_size, refuse_foreign
+from arcface_api.packs.install import need_room
+from arcface_api.progress import Progress
 
+_CONNECT_SECONDS = 10.0
+_ATTEMPTS = 10
+"""Attempts for one URL, each of which resumes where the last one broke off."""
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.ProxyError, httpx.UnsupportedProtocol)
+NEXT_SOURCE = "The next source is tried."
 _log = logging.getLogger("arcface_api.packs")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server, and how often to take up a broken download."""
+    """How long to wait for a server."""
 
-    connect_seconds: float = 10.0
     read_seconds: float = 30.0
     """Longest silence in the middle of a download."""
-    attempts: int = 10
-    """Tries for one URL, each of which takes up where the last one broke off."""
     pause_seconds: float = 1.0
+    """Before the next attempt."""
 
 
 DEFAULT_PATIENCE = Patience()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to download, and what is known about it."""
+
+    url: str
+    part: Path
+    """The file to write. Named after what is in it, so that a later run, or another mirror, can resume it."""
+    size_bytes: int | None = None
+    sha256: str | None = None
+    is_archive: bool = False
+    """An archive's size and hash only show whether resuming went well: the files inside are what is verified."""
+    room_bytes: int = 0
+    """Room needed beside the download, for unpacking it."""
+
+    @property
+    def notes(self) -> Path:
+        """What the server said of the part, beside it."""
+        return self.part.with_name(self.part.name + ".json")
 
 
 class _Interrupted(Exception):
@@ -51,20 +74,27 @@ class _StartAgain(Exception):
     """What is on disk cannot be continued."""
 
 
-@contextmanager
-def http_client(patience: Patience) -> Iterator[httpx.Client]:
+def http_client(patience: Patience) -> httpx.Client:
     """A client for `fetch`; honours the usual proxy and certificate variables."""
-    timeout = httpx.Timeout(patience.read_seconds, connect=patience.connect_seconds)
+    timeout = httpx.Timeout(patience.read_seconds, connect=_CONNECT_SECONDS)
     headers = {"User-Agent": f"arcface-api/{__version__}", "Accept-Encoding": "identity"}
-    with httpx.Client(timeout=timeout, headers=headers) as client:
-        yield client
+    return httpx.Client(
+        timeout=timeout,
+        headers=headers,
+        follow_redirects=True,
+        max_redirects=_MAX_REDIRECTS,
+        event_hooks={"response": [_refuse_downgrade]},
+    )
+
+
+def _refuse_downgrade(response: httpx.Response) -> None:
+    url = response.url
+    if response.has_redirect_location and url.scheme == "https" != url.join(response.headers["Location"]).scheme:
+        _fail(str(url), "redirects from https to http, where anyone could change the file; that is refused")
 
 
 def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Progress) -> Measured:
-    """Download a URL to `wanted.part`, going on with what is there.
-
-    Returns:
-        Size and SHA-256 of the whole file, those of bytes from an earlier run included.
+    """Download a URL to `wanted.part`, resuming what is there, and measure the whole file.
 
     Raises:
         DownloadFailed: The server refuses, is silent, redirects from https to http, or breaks off again and again.
@@ -74,20 +104,20 @@ def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Pr
         OSError: The part cannot be written.
     """
     reason = "it kept changing"
-    for attempt in range(patience.attempts):
+    for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(patience.pause_seconds)
-        before = part_size(wanted.part)
+        before = _size(wanted.part)
         try:
             return _attempt(client, wanted, progress)
         except _StartAgain as again:
             _log.info("%s: starting again from the beginning: %s.", shown(wanted.url), again)
-            discard(wanted.part)
+            _discard(wanted)
         except _Interrupted as interrupted:
             reason = str(interrupted)
-            if part_size(wanted.part) <= before:
+            if _size(wanted.part) <= before:
                 break
-            _log.info("%s: %s; trying to go on.", shown(wanted.url), reason)
+            _log.info("%s: %s; resuming.", shown(wanted.url), reason)
     raise DownloadFailed(f"{shown(wanted.url)} broke off: {reason}.")
 
 
@@ -98,12 +128,18 @@ def shown(url: str) -> str:
 
 
 def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measured:
-    digest, start = resume_from(wanted)
+    digest, start = _resume_from(wanted)
     if start and digest.hexdigest() == wanted.sha256:
-        return _finish(wanted, digest, start, resumed=True)
-    with _translated(wanted.url), _response(client, wanted, start) as response:
-        if start and _is_whole(response, start):
-            return _finish(wanted, digest, start, resumed=True)
+        return Measured(start, digest.hexdigest())
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    if start and (same := _validator(wanted)) is not None:
+        headers["If-Range"] = same
+    url = httpx.URL(wanted.url)
+    step = f"Downloading {url.path.rpartition('/')[2]} from {url.host}"
+    with _translated(wanted.url), client.stream("GET", url, headers=headers) as response:
+        # asked for more than there is: an earlier run was killed after its last byte
+        if start and response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
+            return _finish(wanted, digest, start, is_resumed=True)
         start = _accepted_start(response, start, wanted)
         digest = digest if start else hashlib.sha256()
         length = response.headers.get("Content-Length", "")
@@ -117,9 +153,9 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
         coming = (total or wanted.size_bytes or start) - start
         need_room(wanted.part.parent, coming + wanted.room_bytes, "The download")
         if start == 0:
-            # never an old part beside a new note: killed here, a later run would join two files
-            discard(wanted.part)
-        note(wanted, response.headers)
+            # never an old part beside new notes: killed here, a later run would join two files
+            _discard(wanted)
+        _note(wanted, response.headers)
         size = start
         with wanted.part.open("r+b" if start else "wb") as file:
             file.seek(start)
@@ -130,11 +166,11 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
                     raise ModelHashWrong(f"{shown(wanted.url)} sends more than the {limit} bytes it should.")
                 file.write(chunk)
                 digest.update(chunk)
-                progress(_step(wanted), size, total or wanted.size_bytes)
+                progress(step, size, total or wanted.size_bytes)
     expected = total if wanted.is_archive else wanted.size_bytes
     if expected is not None and size < expected:
         raise _Interrupted(f"it ended after {size} of {expected} bytes")
-    return _finish(wanted, digest, size, resumed=start > 0)
+    return _finish(wanted, digest, size, is_resumed=start > 0)
 
 
 def _head(chunks: Iterator[bytes]) -> bytes:
@@ -145,53 +181,19 @@ def _head(chunks: Iterator[bytes]) -> bytes:
     return head
 
 
-def _step(wanted: Wanted) -> str:
-    url = httpx.URL(wanted.url)
-    return f"Downloading {url.path.rpartition('/')[2]} from {url.host}"
-
-
-def _finish(wanted: Wanted, digest: Any, size: int, *, resumed: bool) -> Measured:
+def _finish(wanted: Wanted, digest: Any, size: int, *, is_resumed: bool) -> Measured:
     found = Measured(size, digest.hexdigest())
     if wanted.sha256 is None or found.sha256 == wanted.sha256:
         return found
-    if resumed:
-        raise _StartAgain("what was resumed does not add up to the right file")
+    if is_resumed:
+        raise _StartAgain("the resumed download has the wrong SHA-256")
     if wanted.is_archive:
-        _log.info("%s is not the archive we know (SHA-256 %s); its files decide.", shown(wanted.url), found.sha256)
+        _log.info("%s is not the expected archive (SHA-256 %s); its files decide.", shown(wanted.url), found.sha256)
         return found
-    discard(wanted.part)
+    _discard(wanted)
     raise ModelHashWrong(
         f"{shown(wanted.url)} sends another file: its SHA-256 is {found.sha256}, it must be {wanted.sha256}."
     )
-
-
-@contextmanager
-def _response(client: httpx.Client, wanted: Wanted, start: int) -> Iterator[httpx.Response]:
-    """The answer to a GET, behind its redirects."""
-    headers = {}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        same = validator(wanted)
-        if same is not None:
-            headers["If-Range"] = same
-    request = client.build_request("GET", wanted.url, headers=headers)
-    for _ in range(_MAX_REDIRECTS):
-        response = client.send(request, stream=True)
-        try:
-            if response.next_request is None:
-                yield response
-                return
-        finally:
-            response.close()
-        if request.url.scheme == "https" and response.next_request.url.scheme != "https":
-            _fail(wanted.url, "redirects from https to http, where anyone could change the file; that is refused")
-        request = response.next_request
-    _fail(wanted.url, f"redirects more than {_MAX_REDIRECTS} times")
-
-
-def _is_whole(response: httpx.Response, start: int) -> bool:
-    """The answer to asking for more than there is: an earlier run was killed after its last byte."""
-    return response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{start}"
 
 
 def _accepted_start(response: httpx.Response, start: int, wanted: Wanted) -> int:
@@ -217,26 +219,20 @@ def _limit(wanted: Wanted, total: int | None) -> int:
         if total is not None and total > MAX_MODEL_BYTES:
             raise ModelHashWrong(f"{shown(wanted.url)} announces {total} bytes; more than 2 GiB are not taken.")
         return total if total is not None else MAX_MODEL_BYTES
-    if total is not None and total < wanted.size_bytes:
-        raise ModelTruncated(f"{shown(wanted.url)} has {total} bytes, it must have {wanted.size_bytes}.")
-    if total is not None and total > wanted.size_bytes:
-        raise ModelHashWrong(f"{shown(wanted.url)} has {total} bytes, it must have {wanted.size_bytes}: another file.")
+    if total is not None:
+        check_size(wanted.size_bytes, total, shown(wanted.url), NEXT_SOURCE)
     return wanted.size_bytes
 
 
 @contextmanager
 def _translated(url: str) -> Iterator[None]:
-    """What the network does wrong, as our errors."""
+    """Turn what the network does wrong into our errors."""
     try:
         yield
-    except (
-        httpx.ConnectError,
-        httpx.ConnectTimeout,
-        httpx.UnsupportedProtocol,
-        httpx.ProxyError,
-        httpx.InvalidURL,
-    ) as error:
+    except _UNREACHABLE as error:
         _fail(url, f"cannot be reached: {str(error) or type(error).__name__}")
+    except httpx.TooManyRedirects:
+        _fail(url, f"redirects more than {_MAX_REDIRECTS} times")
     except httpx.TimeoutException as error:
         raise _Interrupted("it was silent for too long") from error
     except httpx.HTTPError as error:
@@ -245,3 +241,44 @@ def _translated(url: str) -> Iterator[None]:
 
 def _fail(url: str, what: str) -> NoReturn:
     raise DownloadFailed(f"{shown(url)} {what}.")
+
+
+# ── the part on disk ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _resume_from(wanted: Wanted) -> tuple[Any, int]:
+    """Hash state and size of what an earlier run left; of nothing, where nothing shows that it is the same file."""
+    is_known = wanted.sha256 is not None or _validator(wanted) is not None
+    if is_known and wanted.part.is_file():
+        with wanted.part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+            size = file.tell()
+        if wanted.is_archive or wanted.size_bytes is None or size <= wanted.size_bytes:
+            return digest, size
+    return hashlib.sha256(), 0
+
+
+def _note(wanted: Wanted, headers: Mapping[str, str]) -> None:
+    """Keep what shows whether a later answer is the same file; needed where no hash is known."""
+    validators = {"etag": headers.get("ETag"), "last_modified": headers.get("Last-Modified")}
+    wanted.notes.write_text(json.dumps({"url": wanted.url, **validators}), encoding="utf-8")
+
+
+def _validator(wanted: Wanted) -> str | None:
+    """The value for If-Range: a strong ETag of this URL, else its Last-Modified."""
+    try:
+        noted = json.loads(wanted.notes.read_text(encoding="utf-8"))
+        etag, modified, is_this = noted["etag"], noted["last_modified"], noted["url"] == wanted.url
+        best = etag if etag and not etag.startswith("W/") else modified
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return best if is_this and isinstance(best, str) else None
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _discard(wanted: Wanted) -> None:
+    wanted.part.unlink(missing_ok=True)
+    wanted.notes.unlink(missing_ok=True)

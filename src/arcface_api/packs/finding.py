@@ -10,60 +10,54 @@ from pathlib import Path
 
 from arcface_api.errors import ArcFaceError, GraphUnfit, PackManifestInvalid, PackNotFound, PackWithoutRecogniser
 from arcface_api.packs.content import measure
-from arcface_api.packs.installed_pack import InstalledPack
-from arcface_api.packs.locations import Origin, PackLocations
-from arcface_api.packs.manifest import Manifest, Role
-from arcface_api.packs.manifest_toml import NAME_PATTERN, PACK_TOML, read_pack_toml
-from arcface_api.packs.recognise import Candidate, Recognised, recognise, safe_name
-from arcface_api.packs.registered import owners, registry
+from arcface_api.packs.identify import Entry, FoundFile, identify
+from arcface_api.packs.installed import InstalledPack
+from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, Origin, PackLocations
+from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml
 from arcface_api.packs.trust import TrustRecord
 
 _log = logging.getLogger("arcface_api.packs")
 
 
-def locate(
-    pack: str | os.PathLike[str], locations: PackLocations, *, known: Mapping[str, Manifest] | None = None
-) -> InstalledPack:
+def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledPack:
     """Find a pack. Nothing is verified yet, except that the files of an unregistered folder are looked into.
 
     Args:
-        pack: The name of a registered or imported pack, or a path: whatever has a slash, begins with `~` or `.`, or
-            ends with `.onnx` or `.zip`.
+        pack: The name of a registered or imported pack; `auto`; or a path: whatever has a slash, begins with `~` or
+            `.`, or ends with `.onnx` or `.zip`.
         locations: The places to look for a name.
-        known: The registered packs; None: those of `packs.toml`.
 
     Raises:
         PackNotFound: It is in none of the places.
-        PackWithoutRecogniser: The folder or file that was named has no recogniser.
-        PackAmbiguous: The folder that was named has two.
-        PackManifestInvalid: Its `pack.toml` cannot be understood.
-        GraphUnfit: The file that was named is a model with another input or output.
-        ModelUnreadable, ModelIsLfsPointer, ModelIsHtml: The file that was named is no model.
+        PackError: What was named is not one pack with a recogniser, or its `pack.toml` cannot be understood.
     """
-    known = registry() if known is None else known
     name = os.fspath(pack)
-    if _is_path(name):
-        return _at_path(Path(name).expanduser(), locations, known)
+    if name.startswith(("~", ".")) or name.endswith((".onnx", ".zip")) or "/" in name or os.sep in name:
+        return _at_path(Path(name).expanduser(), locations)
+    if name == AUTO:
+        try:
+            return locate(PREFERRED, locations)
+        except PackNotFound:
+            return locate(CARRIED, locations)
     looked = []
     for folder, origin in _places_of(name, locations) if NAME_PATTERN.fullmatch(name) else ():
-        found = _named(name, folder, origin, locations, known)
+        found = _in_folder(name, folder, origin, locations)
         if found is not None:
             return found
         looked.append(folder)
-    raise PackNotFound(_not_found(name, looked, known))
+    raise PackNotFound(_not_found(name, looked, locations.known))
 
 
-def installed(locations: PackLocations, *, known: Mapping[str, Manifest] | None = None) -> list[InstalledPack]:
+def installed_packs(locations: PackLocations) -> list[InstalledPack]:
     """Every pack in the places of `locations`, in search order: of two with one name, the first is used."""
-    known = registry() if known is None else known
     found: list[InstalledPack] = []
     for place, origin in locations.places():
         for folder in sorted(_folders(place)):
             for candidate in (folder, folder / folder.name):
-                if folder.name not in known and not (candidate / PACK_TOML).is_file():
+                if folder.name not in locations.known and not (candidate / PACK_TOML).is_file():
                     continue
                 try:
-                    pack = _named(folder.name, candidate, origin, locations, known)
+                    pack = _in_folder(folder.name, candidate, origin, locations)
                 except ArcFaceError as error:
                     _log.warning("%s", error)
                     continue
@@ -81,20 +75,17 @@ def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
     """
     manifest = read_pack_toml(folder / PACK_TOML)
     recogniser = manifest.file(Role.RECOGNISER)
-    claimed = [registered for registered in known.values() if registered.model == manifest.model]
-    for registered in claimed:
+    for registered in known.values():
         original = registered.file(Role.RECOGNISER)
-        if recogniser is None or original is None or recogniser.sha256 != original.sha256 or original.sha256 is None:
+        if registered.model == manifest.model and (
+            recogniser is None or original is None or recogniser.sha256 != original.sha256 or original.sha256 is None
+        ):
             raise PackManifestInvalid(
                 f"{folder / PACK_TOML}: the model name {manifest.model!r} belongs to the registered pack"
                 f" {registered.name}, whose recogniser has another SHA-256. Write another name: vectors of different"
                 " models must not be mixed up."
             )
     return manifest
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith(("~", ".")) or name.endswith((".onnx", ".zip")) or "/" in name or os.sep in name
 
 
 def _places_of(name: str, locations: PackLocations) -> Iterator[tuple[Path, Origin]]:
@@ -106,31 +97,27 @@ def _places_of(name: str, locations: PackLocations) -> Iterator[tuple[Path, Orig
         yield place / name / name, origin
 
 
-def _folders(place: Path) -> Iterator[Path]:
+def _folders(place: Path) -> list[Path]:
     try:
-        yield from (path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
     except OSError:
-        return
+        return []
 
 
-def _named(
-    name: str, folder: Path, origin: Origin, locations: PackLocations, known: Mapping[str, Manifest]
-) -> InstalledPack | None:
-    if name in known:
-        return _with_manifest(known[name], folder, origin, locations)
+def _in_folder(name: str, folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack | None:
+    """The pack in a folder by its registered name (empty for a path), else its `pack.toml`, else its files; or None."""
+    if name in locations.known:
+        return _with_manifest(locations.known[name], folder, origin, locations)
     if (folder / PACK_TOML).is_file():
-        return _with_manifest(stated_manifest(folder, known), folder, origin, locations)
-    if not _onnx_files(folder):
-        return None
-    return _unregistered_folder(folder, origin, locations, known)
+        return _with_manifest(stated_manifest(folder, locations.known), folder, origin, locations)
+    return _of_files(folder, origin, locations) if _onnx_files(folder) else None
 
 
 def _with_manifest(manifest: Manifest, folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack | None:
     """The pack in a folder as its manifest describes it; None if its recogniser is not there."""
     paths = {}
     for file in manifest.files:
-        present = (folder / name for name in (file.name, *file.aliases) if (folder / name).is_file())
-        path = next(present, None)
+        path = next((folder / name for name in (file.name, *file.aliases) if (folder / name).is_file()), None)
         if path is not None:
             paths[file.role] = path
     if Role.RECOGNISER not in paths:
@@ -138,26 +125,24 @@ def _with_manifest(manifest: Manifest, folder: Path, origin: Origin, locations: 
     return InstalledPack(manifest, folder, paths, origin, TrustRecord.of_folder(folder, locations.records_dir))
 
 
-def _at_path(path: Path, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
+def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
     if not path.exists():
         raise PackNotFound(
             f"There is nothing at {path}. Give `--pack` the path of a folder or of a recogniser's `.onnx` file as it"
             " is on this machine (inside a container: where it is mounted), or a name from `arcface-api packs list`."
         )
     if not path.is_dir():
-        return _single_file(path, locations, known)
+        return _single_file(path, locations)
     for folder in (path, path / path.resolve().name):
-        if (folder / PACK_TOML).is_file():
-            pack = _with_manifest(stated_manifest(folder, known), folder, "path", locations)
-            if pack is None:
-                raise PackWithoutRecogniser(
-                    f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the pack"
-                    " again with `arcface-api packs import FILES`."
-                )
+        pack = _in_folder("", folder, "path", locations)
+        if pack is not None:
             return pack
-        if _onnx_files(folder):
-            return _unregistered_folder(folder, "path", locations, known)
-    return _unregistered_folder(path, "path", locations, known)
+        if (folder / PACK_TOML).is_file():
+            raise PackWithoutRecogniser(
+                f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the pack again"
+                " with `arcface-api packs import FILES`."
+            )
+    return _of_files(path, "path", locations)
 
 
 def _onnx_files(folder: Path) -> list[Path]:
@@ -165,26 +150,20 @@ def _onnx_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in ("*.onnx", "*/*.onnx") for path in folder.glob(pattern))
 
 
-def _unregistered_folder(
-    folder: Path, origin: Origin, locations: PackLocations, known: Mapping[str, Manifest]
-) -> InstalledPack:
-    candidates = [Candidate(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
-    name = folder.resolve().name
-    recognised = recognise(candidates, known, name=safe_name(name), wanted=None, where=str(folder), strict=False)
-    for sentence in recognised.skipped:
-        _log.info("Not needed: %s", sentence)
-    return _unpacked(recognised, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
+def _of_files(folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
+    files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
+    manifest, entries = identify(files, locations.known, name=folder.resolve().name, where=str(folder))
+    return _as_identified(manifest, entries, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
 
 
-def _single_file(path: Path, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
+def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
     measured = measure(path)
     if zipfile.is_zipfile(path):
         raise GraphUnfit(
             f"{path} is a zip archive, not a model. Import it with `arcface-api packs import {path}` first."
         )
-    registered = owners(known, measured.sha256)
     trust = TrustRecord.of_single_file(path, locations.records_dir)
-    if registered:
+    if registered := owners(locations.known, measured.sha256):
         manifest, file = registered[0]
         if file.role is not Role.RECOGNISER:
             raise PackWithoutRecogniser(
@@ -192,17 +171,19 @@ def _single_file(path: Path, locations: PackLocations, known: Mapping[str, Manif
                 f" recogniser file, or the pack: `--pack {manifest.name}`."
             )
         return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
-    candidate = Candidate(path.name, path, measured)
-    recognised = recognise([candidate], known, name=safe_name(path.stem), wanted=None, where=str(path), strict=True)
-    return _unpacked(recognised, path.parent, "path", trust)
+    files = [FoundFile(path.name, path, measured)]
+    manifest, entries = identify(files, locations.known, name=path.stem, where=str(path), strict=True)
+    return _as_identified(manifest, entries, path.parent, "path", trust)
 
 
-def _unpacked(recognised: Recognised, folder: Path, origin: Origin, trust: TrustRecord) -> InstalledPack:
-    for sentence in recognised.manifest.assumptions:
+def _as_identified(
+    manifest: Manifest, entries: Sequence[Entry], folder: Path, origin: Origin, trust: TrustRecord
+) -> InstalledPack:
+    for sentence in manifest.assumptions:
         _log.info("Assumed: %s", sentence)
-    paths = {entry.file.role: entry.candidate.path for entry in recognised.entries}
-    inspected = {entry.file.role: entry.candidate.measured.sha256 for entry in recognised.entries}
-    return InstalledPack(recognised.manifest, folder, paths, origin, trust, inspected)
+    paths = {entry.file.role: entry.found.path for entry in entries}
+    inspected = {entry.file.role: entry.found.measured.sha256 for entry in entries}
+    return InstalledPack(manifest, folder, paths, origin, trust, inspected)
 
 
 def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest]) -> str:
@@ -218,11 +199,11 @@ def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest])
         lines += ["Looked in:", *(f"  - {folder}" for folder in looked)]
     registered = name if name in known else next(iter(known), "antelopev2")
     lines += [
-        "To have it, do one of these:",
+        "Do one of these:",
         f"  - download it: arcface-api packs pull {registered} --accept-license",
-        f"  - have the service download it when it starts: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE={registered}",
+        f"  - let the service download it at start: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE={registered}",
         "  - without internet, bring its files: arcface-api packs import FILES",
         "  - name a folder or recogniser file that you have: --pack /path",
-        "  - take the open pack, which is part of this package and weaker: --pack open",
+        "  - use the open pack, which is part of this package and weaker: --pack open",
     ]
     return "\n".join(lines)

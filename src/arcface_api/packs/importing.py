@@ -1,39 +1,28 @@
 """`packs import`: make a pack of a zip, a folder or `.onnx` files that a person brought."""
 
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from arcface_api.errors import PackError, PackNameInvalid, PackNotFound, PackWithoutRecogniser
-from arcface_api.packs.content import Measured, check, measure
+from arcface_api.errors import PackNameInvalid, PackNotFound, PackWithoutRecogniser
+from arcface_api.packs import archive as zips
+from arcface_api.packs.content import Measured, check, reading
 from arcface_api.packs.finding import locate, stated_manifest
-from arcface_api.packs.install import exclusive, publish, staging
-from arcface_api.packs.installed_pack import InstalledPack
-from arcface_api.packs.loading_bay import candidates_at, copied, is_zip
+from arcface_api.packs.identify import Entry, FoundFile, belongs, identify, safe_name
+from arcface_api.packs.install import Files, assemble, copy_file, publish, reuse, staging
+from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.locations import AUTO, SHIPPED_DIR, PackLocations
-from arcface_api.packs.manifest import Manifest, ModelFile, Role
-from arcface_api.packs.manifest_toml import NAME_PATTERN, PACK_TOML, write_pack_toml
-from arcface_api.packs.progress import Progress, no_progress
-from arcface_api.packs.recognise import Candidate, Recognised, belongs, recognise, safe_name
-from arcface_api.packs.registered import registry
-from arcface_api.packs.storage import writing
-from arcface_api.packs.trust import LOCK_NAME, write_record
+from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, write_pack_toml
 
 _BAY = "_import"
-"""No pack can have this name, so its lock is never a pack's."""
+"""Where files are copied to and measured. No pack can have this name, so its lock is never a pack's."""
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _log = logging.getLogger("arcface_api.packs")
 
 
-def import_pack(
-    paths: Sequence[Path],
-    locations: PackLocations,
-    *,
-    name: str | None = None,
-    progress: Progress = no_progress,
-    known: Mapping[str, Manifest] | None = None,
-) -> InstalledPack:
+def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | None = None) -> InstalledPack:
     """Install a pack from files on this machine.
 
     Registered files are recognised by their hash, whatever they are called. Other files are looked into; what had to be
@@ -42,175 +31,167 @@ def import_pack(
 
     Args:
         paths: Zip archives, folders or `.onnx` files; all of them make one pack.
-        locations: Where to install (`locations.writable`).
+        locations: It is installed in `locations.writable`.
         name: What to call it; None: its registered name, or the name of the first path.
-        progress: Told about copying and unpacking.
-        known: The registered packs; None: those of `packs.toml`.
 
     Raises:
         PackNameInvalid: The name is malformed, belongs to a registered pack with other files, or is taken.
         PackNotFound: One of the paths is not there.
-        PackWithoutRecogniser, PackAmbiguous, PackManifestInvalid, GraphUnfit: The files make no pack.
-        ModelIsLfsPointer, ModelIsHtml, ModelTruncated, ModelHashWrong, ModelUnreadable: A file is no good.
-        ArchiveDamaged, ArchiveTooLarge, ArchiveEscapes: An archive is not safe or not whole.
         StorageFull, StorageUnwritable: It cannot be installed there.
+        PackError: A file is damaged or not safe, or the files make no pack.
     """
-    known = registry() if known is None else known
-    _refuse_name(name)
-    for path in paths:
-        if not path.exists():
-            raise PackNotFound(
-                f"There is nothing at {path}. Name zip archives, folders or `.onnx` files that are on this machine."
-            )
-    parent = locations.writable
-    with writing(parent), exclusive(parent, _BAY), staging(parent, _BAY) as bay:
-        stated = _stated(paths, bay, known, progress) or _recognised(paths, bay, known, name, progress)
-        manifest = replace(stated.manifest, name=name) if name else stated.manifest
-        _refuse_reserved(manifest, known)
-        if (SHIPPED_DIR / manifest.name).is_dir():
-            return locate(manifest.name, locations, known=known)  # a part of it would hide the whole
-        with exclusive(parent, manifest.name), staging(parent, manifest.name) as staged:
-            target = parent / manifest.name
-            if manifest.name not in known and target.exists():
-                return _same_or_refused(manifest, locations, known)
-            _assemble(replace(stated, manifest=manifest), staged, known)
-            _carry_over(manifest, target, staged)
-            publish(staged, target)
-    return locate(manifest.name, locations, known=known)
-
-
-@dataclass(frozen=True)
-class _Stated:
-    """A pack put together in the loading bay: what it is, and where its files are."""
-
-    manifest: Manifest
-    files: tuple[tuple[ModelFile, Path, Measured], ...]
-
-
-def _stated(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], progress: Progress) -> _Stated | None:
-    """A folder that comes with its `pack.toml`, such as an imported pack from another machine."""
-    if len(paths) != 1 or not (paths[0] / PACK_TOML).is_file():
-        return None
-    manifest = stated_manifest(paths[0], known)
-    files: list[tuple[ModelFile, Path, Measured]] = []
-    for file in manifest.files:
-        if (paths[0] / file.name).is_file():
-            candidate = copied(paths[0] / file.name, bay, progress)
-            check(file, candidate.measured, str(paths[0] / file.name), "Copy the folder again.")
-            measured = candidate.measured
-            files.append(
-                (replace(file, size_bytes=measured.size_bytes, sha256=measured.sha256), candidate.path, measured)
-            )
-    if not any(file.role is Role.RECOGNISER for file, _, _ in files):
-        raise PackWithoutRecogniser(
-            f"{paths[0]} lacks the recogniser that its {PACK_TOML} states. Copy the whole folder."
-        )
-    return _Stated(replace(manifest, files=tuple(file for file, _, _ in files)), tuple(files))
-
-
-def _recognised(
-    paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], name: str | None, progress: Progress
-) -> _Stated:
-    candidates: list[Candidate] = []
-    for wanted_only in (True, False):
-        for path in paths:
-            seen = {candidate.name for candidate in candidates if candidate.brought is path}
-            candidates += candidates_at(path, bay, known if wanted_only else None, seen, progress)
-        if _is_whole(candidates, known):
-            break
-    strict = all(path.is_file() and not is_zip(path) for path in paths)
-    first = (
-        safe_name(paths[0].resolve().stem if paths[0].is_file() else paths[0].resolve().name) if paths else "imported"
-    )
-    where = ", ".join(str(path) for path in paths)
-    found = recognise(candidates, known, name=first, wanted=name, where=where, strict=strict)
-    if name is None:
-        found = _without_strangers(found, known)
-    for sentence in found.skipped:
-        _log.info("Left out: %s", sentence)
-    files: list[tuple[ModelFile, Path, Measured]] = []
-    for entry in found.entries:
-        file = found.manifest.file(entry.file.role) or entry.file
-        measured = entry.candidate.measured
-        if found.manifest.name not in known:
-            plain = _plain_name(file, {used.name for used, _, _ in files})
-            file = replace(file, name=plain, size_bytes=measured.size_bytes, sha256=measured.sha256, aliases=())
-        files.append((file, entry.candidate.path, measured))
-    manifest = found.manifest
-    if manifest.name not in known:
-        manifest = replace(manifest, files=tuple(file for file, _, _ in files), sources=())
-    return _Stated(manifest, tuple(files))
-
-
-def _without_strangers(found: Recognised, known: Mapping[str, Manifest]) -> Recognised:
-    """A registered pack that came with files of others (AuraFace comes with InsightFace's) is itself without them."""
-    pack = known.get(found.manifest.name)
-    if pack is None or pack == found.manifest or pack not in found.entries[0].owners:
-        return found
-    own = tuple(entry for entry in found.entries if belongs(entry, pack))
-    left_out = [
-        f"{entry.candidate.name} does not belong to {pack.name}; import with `--name` to have both."
-        for entry in found.entries
-        if entry not in own
-    ]
-    return Recognised(pack, own, (*found.skipped, *left_out))
-
-
-def _is_whole(candidates: Sequence[Candidate], known: Mapping[str, Manifest]) -> bool:
-    """Every file of one registered pack is here: whatever else there is is not needed."""
-    hashes = {candidate.measured.sha256 for candidate in candidates}
-    return any(pack.is_pinned and {file.sha256 for file in pack.files} <= hashes for pack in known.values())
-
-
-def _plain_name(file: ModelFile, taken: set[str]) -> str:
-    """A name that a flat folder can hold, without one that is taken."""
-    name = safe_name(PurePosixPath(file.name).name)
-    return f"{file.role.value}_{name}" if name in taken else name
-
-
-def _assemble(stated: _Stated, staged: Path, known: Mapping[str, Manifest]) -> None:
-    manifest, trusted = stated.manifest, {}
-    for file, path, measured in stated.files:
-        path.rename(staged / file.name)
-        if file.sha256 is None:
-            trusted[file.name] = measured
-    if trusted:
-        write_record(staged / LOCK_NAME, trusted)
-    if manifest.name not in known:
-        write_pack_toml(manifest, staged / PACK_TOML)
-
-
-def _carry_over(manifest: Manifest, target: Path, staged: Path) -> None:
-    """Keep the good files of a registered pack that an import of some of its files would otherwise take away."""
-    for file in manifest.files:
-        old, new = target / file.name, staged / file.name
-        if new.exists() or file.sha256 is None or not old.is_file():
-            continue
-        try:
-            check(file, measure(old), str(old), "")
-        except PackError:
-            continue
-        shutil.copyfile(old, new)
-
-
-def _refuse_name(name: str | None) -> None:
     if name is not None and (not NAME_PATTERN.fullmatch(name) or name.endswith(".onnx") or name == AUTO):
         raise PackNameInvalid(
             f"{name!r} cannot be the name of a pack. Use letters, digits, '.', '_' and '-', beginning with a letter or"
             f" digit, and not ending with .onnx; {AUTO} means something else."
         )
+    for path in paths:
+        if not path.exists():
+            raise PackNotFound(
+                f"There is nothing at {path}. Name zip archives, folders or `.onnx` files that are on this machine."
+            )
+    parent, known = locations.writable, locations.known
+    with staging(parent, _BAY) as bay:
+        if len(paths) == 1 and (paths[0] / PACK_TOML).is_file():
+            manifest, have = _stated(paths[0], bay, known)
+        else:
+            manifest, have = _identified(paths, bay, known, name)
+        manifest = replace(manifest, name=name) if name else manifest
+        if manifest.name in known and manifest != known[manifest.name]:
+            raise PackNameInvalid(
+                f"The name {manifest.name} belongs to a registered pack, and these are not its files. Choose another"
+                " with `--name`."
+            )
+        if (SHIPPED_DIR / manifest.name).is_dir():
+            return locate(manifest.name, locations)  # a part of it would hide the whole
+        with staging(parent, manifest.name) as staged:
+            target = parent / manifest.name
+            if manifest.name not in known and target.exists():
+                return _same_or_refused(manifest, locations)
+            # an import of some files of a registered pack keeps the others
+            reuse(manifest, {file.role: target / file.name for file in manifest.files}, have, staged)
+            assemble(manifest, have, staged)
+            if manifest.name not in known:
+                write_pack_toml(manifest, staged / PACK_TOML)
+            publish(staged, target)
+    return locate(manifest.name, locations)
 
 
-def _refuse_reserved(manifest: Manifest, known: Mapping[str, Manifest]) -> None:
-    if manifest.name in known and manifest != known[manifest.name]:
-        raise PackNameInvalid(
-            f"The name {manifest.name} belongs to a registered pack, and these are not its files. Choose another with"
-            " `--name`."
+def _stated(folder: Path, bay: Path, known: Mapping[str, Manifest]) -> tuple[Manifest, Files]:
+    """A folder that comes with its `pack.toml`, such as an imported pack from another machine."""
+    manifest = stated_manifest(folder, known)
+    files, have = [], {}
+    for file in manifest.files:
+        path, copied = folder / file.name, bay / file.name
+        if path.is_file():
+            found = copy_file(path, copied)
+            check(file, found, str(path), "Copy the folder again.")
+            files.append(replace(file, size_bytes=found.size_bytes, sha256=found.sha256))
+            have[file.name] = (copied, found)
+    if not any(file.role is Role.RECOGNISER for file in files):
+        raise PackWithoutRecogniser(
+            f"{folder} lacks the recogniser that its {PACK_TOML} states. Copy the whole folder."
         )
+    return replace(manifest, files=tuple(files)), have
 
 
-def _same_or_refused(manifest: Manifest, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack:
-    there = locate(manifest.name, locations, known=known)
+def _identified(
+    paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest], name: str | None
+) -> tuple[Manifest, Files]:
+    manifest, entries = identify(
+        _gather(paths, bay, known),
+        known,
+        name=paths[0].resolve().stem if paths[0].is_file() else paths[0].resolve().name,
+        where=", ".join(map(str, paths)),
+        wanted=name,
+        strict=all(path.is_file() and not _is_zip(path) for path in paths),
+    )
+    if name is None:
+        manifest, entries = _without_strangers(manifest, entries, known)
+    have: Files = {}
+    if manifest.name in known:
+        for entry in entries:
+            file = manifest.file(entry.file.role) or entry.file
+            have[file.name] = (entry.found.path, entry.found.measured)
+        return manifest, have
+    files = []
+    for entry in entries:
+        # a plain name, which a flat folder can hold
+        plain, measured = safe_name(PurePosixPath(entry.file.name).name), entry.found.measured
+        plain = f"{entry.file.role.value}_{plain}" if plain in have else plain
+        have[plain] = (entry.found.path, measured)
+        files.append(
+            replace(entry.file, name=plain, size_bytes=measured.size_bytes, sha256=measured.sha256, aliases=())
+        )
+    return replace(manifest, files=tuple(files), sources=()), have
+
+
+def _without_strangers(
+    manifest: Manifest, entries: tuple[Entry, ...], known: Mapping[str, Manifest]
+) -> tuple[Manifest, tuple[Entry, ...]]:
+    """A registered pack that came with files of others (AuraFace comes with InsightFace's) is itself without them."""
+    pack = known.get(manifest.name)
+    if pack is None or pack == manifest or pack not in entries[0].owners:
+        return manifest, entries
+    own = tuple(entry for entry in entries if belongs(entry, pack))
+    for entry in entries:
+        if entry not in own:
+            name = entry.found.name
+            _log.info("Left out: %s does not belong to %s; import with `--name` to have both.", name, pack.name)
+    return pack, own
+
+
+def _gather(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest]) -> list[FoundFile]:
+    """The model files at the paths, copied to the loading bay and measured.
+
+    First those that may be registered, by their size: where these make a whole pack, the detector beside them is never
+    even unpacked.
+    """
+    sizes = {file.size_bytes for pack in known.values() for file in pack.files}
+    found: list[FoundFile] = []
+    taken: set[tuple[Path, str]] = set()
+    for registered_only in (True, False):
+        taken_before = frozenset(taken)
+        for path in paths:
+            for name, size, copy_to in _models_at(path):
+                if (path, name) not in taken_before and (not registered_only or size in sizes):
+                    target = bay / f"{len(found)}.onnx"
+                    found.append(FoundFile(name, target, copy_to(target)))
+                    taken.add((path, name))
+        hashes = {file.measured.sha256 for file in found}
+        if any(pack.is_pinned and {file.sha256 for file in pack.files} <= hashes for pack in known.values()):
+            break
+    return found
+
+
+def _models_at(path: Path) -> Iterator[tuple[str, int, Callable[[Path], Measured]]]:
+    """Name and size of each model file at a path, and how to copy it."""
+    if path.is_dir():
+        with reading(path):
+            models = sorted(model for model in path.rglob("*") if model.suffix.lower() == ".onnx" and model.is_file())
+        for model in models:
+            name = model.relative_to(path).as_posix()
+            yield name, model.stat().st_size, partial(copy_file, model)
+    # one that is only called so is opened too, which says what it is instead
+    elif _is_zip(path) or path.suffix.lower() == ".zip":
+        with zips.opened(path, str(path)) as archive:
+            for member in zips.models(archive):
+                unpack = partial(zips.unpack, archive, member, what=str(path))
+                yield member.filename, member.file_size, unpack
+    else:
+        yield path.name, path.stat().st_size, partial(copy_file, path)
+
+
+def _is_zip(path: Path) -> bool:
+    with reading(path):
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(4) in _ZIP_MAGIC
+
+
+def _same_or_refused(manifest: Manifest, locations: PackLocations) -> InstalledPack:
+    there = locate(manifest.name, locations)
     if {file.sha256 for file in there.manifest.files} == {file.sha256 for file in manifest.files}:
         return there
     raise PackNameInvalid(

@@ -1,52 +1,62 @@
 """Make a pack appear in one step: built beside its place, then renamed; one process at a time.
 
-kill -9 at any moment leaves no pack or a whole one. What dead runs left behind is swept by the next one, which puts
-back a pack that was only just being replaced.
+kill -9 at any moment leaves no pack or a whole one. The next run removes what a killed one left behind, and puts back
+a pack that was being replaced.
 """
 
+import errno
 import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from arcface_api.errors import PackError, StorageFull, StorageUnwritable
+from arcface_api.packs.content import Measured, check, copy, measure, reading
+from arcface_api.packs.manifest import Manifest, Role
+from arcface_api.packs.trust import LOCK_NAME, write_record
+from arcface_api.progress import Progress, no_progress
 
 _log = logging.getLogger("arcface_api.packs")
 
 
 @contextmanager
-def exclusive(parent: Path, name: str) -> Iterator[None]:
-    """Be the only process that installs `name` in `parent`; wait while another does.
+def staging(parent: Path, name: str) -> Iterator[Path]:
+    """An empty folder on the same disk as the place of the pack `name`, for the only process that installs it.
 
-    The lock belongs to the process: when that is killed, the system frees it.
+    Waits while another process installs it; the system frees the lock of a process that was killed. The folder is gone
+    afterwards unless `publish` made it the pack.
+
+    Raises:
+        StorageFull: No room, or a quota is reached, here or in the block.
+        StorageUnwritable: Any other `OSError`.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(parent / f".{name}.lock")
     try:
-        lock.acquire(timeout=0)
+        parent.mkdir(parents=True, exist_ok=True)
+        with _locked(parent / f".{name}.lock", name):
+            _sweep(parent, name)
+            folder = parent / f".{name}.{secrets.token_hex(4)}.tmp"
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise _explained(error, parent) from error
+
+
+def _locked(path: Path, name: str) -> AbstractContextManager[object]:
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
     except Timeout:
         _log.info("Another process is installing %s; waiting for it.", name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def staging(parent: Path, name: str) -> Iterator[Path]:
-    """An empty folder on the same disk as the pack's place; gone afterwards unless `publish` made it the pack."""
-    _sweep(parent, name)
-    folder = parent / f".{name}.{secrets.token_hex(4)}.tmp"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return lock.acquire()
 
 
 def publish(staged: Path, target: Path) -> None:
@@ -92,9 +102,104 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have it on the disk, so that a power cut after the rename finds whole files."""
+    """Write it to the disk, so that a power cut after the rename finds whole files."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# ── what goes into the folder ──────────────────────────────────────────────────────────────────────────────────────
+
+Files = dict[str, tuple[Path, Measured]]
+"""The files of a pack that were found so far, by their name in the manifest."""
+
+
+def copy_file(path: Path, target: Path, progress: Progress = no_progress) -> Measured:
+    """Copy a file that a person brought or an earlier run installed, and measure the copy.
+
+    Raises:
+        ModelUnreadable, ModelIsLfsPointer, ModelIsHtml: It is no file that can be read, or that instead of a model.
+        StorageFull: There is no room for it.
+        OSError: The target cannot be written.
+    """
+    with reading(path):
+        total, source = path.stat().st_size, path.open("rb")
+    with source:
+        need_room(target.parent, total, f"A copy of {path}")
+        return copy(source, target, str(path), lambda size: progress(f"Copying {path.name}", size, total))
+
+
+def reuse(
+    manifest: Manifest, paths: Mapping[Role, Path], have: Files, staged: Path, progress: Progress = no_progress
+) -> None:
+    """Copy what is good of an incomplete or damaged pack at `paths` to the staged folder, and add it to `have`."""
+    for file in manifest.files:
+        path = paths.get(file.role)
+        if path is None or file.sha256 is None or file.name in have:
+            continue
+        try:
+            # first read alone: a disk that cannot read the old file can still take a new one
+            check(file, measure(path), str(path), "")
+            copied = copy_file(path, staged / file.name, progress)
+            check(file, copied, str(path), "")
+        except StorageFull:
+            raise
+        except PackError:
+            (staged / file.name).unlink(missing_ok=True)
+            continue
+        have[file.name] = (staged / file.name, copied)
+
+
+def assemble(manifest: Manifest, have: Files, staged: Path) -> None:
+    """Move the files of a pack to the staged folder, and record the hashes of those that the manifest does not pin."""
+    trusted = {}
+    for file in manifest.files:
+        if file.name not in have:
+            continue
+        path, found = have[file.name]
+        if path.parent != staged:
+            path.rename(staged / file.name)
+        if file.sha256 is None:
+            trusted[file.name] = found
+            _log.warning(
+                "%s of %s is not pinned and is trusted as it came: SHA-256 %s, recorded in %s.",
+                file.name, manifest.name, found.sha256, LOCK_NAME,
+            )  # fmt: skip
+    if trusted:
+        write_record(staged / LOCK_NAME, trusted)
+
+
+# ── room and permission to write ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _explained(error: OSError, folder: Path) -> StorageFull | StorageUnwritable:
+    reason = error.strerror or error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFull(
+            f"There is no room left in {folder}: {reason}. Free some, or choose another folder with ARCFACE_MODELS_DIR."
+            " What was downloaded so far is kept and used the next time."
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return StorageUnwritable(
+            f"{folder} is a file, or lies in one, where a folder is needed. Choose another with ARCFACE_MODELS_DIR."
+        )
+    return StorageUnwritable(
+        f"{folder} cannot be written: {reason}. Give the user that runs arcface-api the right to write there, or choose"
+        " another folder with ARCFACE_MODELS_DIR."
+    )
+
+
+def need_room(folder: Path, size_bytes: int, what: str) -> None:
+    """Refuse to begin what cannot be finished.
+
+    Raises:
+        StorageFull: Fewer than `size_bytes` are free.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < size_bytes:
+        raise StorageFull(
+            f"{what} needs {size_bytes / 1e6:,.0f} MB in {folder}, and {free / 1e6:,.0f} MB are free. Free some, or"
+            " choose a folder on another disk with ARCFACE_MODELS_DIR."
+        )

@@ -1,31 +1,47 @@
-"""What is stated about a model pack: its files, what each is for, and how each wants to be fed.
+"""What is stated about a model pack: its files, what each is for, and how each is fed.
 
-A manifest states; it touches no disk. `packs.toml` holds the registered ones, a `pack.toml` inside a folder an
-imported one.
+`packs.toml` holds the registered packs, a `pack.toml` inside a folder an imported one.
 """
 
-from dataclasses import dataclass
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Literal
+from functools import cache
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
+
+import tomli_w
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from arcface_api.arrays import InputSpec
+from arcface_api.errors import PackManifestInvalid
+
+PACK_TOML = "pack.toml"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HEADER = """\
+# Written by `arcface-api packs import`. It states how each file of this pack is fed, and what had to be assumed.
+# Correct what is wrong: the values here are used as they stand.
+
+"""
 
 
 class Role(StrEnum):
-    """What a model file is for."""
+    """What a model file is for; shapes of what goes in and comes out."""
 
     RECOGNISER = "recogniser"
     """A face crop in, its embedding out."""
     AGE_GENDER = "age_gender"
     """(n, 3, 96, 96) in; (n, 3) out: scores for female and male, age in hundreds of years."""
     LANDMARKS_3D = "landmarks_3d"
-    """(n, 3, 192, 192) in; (n, 3309) out, whose last 68 x 3 numbers are the 3-D landmarks that give the
-    head pose."""
-
+    """(n, 3, 192, 192) in; (n, 3309) out, of which the last 68 x 3 are the 3-D landmarks that give the head pose."""
     AGE = "age"
-    """A face aligned as `InputSpec.template` says; (n, 1) out: the expected age in years."""
+    """A face aligned as `InputSpec.template` says in; (n, 1) out: the expected age in years."""
     GENDER = "gender"
-    """A face aligned likewise; (n, 2) out: probabilities of female and male."""
+    """A face aligned likewise in; (n, 2) out: probabilities of female and male."""
 
     @property
     def described(self) -> str:
@@ -42,28 +58,56 @@ _DESCRIBED = {
 }
 
 
+def _must(hold: Callable[[Any], object], sentence: str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not hold(value):
+            raise ValueError(sentence)
+        return value
+
+    return AfterValidator(check)
+
+
+_Name = Annotated[
+    str, _must(NAME_PATTERN.fullmatch, "must be a plain name of letters, digits, '.', '_' and '-', without folders")
+]
+_Sha256 = Annotated[str, _must(re.compile("[0-9a-f]{64}").fullmatch, "must be 64 lowercase hexadecimal digits")]
+_Alias = Annotated[
+    str,
+    _must(
+        lambda path: not path.startswith("/") and ".." not in PurePosixPath(path).parts, "must stay inside the folder"
+    ),
+]
+_Positive = Annotated[int, Field(gt=0)]
+_Input = Annotated[
+    InputSpec,
+    # an input without a name is the graph's only one
+    BeforeValidator(lambda given: {"name": None, **given} if isinstance(given, dict) else given),
+    _must(lambda spec: min(spec.height, spec.width) > 0 and spec.std > 0, "height, width and std must be above 0"),
+]
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """One `.onnx` file of a pack."""
 
-    name: str
+    name: _Name
     """File name inside the installed pack's flat folder."""
     role: Role
-    input: InputSpec
-    output_dim: int
+    input: _Input
+    output_dim: _Positive
     """Length of one output row."""
-    size_bytes: int | None = None
+    size_bytes: _Positive | None = None
     """None: not known; recorded at the first use, like `sha256`."""
-    sha256: str | None = None
-    aliases: tuple[str, ...] = ()
+    sha256: _Sha256 | None = None
+    aliases: tuple[_Alias, ...] = ()
     """Other paths under which archives and mirrors carry the same file, for example `recognition/model.onnx`."""
     provenance: str | None = None
-    """What is known of the pictures that it was trained on; docs/licences.md says more. None: nothing."""
+    """What is known of the pictures that it was trained on (docs/licences.md has more). None: nothing."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place that has a pack, tried in the order of the manifest."""
+    """One place that has a pack; sources are tried in the order of the manifest."""
 
     url: str
     """An archive, or, where `file` is given, one model file."""
@@ -77,7 +121,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Licence:
-    """Under what terms the weights are given."""
+    """The terms of the weights."""
 
     name: str
     url: str
@@ -88,10 +132,10 @@ class Licence:
 
 @dataclass(frozen=True)
 class Threshold:
-    """From which similarity on two pictures are taken for the same person."""
+    """The similarity from which two pictures are taken for the same person."""
 
     far: float
-    """Part of pairs of different people that are then taken for the same, 0 to 1."""
+    """The part of pairs of different people that are then taken for the same, 0 to 1."""
     similarity: float
     """Cosine."""
 
@@ -100,7 +144,10 @@ class Threshold:
 class Manifest:
     """Everything that is stated about one pack."""
 
-    name: str
+    # also for the records inside: a misspelt key would be a silent default
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    name: _Name
     title: str
     model: str
     """What `/embed` reports as `model` while this manifest's recogniser is loaded."""
@@ -108,13 +155,11 @@ class Manifest:
     files: tuple[ModelFile, ...]
     sources: tuple[Source, ...] = ()
     assumptions: tuple[str, ...] = ()
-    """What an import had to assume about files it did not know, in sentences."""
-
+    """What an import had to assume about unregistered files, in sentences."""
     align: Literal["none", "auto"] | None = None
-    """What requests get that do not say; None: as the service is set, else `none`."""
+    """For requests that do not state `align`; None: as the service is set, else `none`."""
     fit: Literal["stretch", "letterbox"] | None = None
-    """What requests get that do not say; None: as the service is set, else `stretch`."""
-
+    """For requests that do not state `fit`; None: as the service is set, else `stretch`."""
     thresholds: tuple[Threshold, ...] = ()
     """Measured with this recogniser on aligned pictures, by rising similarity; another recogniser has others."""
 
@@ -126,3 +171,77 @@ class Manifest:
     def file(self, role: Role) -> ModelFile | None:
         """The file that fills a role, or None."""
         return next((file for file in self.files if file.role is role), None)
+
+
+_ADAPTER = TypeAdapter(Manifest)
+
+
+@cache
+def registry() -> Mapping[str, Manifest]:
+    """The registered packs of `packs.toml` by name, the default pack first."""
+    document = tomllib.loads(files("arcface_api").joinpath("packs.toml").read_text(encoding="utf-8"))
+    packs = {
+        name: {"name": name, **table, "licence": document["licences"][table["licence"]]}
+        for name, table in document["packs"].items()
+    }
+    return MappingProxyType({name: _understood(table, f"packs.toml, {name}") for name, table in packs.items()})
+
+
+def owners(known: Mapping[str, Manifest], sha256: str) -> list[tuple[Manifest, ModelFile]]:
+    """Every registered pack that has the file with this hash, with its entry there."""
+    return [(manifest, file) for manifest in known.values() for file in manifest.files if file.sha256 == sha256]
+
+
+def read_pack_toml(path: Path) -> Manifest:
+    """The manifest in a `pack.toml`.
+
+    Raises:
+        PackManifestInvalid: It cannot be read or understood.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PackManifestInvalid(
+            f"{path} cannot be read: {error}. Correct it, or import the pack again with `arcface-api packs import"
+            " FILES`."
+        ) from error
+    return _understood(document, str(path))
+
+
+def write_pack_toml(manifest: Manifest, path: Path) -> None:
+    """Write a manifest with all it states and assumes; what is unknown is left out."""
+    path.write_text(_HEADER + tomli_w.dumps(_without_none(asdict(manifest)), multiline_strings=True), encoding="utf-8")
+
+
+def _understood(document: Mapping[str, Any], where: str) -> Manifest:
+    try:
+        manifest = _ADAPTER.validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        is_unknown = first["type"] == "unexpected_keyword_argument"
+        what = "is not a key of a manifest" if is_unknown else first["msg"].removeprefix("Value error, ")
+        wrong: str | None = f"{'.'.join(map(str, first['loc']))}: {what}"
+    else:
+        wrong = _contradiction(manifest)
+    if wrong is not None:
+        raise PackManifestInvalid(f"{where}: {wrong}. Correct that line.")
+    return manifest
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """What is wrong with the manifest as a whole; None if all is well."""
+    roles = [file.role for file in manifest.files]
+    if Role.RECOGNISER not in roles:
+        return f"no file has the role {Role.RECOGNISER.value!r}, and a pack needs one"
+    if len(roles) != len(set(roles)):
+        return "two files have the same role"
+    stray = {source.file for source in manifest.sources} - {None, *(file.name for file in manifest.files)}
+    return f"a source gives {stray.pop()!r}, which is no file of this pack" if stray else None
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

@@ -1,29 +1,19 @@
-"""`packs pull`: have a registered pack complete on this machine, from whichever source gives it."""
+"""`packs pull`, which installs a registered pack; and what a command works with, pulled where that was asked for."""
 
 import contextlib
 import difflib
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
 
-from arcface_api.errors import (
-    LicenceNotAccepted,
-    PackError,
-    PackNotFound,
-    PackUnknown,
-)
-from arcface_api.packs.content import Measured, check, measure
+from arcface_api.errors import LicenceNotAccepted, PackError, PackNotFound, PackUnknown
+from arcface_api.packs.content import Measured
 from arcface_api.packs.download import DEFAULT_PATIENCE, Patience
 from arcface_api.packs.finding import locate
-from arcface_api.packs.install import exclusive, publish, staging
-from arcface_api.packs.installed_pack import InstalledPack, verify
-from arcface_api.packs.locations import PackLocations
-from arcface_api.packs.manifest import Manifest, Source
-from arcface_api.packs.progress import Progress, no_progress
-from arcface_api.packs.registered import registry
-from arcface_api.packs.sources import Job, download
-from arcface_api.packs.storage import need_room, writing
-from arcface_api.packs.trust import LOCK_NAME, write_record
+from arcface_api.packs.install import assemble, publish, reuse, staging
+from arcface_api.packs.installed import InstalledPack
+from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, PackLocations
+from arcface_api.packs.manifest import Manifest
+from arcface_api.packs.sources import Job, fetch_missing
+from arcface_api.progress import Progress, no_progress
 
 _log = logging.getLogger("arcface_api.packs")
 
@@ -34,23 +24,12 @@ def pull(
     *,
     accepted_licences: frozenset[str],
     progress: Progress = no_progress,
-    sources: Sequence[Source] | None = None,
     patience: Patience = DEFAULT_PATIENCE,
-    known: Mapping[str, Manifest] | None = None,
 ) -> InstalledPack:
-    """Have a registered pack on this machine, with every file of its manifest, verified.
+    """Install a registered pack with every file of its manifest, verified.
 
-    A pack that is there and good is only verified. What is missing or damaged is replaced; good files that are there
-    are used.
-
-    Args:
-        name: The registered name.
-        locations: Where to look, and where to install (`locations.writable`).
-        accepted_licences: Names of the packs whose licence the person who runs this has accepted.
-        progress: Told about downloads and unpacking.
-        sources: Instead of the manifest's, for example an internal mirror.
-        patience: Time limits for the network.
-        known: The registered packs; None: those of `packs.toml`.
+    A pack that is installed and good is only verified. What is missing or damaged is replaced, in `locations.writable`;
+    good files are kept. `accepted_licences` are names of packs.
 
     Raises:
         PackUnknown: No registered pack has that name.
@@ -59,56 +38,57 @@ def pull(
         StorageFull: The disk has no room for it.
         StorageUnwritable: The folder cannot be written.
     """
-    known = registry() if known is None else known
+    known = locations.known
     if name not in known:
         close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
         guess = f" Did you mean {' or '.join(close)}?" if close else ""
         raise PackUnknown(f"No registered pack is called {name!r}.{guess} Registered are {', '.join(known)}.")
-    manifest = known[name]
-    there = _find(name, locations, known)
+    manifest, parent = known[name], locations.writable
+    there = _find(name, locations)
     if there is not None and _is_complete(there):
         return there
     if name not in accepted_licences:
-        raise LicenceNotAccepted(_licence_notice(manifest))
-    parent = locations.writable
-    with writing(parent), exclusive(parent, name):
-        there = _find(name, locations, known)
+        raise LicenceNotAccepted(
+            f"{licence_sentence(manifest)} To accept it, run `arcface-api packs pull {name} --accept-license`, or set"
+            f" ARCFACE_ACCEPT_LICENSE={name}."
+        )
+    with staging(parent, name) as staged:
+        # another process may have installed it meanwhile
+        there = _find(name, locations)
         if there is not None and _is_complete(there):
             return there
-        with staging(parent, name) as staged:
-            job = Job(manifest, staged, parent / ".downloads", progress, patience)
-            if there is not None:
-                job.trusted = _trusted(there)
-                _reuse(job, there)
-            download(job, manifest.sources if sources is None else sources)
-            _finish(job)
-            publish(staged, parent / name)
-            job.forget_downloads()
-    return locate(name, locations, known=known)
+        job = Job(manifest, staged, parent / ".downloads", progress, patience)
+        if there is not None:
+            job.trusted = _trusted(there)
+            reuse(manifest, there.paths, job.have, staged, progress)
+        fetch_missing(job)
+        assemble(manifest, job.have, staged)
+        publish(staged, parent / name)
+        job.forget_downloads()
+    return locate(name, locations)
 
 
-def _find(name: str, locations: PackLocations, known: Mapping[str, Manifest]) -> InstalledPack | None:
+def licence_sentence(manifest: Manifest) -> str:
+    """The licence of a registered pack's weights, for the person who downloads them."""
+    licence = manifest.licence
+    return (
+        f"The weights of {manifest.name} come under their own licence: {licence.name} ({licence.url}). {licence.notice}"
+    )
+
+
+def _find(name: str, locations: PackLocations) -> InstalledPack | None:
     with contextlib.suppress(PackNotFound):
-        return locate(name, locations, known=known)
+        return locate(name, locations)
     return None
 
 
 def _is_complete(pack: InstalledPack) -> bool:
     if any(file.role not in pack.paths for file in pack.manifest.files):
         return False
-    bad = [result.message for result in verify(pack) if not result.ok]
+    bad = [result.message for result in pack.verify() if not result.is_good]
     for message in bad:
-        _log.warning("%s It is replaced.", message)
+        _log.warning("%s It will be replaced.", message)
     return not bad
-
-
-def _licence_notice(manifest: Manifest) -> str:
-    licence = manifest.licence
-    return (
-        f"The weights of {manifest.name} come under their own licence: {licence.name} ({licence.url})."
-        f" {licence.notice} To accept it, run `arcface-api packs pull {manifest.name} --accept-license`, or set"
-        f" ARCFACE_ACCEPT_LICENSE={manifest.name}."
-    )
 
 
 def _trusted(there: InstalledPack) -> dict[str, Measured]:
@@ -116,37 +96,57 @@ def _trusted(there: InstalledPack) -> dict[str, Measured]:
     return {name: record[0] for name, record in records.items() if record is not None}
 
 
-def _reuse(job: Job, there: InstalledPack) -> None:
-    """Take the good files of an incomplete or damaged pack, instead of downloading them again."""
-    for file in job.manifest.files:
-        path = there.paths.get(file.role)
-        if path is None or file.sha256 is None:
-            continue
+# ── what a command works with ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def obtain(
+    name: str,
+    locations: PackLocations,
+    *,
+    may_pull: bool,
+    accepted_licences: frozenset[str],
+    progress: Progress = no_progress,
+) -> InstalledPack:
+    """The pack as it is installed; one that is registered but not installed is pulled, where that was asked for.
+
+    `may_pull` asks for a download, which accepting a licence does not. `auto` falls back to the pack that this package
+    carries, and logs a warning with the reason and the remedy. The other arguments are those of `locate` and `pull`.
+
+    Raises:
+        PackError: It is not installed and may not or cannot be pulled, or cannot be understood.
+    """
+    wanted = PREFERRED if name == AUTO else name
+    is_accepted = wanted in accepted_licences
+    try:
+        return locate(wanted, locations)
+    except PackNotFound as missing:
+        failure: PackError = missing
+    if wanted in locations.known and may_pull:
+        if is_accepted:
+            _log.info("%s", licence_sentence(locations.known[wanted]))
         try:
-            measured = measure(path)
-            check(file, measured, str(path), "")
-        except PackError:
-            continue
-        copy = job.staged / file.name
-        need_room(job.staged, measured.size_bytes, f"A copy of {path}")
-        shutil.copyfile(path, copy)
-        # the copy is what will be used, so the copy is what has to be right
-        if measure(copy) == measured:
-            job.have[file.name] = (copy, measured)
-
-
-def _finish(job: Job) -> None:
-    """The flat folder, complete, with the hashes of what nobody pins."""
-    trusted = {}
-    for file in job.manifest.files:
-        path, found = job.have[file.name]
-        if path.parent != job.staged:
-            path.rename(job.staged / file.name)
-        if file.sha256 is None:
-            trusted[file.name] = found
-            _log.warning(
-                "%s of %s is not pinned and is trusted as it came: SHA-256 %s, recorded in %s.",
-                file.name, job.manifest.name, found.sha256, LOCK_NAME,
-            )  # fmt: skip
-    if trusted:
-        write_record(job.staged / LOCK_NAME, trusted)
+            return pull(wanted, locations, accepted_licences=accepted_licences, progress=progress)
+        except PackError as error:
+            failure = error
+    elif wanted in locations.known and is_accepted:
+        failure = PackNotFound(
+            f"{failure}\nThe licence of {wanted} is accepted; to download the pack at start, set ARCFACE_PULL=true."
+        )
+    if name != AUTO:
+        raise failure
+    if may_pull and is_accepted:
+        first, *_ = str(failure).splitlines()
+        reason = f"{PREFERRED} could not be installed: {first.rstrip(':.')}."
+        remedy = f"`arcface-api packs pull {PREFERRED}` tries again and shows every reason"
+    else:
+        why = "ARCFACE_PULL is not true" if is_accepted else "its licence was not accepted"
+        reason = f"{PREFERRED} is not on this machine, and {why}."
+        needed = ["ARCFACE_PULL=true"] * (not may_pull) + [f"ARCFACE_ACCEPT_LICENSE={PREFERRED}"] * (not is_accepted)
+        remedy = f"To download {PREFERRED} (non-commercial research only), set {' and '.join(needed)}"
+    carried = locate(CARRIED, locations)
+    title, licence = carried.manifest.title, carried.manifest.licence.name
+    _log.warning("Serving the pack %s (%s, %s): %s", CARRIED, title, licence, reason)
+    _log.warning(
+        "It is weaker, and its vectors cannot be compared with others. %s; for any other pack set ARCFACE_PACK.", remedy
+    )
+    return carried

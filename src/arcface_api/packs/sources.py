@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,13 +13,12 @@ import httpx
 from arcface_api.errors import ModelHashChanged, PackError, SourcesExhausted, StorageFull, StorageUnwritable
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, read_whole
-from arcface_api.packs.download import Patience, fetch, http_client, shown
-from arcface_api.packs.inspect_graph import refuse_misfit
+from arcface_api.packs.download import NEXT_SOURCE, Patience, Wanted, fetch, http_client, shown
+from arcface_api.packs.identify import refuse_misfit
+from arcface_api.packs.install import Files
 from arcface_api.packs.manifest import Manifest, ModelFile, Source
-from arcface_api.packs.partial import Wanted
-from arcface_api.packs.progress import Progress
+from arcface_api.progress import Progress
 
-_NEXT_SOURCE = "The next source is tried."
 _log = logging.getLogger("arcface_api.packs")
 
 
@@ -33,8 +32,8 @@ class Job:
     progress: Progress
     patience: Patience
     trusted: Mapping[str, Measured] = field(default_factory=dict)
-    """Recorded at the first use of the pack that is being replaced: files that nobody pins must still be these."""
-    have: dict[str, tuple[Path, Measured]] = field(default_factory=dict)
+    """What was recorded of the pack that is being replaced: files that its manifest does not pin must stay the same."""
+    have: Files = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -43,7 +42,7 @@ class Job:
         return [file for file in self.manifest.files if file.name not in self.have]
 
     def part(self, url: str, sha256: str | None) -> Path:
-        """Where a download is kept: by its content where that is known, so that another mirror goes on with it."""
+        """Where a download is kept: by its content where that is known, so that another mirror can resume it."""
         identity = sha256 or hashlib.sha256(url.encode()).hexdigest()
         return self.downloads / f"{self.manifest.name}-{identity[:32]}.part"
 
@@ -55,7 +54,7 @@ class Job:
                 path.unlink(missing_ok=True)
 
 
-def download(job: Job, sources: Sequence[Source]) -> None:
+def fetch_missing(job: Job) -> None:
     """Get every missing file of a pack.
 
     Raises:
@@ -65,10 +64,8 @@ def download(job: Job, sources: Sequence[Source]) -> None:
     """
     job.downloads.mkdir(parents=True, exist_ok=True)
     with http_client(job.patience) as client:
-        for source in sources:
-            if not job.missing:
-                return
-            if source.file is not None and source.file in job.have:
+        for source in job.manifest.sources:
+            if not job.missing or source.file in job.have:
                 continue
             try:
                 if source.file is None:
@@ -79,9 +76,9 @@ def download(job: Job, sources: Sequence[Source]) -> None:
                 raise
             except PackError as error:
                 _log.info("%s", error)
-                job.failures.append(str(error).removesuffix(_NEXT_SOURCE).rstrip())
+                job.failures.append(str(error).removesuffix(NEXT_SOURCE).rstrip())
     if job.missing:
-        raise SourcesExhausted(_exhausted(job, sources))
+        raise SourcesExhausted(_exhausted(job))
 
 
 def _single(job: Job, source: Source, client: httpx.Client) -> None:
@@ -92,19 +89,26 @@ def _single(job: Job, source: Source, client: httpx.Client) -> None:
 
 
 def _from_archive(job: Job, source: Source, client: httpx.Client) -> None:
-    what, part = shown(source.url), job.part(source.url, source.sha256)
-    room = sum(file.size_bytes or 0 for file in job.missing)
-    fetch(client, Wanted(source.url, part, source.size_bytes, source.sha256, True, room), job.patience, job.progress)
+    what = shown(source.url)
+    wanted = Wanted(
+        url=source.url,
+        part=job.part(source.url, source.sha256),
+        size_bytes=source.size_bytes,
+        sha256=source.sha256,
+        is_archive=True,
+        room_bytes=sum(file.size_bytes or 0 for file in job.missing),
+    )
+    fetch(client, wanted, job.patience, job.progress)
     try:
-        with zips.opened(part, what) as archive:
+        with zips.opened(wanted.part, what) as archive:
             for file in job.missing:
                 _from_members(job, file, archive, what)
     except PackError:
-        # it is whole and no good: the next run must not go on with it
-        part.unlink(missing_ok=True)
+        # complete but bad: the next run must not resume it
+        wanted.part.unlink(missing_ok=True)
         raise
     if job.missing:
-        part.unlink(missing_ok=True)
+        wanted.part.unlink(missing_ok=True)
         names = ", ".join(file.name for file in job.missing)
         job.failures.append(f"{what} does not have {names}, neither by SHA-256 nor, where that is unknown, by name.")
 
@@ -117,12 +121,9 @@ def _from_members(job: Job, file: ModelFile, archive: zipfile.ZipFile, what: str
     else:
         names = {file.name, *file.aliases}
         members = [member for member in members if any(f"/{member.filename}".endswith(f"/{name}") for name in names)]
+    target = job.staged / file.name
     for member in members:
-        target = job.staged / file.name
-        job.progress(f"Unpacking {member.filename}", 0, member.file_size)
-        limit = {} if file.size_bytes is None else {"limit_bytes": file.size_bytes}
-        found = zips.unpack(archive, member, target, what=what, **limit)
-        job.progress(f"Unpacking {member.filename}", found.size_bytes, member.file_size)
+        found = zips.unpack(archive, member, target, what, limit_bytes=file.size_bytes, progress=job.progress)
         if file.sha256 in {None, found.sha256}:
             _accept(job, file, target, found, f"{member.filename} in {what}")
             return
@@ -130,34 +131,32 @@ def _from_members(job: Job, file: ModelFile, archive: zipfile.ZipFile, what: str
 
 
 def _accept(job: Job, file: ModelFile, path: Path, found: Measured, what: str) -> None:
-    check(file, found, what, _NEXT_SOURCE)
+    check(file, found, what, NEXT_SOURCE)
     if file.sha256 is None:
         try:
-            _refuse_changed(job, file, found, what)
-            refuse_misfit(read_whole(path, found.size_bytes, _NEXT_SOURCE), file, what)
+            recorded = job.trusted.get(file.name, found)
+            if recorded != found:
+                raise ModelHashChanged(
+                    f"{what} is not the {file.name} that was used before: its SHA-256 is {found.sha256}, recorded at"
+                    f" the first use was {recorded.sha256}. If that is meant to change, delete the installed pack"
+                    " first."
+                )
+            refuse_misfit(read_whole(path, found.size_bytes, NEXT_SOURCE), file, what)
         except PackError:
             path.unlink()
             raise
     job.have[file.name] = (path, found)
 
 
-def _refuse_changed(job: Job, file: ModelFile, found: Measured, what: str) -> None:
-    recorded = job.trusted.get(file.name, found)
-    if recorded != found:
-        raise ModelHashChanged(
-            f"{what} is not the {file.name} that was used before: its SHA-256 is {found.sha256}, recorded at the first"
-            f" use was {recorded.sha256}. If that is meant to change, delete the installed pack first."
-        )
-
-
-def _exhausted(job: Job, sources: Sequence[Source]) -> str:
+def _exhausted(job: Job) -> str:
     name = job.manifest.name
-    archive = next((shown(source.url) for source in sources if source.file is None), None)
+    archive = next((shown(source.url) for source in job.manifest.sources if source.file is None), None)
     missing = ", ".join(file.name for file in job.missing)
-    lines = [f"No source gave {name} (still missing: {missing}):", *(f"  - {reason}" for reason in job.failures)]
-    bring = f"Download {archive}" if archive else f"Download the `.onnx` files of {name}"
-    files = archive.rpartition("/")[2] if archive else "FILES"
-    remedy = (
-        f"bring {'it' if archive else 'them'} here, and run `arcface-api packs import {files}`; or try again later."
+    what, pronoun, files = f"the `.onnx` files of {name}", "them", "FILES"
+    if archive is not None:
+        what, pronoun, files = archive, "it", archive.rpartition("/")[2]
+    reasons = "\n".join(f"  - {reason}" for reason in job.failures)
+    return (
+        f"No source gave {name} (still missing: {missing}):\n{reasons}\nDownload {what} elsewhere, bring {pronoun}"
+        f" here, and run `arcface-api packs import {files}`; or try again later."
     )
-    return "\n".join([*lines, f"{bring} elsewhere, {remedy}"])

@@ -4,10 +4,11 @@ import hashlib
 import logging
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import tomli_w
 
@@ -15,7 +16,6 @@ from arcface_api.errors import ModelHashChanged, PackManifestInvalid
 from arcface_api.packs.content import Measured
 
 LOCK_NAME = "pack.lock.toml"
-
 _HEADER = """\
 # Written by arcface-api: SHA-256 of files that no manifest pins, as they were at their first use.
 # A file that changes is refused. If you changed it on purpose, delete this file.
@@ -31,13 +31,13 @@ class TrustRecord:
     places: tuple[Path, ...]
 
     @classmethod
-    def of_folder(cls, folder: Path, records_dir: Path) -> "TrustRecord":
+    def of_folder(cls, folder: Path, records_dir: Path) -> Self:
         """In the pack's own folder, or, where that is read-only, in `records_dir`."""
         return cls((folder / LOCK_NAME, _keyed(folder, records_dir)))
 
     @classmethod
-    def of_single_file(cls, path: Path, records_dir: Path) -> "TrustRecord":
-        """In `records_dir` only: a file somewhere in a person's folders is no reason to write beside it."""
+    def of_single_file(cls, path: Path, records_dir: Path) -> Self:
+        """In `records_dir` only: nothing is written beside a file somewhere in a person's folders."""
         return cls((_keyed(path, records_dir),))
 
     def find(self, name: str) -> tuple[Measured, Path] | None:
@@ -46,47 +46,42 @@ class TrustRecord:
         Raises:
             PackManifestInvalid: A record cannot be understood.
         """
-        for place in self.places:
-            entry = _read(place).get(name)
-            if entry is not None:
-                return entry, place
-        return None
+        return next(((entry, place) for place in self.places if (entry := _read(place).get(name))), None)
 
-    def confirm(self, name: str, found: Measured, path: Path) -> None:
-        """Record a file at its first use; refuse it when it is not what was recorded.
+    def check(self, name: str, found: Measured, path: Path) -> bool:
+        """Whether the file was used before; changes and records nothing.
 
         Raises:
-            ModelHashChanged: It is not what was recorded.
+            ModelHashChanged: It was, with other bytes.
             PackManifestInvalid: A record cannot be understood.
         """
         known = self.find(name)
-        if known is None:
-            place = self._record(name, found)
-            recorded = f"recorded in {place}" if place is not None else (
-                f"which could not be recorded, neither in {' nor in '.join(str(place) for place in self.places)}: a"
-                " change will go unnoticed"
-            )  # fmt: skip
-            _log.warning(
-                "%s is not pinned and is trusted at its first use: SHA-256 %s, %s.", path, found.sha256, recorded
-            )
-        elif known[0] != found:
+        if known is not None and known[0] != found:
             raise ModelHashChanged(
                 f"{path} has changed since its first use: its SHA-256 is {found.sha256}, recorded was"
                 f" {known[0].sha256}. If you replaced it on purpose, delete {known[1]}; if not, delete the pack and"
                 " install it again."
             )
+        return known is not None
 
-    def _record(self, name: str, found: Measured) -> Path | None:
+    def confirm(self, name: str, found: Measured, path: Path) -> None:
+        """`check`, and record a file that was not used before."""
+        if self.check(name, found, path):
+            return
         for place in self.places:
             try:
                 write_record(place, {**_read(place), name: found})
             except OSError:
                 continue
-            return place
-        return None
+            recorded = f"recorded in {place}"
+            break
+        else:
+            tried = " nor in ".join(map(str, self.places))
+            recorded = f"which could not be recorded, neither in {tried}: a change will go unnoticed"
+        _log.warning("%s is not pinned and is trusted at its first use: SHA-256 %s, %s.", path, found.sha256, recorded)
 
 
-def write_record(place: Path, entries: dict[str, Measured]) -> None:
+def write_record(place: Path, entries: Mapping[str, Measured]) -> None:
     """Write a lock file in one step.
 
     Of two processes at once one may lose an entry, which is then recorded at the next start.
@@ -105,21 +100,12 @@ def _keyed(path: Path, records_dir: Path) -> Path:
 
 def _read(place: Path) -> dict[str, Measured]:
     try:
-        document: dict[str, Any] = tomllib.loads(place.read_text(encoding="utf-8"))
-        return {
-            name: Measured(int(entry["size_bytes"]), str(entry["sha256"])) for name, entry in document["files"].items()
-        }
+        files = tomllib.loads(place.read_text(encoding="utf-8"))["files"]
+        return {name: Measured(int(entry["size_bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         return {}
-    except (
-        OSError,
-        UnicodeDecodeError,
-        tomllib.TOMLDecodeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
+    # ValueError: neither UTF-8 nor TOML
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise PackManifestInvalid(
             f"{place} cannot be understood: {error}. It records the hashes of files at their first use; if you trust"
             " the files as they are now, delete it."
