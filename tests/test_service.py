@@ -17,7 +17,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from arcface_api import __version__
-from arcface_api.api.direct import DirectApp
+from arcface_api.api.app import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.arrays import Crop, Features
 from arcface_api.cpus import available_cpus
