@@ -19,8 +19,8 @@ class ArcFaceError(Exception):
 
     code: ClassVar[str]
     """Stable name for programs. Only errors that an HTTP caller can meet have one."""
-    retry_after_seconds: int | None = None
-    """When the same request may succeed; None: not known."""
+    retry_after_seconds: int
+    """When the same request may succeed. Only errors for which that is known have it."""
 
     def __init_subclass__(cls, *, code: str | None = None) -> None:
         super().__init_subclass__()
@@ -128,8 +128,6 @@ class ModelFailed(ArcFaceError, code="model_failed"):
 
 class QueueFull(ArcFaceError, code="queue_full"):
     """There is no room for the request's pictures now; `Retry-After` says when the present queue will be served."""
-
-    retry_after_seconds: int
 
     def __init__(self, inside: int, capacity: int, more: int, retry_after_seconds: int) -> None:
         super().__init__(

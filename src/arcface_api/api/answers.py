@@ -46,8 +46,7 @@ class QualityAnswer(BaseModel):
 
     landmark_confidence: float = Field(description="0 to 1: how sure it is where the face is.", examples=[0.81])
     face_size_px: float = Field(
-        description="Side of the square that an aligned crop covers, in the file's pixels; below 112 it is upscaled.",
-        examples=[143.5],
+        description="Side of the square that an aligned crop covers, in the file's pixels.", examples=[143.5]
     )
     sharpness: float
     brightness: float = Field(description="Of the face, 0 to 1.", examples=[0.47])
@@ -57,18 +56,14 @@ class QualityAnswer(BaseModel):
 
 _Dim = Annotated[int, Field(examples=[512])]
 _Model = Annotated[str, Field(description="The loaded recogniser.", examples=["antelopev2_glint360k"])]
-_InputSize = Annotated[
-    str, Field(description="Width x height of the recogniser's input, in pixels.", examples=["112x112"])
-]
+_InputSize = Annotated[str, Field(description="The recogniser's input, width x height.", examples=["112x112"])]
 _Attributes = Annotated[AttributesAnswer | None, Field(description="Only with `include_attributes=true`.")]
 _Quality = Annotated[QualityAnswer | None, Field(description="Only with `include_quality=true`.")]
-_Warnings = Annotated[
-    list[QualityWarning] | None,
-    Field(
-        description="What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
-        " with the latter alone, `landmarks_unsure` is the only one."
-    ),
-]
+_WARNINGS = (
+    "What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query; with the latter"
+    " alone, `landmarks_unsure` is the only one."
+)
+_Warnings = Annotated[list[QualityWarning] | None, Field(description=_WARNINGS)]
 
 
 class EmbedAnswer(BaseModel):
@@ -107,65 +102,6 @@ class BatchAnswer(BaseModel):
     input_size: _InputSize
 
 
-def embed_body(embedded: Embedded, options: RequestOptions, about_model: dict[str, Any]) -> bytes:
-    """The body of `/embed`, in the representation that was asked for.
-
-    Args:
-        embedded: The picture's embedding, and what else was asked for.
-        options: What was asked for.
-        about_model: The keys that are the same for every picture.
-    """
-    if options.media_type is not wire.MediaType.JSON:
-        return _binary_body(embedded.embedding, options.media_type)
-    body = {"embedding": wire.embedding_value(embedded.embedding, options.encoding), **about_model}
-    return wire.json_bytes(_with_optional(body, embedded, options))
-
-
-def batch_body(
-    results: Sequence[Embedded | Exception], options: RequestOptions, about_model: dict[str, Any], dim: int
-) -> bytes:
-    """The body of `/embed/batch`, as `embed_body`; `dim` is the length of an embedding."""
-    if options.media_type is wire.MediaType.JSON:
-        return wire.json_bytes({"results": [_result(result, options) for result in results], **about_model})
-    # NaN and not zero: a database that is given the row by mistake refuses it
-    rows = np.full((len(results), dim), np.nan, np.float32)
-    for row, result in zip(rows, results, strict=True):
-        if isinstance(result, Embedded):
-            row[:] = result.embedding
-    return _binary_body(rows, options.media_type)
-
-
-def _result(result: Embedded | Exception, options: RequestOptions) -> dict[str, Any]:
-    if not isinstance(result, Embedded):
-        return {"problem": ProblemAnswer.of(result).model_dump()}
-    body = {"embedding": wire.embedding_value(result.embedding, options.encoding), "norm": result.norm}
-    return _with_optional(body, result, options)
-
-
-def _with_optional(body: dict[str, Any], embedded: Embedded, options: RequestOptions) -> dict[str, Any]:
-    """The body, with the keys that are there only if the request asked for them."""
-    if embedded.attributes is not None:
-        person, head = embedded.attributes.age_gender, embedded.attributes.head_pose
-        pose = Pose(yaw=round(head.yaw, 4), pitch=round(head.pitch, 4), roll=round(head.roll, 4))
-        body["attributes"] = AttributesAnswer(age=person.age, gender=person.gender, pose=pose).model_dump()
-    if embedded.quality is not None:
-        body["quality"] = QualityAnswer(
-            landmark_confidence=round(embedded.quality.landmark_confidence, 4),
-            face_size_px=round(embedded.quality.face_size_px, 1),
-            sharpness=round(embedded.quality.sharpness, 4),
-            brightness=round(embedded.quality.brightness, 4),
-            contrast=round(embedded.quality.contrast, 4),
-            norm=embedded.norm,
-        ).model_dump()
-    if options.has_warnings:
-        body["warnings"] = list(embedded.warnings)
-    return body
-
-
-def _binary_body(embedding: Embedding, media_type: wire.MediaType) -> bytes:
-    return wire.embedding_npy(embedding) if media_type is wire.MediaType.NPY else wire.embedding_bytes(embedding)
-
-
 # ── /health, /livez, /readyz, /info ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -180,8 +116,7 @@ class HealthAnswer(BaseModel):
     threads: int = Field(description="Threads of one inference on the CPU.")
     batch_sizes: list[int] = Field(description="Sizes of a batch.", examples=[[1, 2, 4, 8]])
     self_test_cosine: float = Field(
-        description="Lowest cosine to float32 on the CPU, over the synthetic faces of the start-up test.",
-        examples=[0.9997],
+        description="Lowest cosine to float32 on the CPU, of synthetic faces at start.", examples=[0.9997]
     )
     reason: str | None = Field(
         None, description="Why it is failing, or why nothing faster is used; null if there is nothing to explain."
@@ -269,9 +204,7 @@ class InfoAnswer(BaseModel):
     licence: LicenceInfo
     input: InputInfo
     crop: CropInfo
-    thresholds: list[ThresholdInfo] = Field(
-        description="For aligned pictures; empty if none were measured. Another model's thresholds do not apply."
-    )
+    thresholds: list[ThresholdInfo] = Field(description="For aligned pictures; empty if none were measured.")
     provider: str
     precision: str
     workers: int = Field(description="Processes that serve the port. The other figures hold for each of them.")
@@ -329,3 +262,66 @@ class InfoAnswer(BaseModel):
             reason=recogniser.reason,
             limits=LimitsInfo.model_validate(settings.model_dump() | {"max_batch_files": max_batch_files(settings)}),
         )
+
+
+# ── the bodies of /embed and /embed/batch ───────────────────────────────────────────────────────────────────────────
+
+
+def embed_body(embedded: Embedded, options: RequestOptions, info: InfoAnswer) -> bytes:
+    """The body of `/embed`, in the representation that was asked for."""
+    if options.media_type is not wire.MediaType.JSON:
+        return _binary_body(embedded.embedding, options.media_type)
+    body = {
+        "embedding": wire.embedding_value(embedded.embedding, options.encoding),
+        "embedding_shape": [info.embedding_dim],
+        **_about_model(info),
+    }
+    return wire.json_bytes(_with_optional(body, embedded, options))
+
+
+def batch_body(results: Sequence[Embedded | Exception], options: RequestOptions, info: InfoAnswer) -> bytes:
+    """The body of `/embed/batch`: of each picture, in order, its result."""
+    if options.media_type is wire.MediaType.JSON:
+        return wire.json_bytes({"results": [_result(result, options) for result in results], **_about_model(info)})
+    # NaN and not zero: a database that is given the row by mistake refuses it
+    rows = np.full((len(results), info.embedding_dim), np.nan, np.float32)
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, Embedded):
+            row[:] = result.embedding
+    return _binary_body(rows, options.media_type)
+
+
+def _about_model(info: InfoAnswer) -> dict[str, Any]:
+    input_size = f"{info.input.width}x{info.input.height}"
+    return {"embedding_dim": info.embedding_dim, "model": info.model, "input_size": input_size}
+
+
+def _result(result: Embedded | Exception, options: RequestOptions) -> dict[str, Any]:
+    if not isinstance(result, Embedded):
+        return {"problem": ProblemAnswer.of(result).model_dump()}
+    body = {"embedding": wire.embedding_value(result.embedding, options.encoding), "norm": result.norm}
+    return _with_optional(body, result, options)
+
+
+def _with_optional(body: dict[str, Any], embedded: Embedded, options: RequestOptions) -> dict[str, Any]:
+    """The body, with the keys that are there only if the request asked for them."""
+    if embedded.attributes is not None:
+        person, head = embedded.attributes.age_gender, embedded.attributes.head_pose
+        pose = Pose(yaw=round(head.yaw, 4), pitch=round(head.pitch, 4), roll=round(head.roll, 4))
+        body["attributes"] = AttributesAnswer(age=person.age, gender=person.gender, pose=pose).model_dump()
+    if embedded.quality is not None:
+        body["quality"] = QualityAnswer(
+            landmark_confidence=round(embedded.quality.landmark_confidence, 4),
+            face_size_px=round(embedded.quality.face_size_px, 1),
+            sharpness=round(embedded.quality.sharpness, 4),
+            brightness=round(embedded.quality.brightness, 4),
+            contrast=round(embedded.quality.contrast, 4),
+            norm=embedded.norm,
+        ).model_dump()
+    if options.has_warnings:
+        body["warnings"] = list(embedded.warnings)
+    return body
+
+
+def _binary_body(embedding: Embedding, media_type: wire.MediaType) -> bytes:
+    return wire.embedding_npy(embedding) if media_type is wire.MediaType.NPY else wire.embedding_bytes(embedding)

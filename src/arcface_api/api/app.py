@@ -97,7 +97,7 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     limits = UploadLimits(settings.max_image_bytes, max_batch_files(settings), settings.max_batch_bytes)
     slowest = settings.upload_timeout_seconds, settings.upload_min_bytes_per_second
     uploads = Uploads(settings.max_upload_bytes_inside, limits.largest_body_bytes, *slowest)
-    operations = Operations(embedder, health, info, reader, limits, uploads)
+    operations = Operations(embedder=embedder, health=health, info=info, reader=reader, limits=limits, uploads=uploads)
     framework.include_router(operations.router())
     return DirectApp(
         framework=framework,

@@ -113,17 +113,16 @@ class GentleTransport(asyncio.Transport):
     """
 
     def __init__(self, transport: asyncio.Transport, shared: Connections, has_more: Callable[[], bool]) -> None:
-        """Wrap a transport; `has_more` says whether the caller is still sending something that nobody will read."""
+        """Wrap a transport; `has_more` states whether the caller is still sending something that nobody will read."""
         super().__init__()
         self._transport, self._shared, self._has_more = transport, shared, has_more
         self._loop = asyncio.get_running_loop()
         self._is_closing = self._is_lingering = False
         self._end: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        # delegated as they are
-        self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
-        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
-        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
+        self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]  # delegated as it is
+        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]  # as above
+        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]  # as above
 
     def write(self, data: Any) -> None:
         """Send this, unless the connection is closing."""

@@ -38,18 +38,13 @@ def checked(head: bytes) -> bytes:
     return _UPGRADE.sub(b"decline", head) if b"\r\nupgrade:" in head.lower() else head
 
 
-def look_ahead(parser: httptools.HttpRequestParser, data: bytes | bytearray, start: int, seen: int) -> None:
-    """Refuse a head that cannot become a request now, not when it is whole.
+def look_ahead(parser: httptools.HttpRequestParser, data: bytearray, start: int, seen: int) -> None:
+    """Refuse now, and not when it is whole, a head that begins at `start` and cannot become a request.
 
-    Args:
-        parser: Has got the bytes of this head that were seen before, and nothing else.
-        data: Has the head, as far as it has arrived.
-        start: Where it begins.
-        seen: How many of its bytes were seen before.
+    The parser has got its first `seen` bytes and nothing else.
 
     Raises:
-        RequestHeadTooLarge: It already exceeds a limit.
-        RequestMalformed: No head begins like this.
+        RequestHeadTooLarge, RequestMalformed: It already exceeds a limit, or no head begins like this.
     """
     _check_size(len(data) - start)
     line = data.rfind(b"\n", start) + 1

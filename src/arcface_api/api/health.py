@@ -33,14 +33,7 @@ class Health:
         probe_seconds: float = PROBE_SECONDS,
         fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
-        """Nothing is probed or watched yet.
-
-        Args:
-            embedder: What is probed and watched.
-            hang_seconds: A decode or an inference that takes longer hangs.
-            probe_seconds: A probe that takes longer has failed.
-            fresh_seconds: How long a success is proof enough.
-        """
+        """A decode or an inference that takes longer than `hang_seconds` hangs; for the others see the constants."""
         self._embedder, self._hang_seconds = embedder, hang_seconds
         self._probe_seconds, self._fresh_seconds = probe_seconds, fresh_seconds
         self._probe: asyncio.Task[float] | None = None
@@ -89,11 +82,7 @@ class Health:
                 self._hang(f"{stuck}: it began more than {self._hang_seconds:g} seconds ago")
 
     async def close(self, patience_seconds: float) -> None:
-        """Close the embedder. Its threads may still work for callers that have their answers.
-
-        Args:
-            patience_seconds: How long to wait, unless `closes_before` allows more.
-        """
+        """Close the embedder. Waits so long for its threads to end, or longer if `closes_before` allows it."""
         if not math.isinf(self.closes_before):
             patience_seconds = max(patience_seconds, self.closes_before - time.monotonic())
         try:
@@ -108,7 +97,7 @@ class Health:
                 _log.warning("Ended without waiting longer: %s.", self.unfinished)
 
     def _hang(self, why: str) -> None:
-        """Record why the process has to be replaced, unless it is recorded already, and answer everyone who waits."""
+        """Record why the process has to be replaced (the first reason counts), and answer everyone who waits."""
         if self.why_hung is None:
             self.why_hung = why
             _log.critical("The service hangs: %s.", why)

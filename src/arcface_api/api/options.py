@@ -57,16 +57,14 @@ _OPTIONS: dict[str, _Option] = {
     "normalize": _boolean("Divide the embedding by its norm, so that a dot product is the cosine similarity."),
     "align": _choice(
         Align,
-        "`auto`: turn, scale and shift the face to where the recogniser was trained to see it, by landmarks that the"
-        " service finds; if they are uncertain, as `none`. `landmarks`: by those in the form's part `landmarks`."
-        " `none`: the whole picture is the crop. Default: see `crop` in `/info`; `none` unless the operator or the pack"
-        " chose otherwise.",
+        "`none`: the whole picture is the crop. `auto`: turn, scale and shift the face to where the recogniser was"
+        " trained to see it, by landmarks that the service finds; if they are uncertain, as `none`. `landmarks`: by"
+        " those in the form's part `landmarks`. Default: see `crop` in `/info`.",
     ),
     "fit": _choice(
         Fit,
         "How a picture that is not aligned becomes a crop. `stretch`: scale each side separately. `letterbox`: keep the"
-        " picture's shape and fill the rest with black. Default: see `crop` in `/info`; `stretch` unless the operator"
-        " or the pack chose otherwise.",
+        " picture's shape and fill the rest with black. Default: see `crop` in `/info`.",
     ),
     "encoding": _choice(
         Encoding,
@@ -119,15 +117,10 @@ class OptionReader:
     """How pictures are embedded for a request without options."""
 
     def read(self, request: Request) -> RequestOptions:
-        """The options in a request's query and headers; its body is not read.
-
-        An unknown option is refused, not ignored: `normalise=true` would otherwise silently return raw vectors.
+        """The options in a request's query and headers. Unknown ones are refused, as a misspelt one changes the vector.
 
         Raises:
-            FingerprintDiffers: X-Require-Fingerprint is not the loaded recogniser's fingerprint.
-            ParameterInvalid: An option is unknown, given twice, or has a value that is not allowed.
-            ParametersConflict: An option needs JSON, but Accept asks for another representation.
-            NotAcceptable: Accept allows nothing that can be sent.
+            FingerprintDiffers, ParameterInvalid, ParametersConflict, NotAcceptable: An option cannot be met.
         """
         headers = request.headers
         required = headers.get(REQUIRE_FINGERPRINT_HEADER)

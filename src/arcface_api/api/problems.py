@@ -148,7 +148,7 @@ def answer_to(error: ArcFaceError) -> Response:
     elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == INTERNAL_ERROR)
     headers: dict[str, str] = {}
-    if error.retry_after_seconds is not None:
+    if hasattr(error, "retry_after_seconds"):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.UploadStalled):
         headers["Connection"] = "close"  # the rest of its body must not be read as a request

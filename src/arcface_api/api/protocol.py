@@ -4,12 +4,11 @@
                  ▲                                                                    │
                  └────────────── what follows waits unread until the answer is sent ──┘
 
-- *Heads* are collected, limited and freed of offers to upgrade (`heads`). Java's HttpClient offers h2c with every first
-  request.
-- *Pipelined requests* wait unread. uvicorn would parse all of them and keep them.
+- *Heads* are collected, limited and freed of offers to upgrade (`heads`).
+- *Pipelined requests* wait unread. uvicorn would parse and keep all of them.
 - *Callers that leave* end the work for them (`connections.leave`). uvicorn informs only an application that asks, and
-  ours has no reason to ask once it has the picture. If a caller has sent more than `PIPELINE_BYTES` behind its request,
-  reading is paused and its end is seen late.
+  ours has no reason to ask once it has the picture. With more than `PIPELINE_BYTES` behind a request, reading pauses,
+  and its caller's end is seen late.
 - *Silent connections* are closed: those that send no whole head, or stop in a body that was answered before its end.
 
 The parser alone decides what belongs to one message and what to the next. A second message in what was fed for one is
@@ -60,10 +59,8 @@ class HttpProtocol(HttpToolsProtocol):
     _chunk_bytes = 0  # between chunks, since the last byte of the body
     _blank_bytes = 0  # before the next head
     _cuts = 0  # of this chunked body
-    _head_timer: asyncio.TimerHandle | None = None
+    _head_until: float | None = None  # by the loop's clock; None: no head is due
     _rest_timer: asyncio.TimerHandle | None = None
-
-    # ── the connection ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """A caller has connected."""
@@ -73,13 +70,14 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.connections) - shared.lingering > shared.most:
             self._refuse(TooManyConnections(shared.most))
         else:
-            self._start_head_timer()
+            self._head_until = self.loop.time() + HEAD_SECONDS
+            self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller has left."""
-        for timer in (self._head_timer, self._rest_timer):
-            if timer is not None:
-                timer.cancel()
+        self._unset_keepalive_if_required()
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
         self.transport.closed()
         self._unread = bytearray()
         super().connection_lost(exc)
@@ -88,17 +86,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what can be parsed now."""
-        if self.transport.is_closing():
-            return  # dropped, while the caller reads why
-        self._unset_keepalive_if_required()
-        if self._unread:
+        if not self.transport.is_closing():  # otherwise it is dropped, while the caller reads why
             self._unread += data
             self._go_on()
-        else:
-            read = self._parse(data)
-            if read < len(data) and not self.transport.is_closing():
-                self._unread = bytearray(memoryview(data)[read:])
-            self._watch()
 
     def pause_writing(self) -> None:
         """The caller does not read."""
@@ -115,8 +105,6 @@ class HttpProtocol(HttpToolsProtocol):
         super().shutdown()
         if self.transport.is_closing() and self._has_more():
             self.transport.abort()  # it has its answer, and still sends
-
-    # ── what the parser finds ──────────────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -137,8 +125,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._body_left = None
         super().on_headers_complete()
         self.headers = []  # the trailers of a chunked body would be added, and nothing reads them
-        self._is_in_head = False
-        self._stop_head_timer()
+        self._is_in_head, self._head_until = False, None
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body has arrived."""
@@ -169,8 +156,6 @@ class HttpProtocol(HttpToolsProtocol):
             end = self.loop.time() + self._shared.upload_seconds
             self._rest_timer = self.loop.call_later(REST_SECONDS, self._check_rest, self._body_bytes, end)
 
-    # ── messages ───────────────────────────────────────────────────────────────────────────────────────────────────
-
     @property
     def _shared(self) -> Connections:
         return cast("DirectApp", self.config.app).connections  # or an app around one, with its `connections`
@@ -184,45 +169,35 @@ class HttpProtocol(HttpToolsProtocol):
         return self._is_refused or self._is_in_message or bool(self._unread)
 
     def _go_on(self) -> None:
-        """Parse what can be parsed now of `_unread`."""
+        """Parse what can be parsed now: the rest of a message, then the next head, unless a request is being served."""
         self._unset_keepalive_if_required()
-        unread = self._unread
-        read = self._parse(unread)
-        if self._unread is unread:  # otherwise the connection was lost
-            del unread[:read]
-        self._watch()
-
-    def _parse(self, data: bytes | bytearray) -> int:
-        """Parse the rest of a message, then the next head, unless a request is being served.
-
-        Returns:
-            How many bytes are done with.
-        """
-        read, size = 0, len(data)
+        unread, read = self._unread, 0
         try:
-            while read < size and not self.transport.is_closing():
+            while read < len(unread) and not self.transport.is_closing():
                 if self._is_in_message:
-                    read = self._parse_body(data, read)
+                    read = self._parse_body(unread, read)
                 elif self._is_serving:
-                    if size - read > PIPELINE_BYTES:
+                    if len(unread) - read > PIPELINE_BYTES:
                         self.flow.pause_reading()
                     break
-                elif data[read] in b"\r\n":  # an empty line before a request means nothing
+                elif unread[read] in b"\r\n":  # an empty line before a request means nothing
                     self._blank_bytes += 1
                     if self._blank_bytes > BLANK_BYTES:
                         raise heads.malformed()
                     read += 1
                 else:
-                    start, read = read, self._parse_head(data, read)
+                    start, read = read, self._parse_head(unread, read)
                     if read == start:
                         break
         except ArcFaceError as error:
             self._refuse(error)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(heads.malformed())
-        return read
+        if self._unread is unread:  # otherwise the request was refused or the connection lost
+            del unread[:read]
+        self._watch()
 
-    def _parse_head(self, data: bytes | bytearray, start: int) -> int:
+    def _parse_head(self, data: bytearray, start: int) -> int:
         """Parse the head that begins here if it is whole. Returns where it ends, `start` if it is not whole."""
         end = data.find(heads.END, start + max(0, self._scouted - len(heads.END) + 1)) + len(heads.END)
         if end < len(heads.END):
@@ -239,7 +214,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._blank_bytes = self._cuts = 0
         return end
 
-    def _parse_body(self, data: bytes | bytearray, start: int) -> int:
+    def _parse_body(self, data: bytearray, start: int) -> int:
         """Parse what has arrived of the message's body, and not a byte more. Returns where that ends."""
         with memoryview(data) as view:
             if self._body_left is not None:
@@ -272,7 +247,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer with an error, unless an answer was begun, and close."""
         self._is_refused = True
         self._unread, self._scout, self._scouted = bytearray(), None, 0
-        self._stop_head_timer()
+        self._unset_keepalive_if_required()
         is_answered = self._is_in_message and not self._is_in_head and not self._is_serving
         if self._is_serving:
             is_answered = self.cycle.response_started
@@ -285,28 +260,17 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)]))
         self.transport.close()
 
-    # ── silence ────────────────────────────────────────────────────────────────────────────────────────────────────
-
     def _watch(self) -> None:
         """Start the timer of a connection between requests. `upload` has the timers of a body that is awaited."""
         if self._is_in_message or self._is_serving or self.transport.is_closing():
             return
-        if self._unread:
-            self._start_head_timer()
-        elif self._head_timer is None:
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-
-    def _start_head_timer(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
-
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        now, seconds = self.loop.time(), float(self.timeout_keep_alive)
+        if self._unread and self._head_until is None:
+            self._head_until = now + HEAD_SECONDS
+        if self._head_until is not None:
+            seconds = self._head_until - now
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _check_rest(self, before: int, end: float) -> None:
         """Cut off the rest of a refused body if it is too slow or takes too long."""
@@ -316,7 +280,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._rest_timer = self.loop.call_later(REST_SECONDS, self._check_rest, self._body_bytes, end)
 
 
-def _cuts(data: bytes | bytearray, start: int) -> Iterator[int]:
+def _cuts(data: bytearray, start: int) -> Iterator[int]:
     """Where a chunked message may end in this part of it: behind an empty line, and nowhere else."""
     size = len(data)
     yield from range(start + 1, min(start + len(heads.END), size))  # the empty line may have begun before

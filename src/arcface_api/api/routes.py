@@ -1,6 +1,7 @@
 """The HTTP operations: what each reads, does and answers."""
 
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -18,25 +19,16 @@ from arcface_api.api.problems import ProblemRoute
 from arcface_api.embedder import Embedded, Embedder, Picture
 
 
+@dataclass(frozen=True)
 class Operations:
     """The operations of one service. The docstring of each is its description in OpenAPI."""
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        health: Health,
-        info: InfoAnswer,
-        reader: OptionReader,
-        limits: upload.UploadLimits,
-        uploads: upload.Uploads,
-    ) -> None:
-        self._embedder, self._health, self._info = embedder, health, info
-        self._reader, self._limits, self._uploads = reader, limits, uploads
-        self._about_model = {
-            "embedding_dim": info.embedding_dim,
-            "model": info.model,
-            "input_size": f"{info.input.width}x{info.input.height}",
-        }
+    embedder: Embedder
+    health: Health
+    info: InfoAnswer
+    reader: OptionReader
+    limits: upload.UploadLimits
+    uploads: upload.Uploads
 
     def router(self) -> APIRouter:
         """All operations, described for OpenAPI and `/docs`."""
@@ -70,12 +62,12 @@ class Operations:
     async def embed(self, request: Request) -> Response:
         """Takes a picture of one already-cropped face and returns its embedding."""
         started = time.perf_counter()
-        options = self._reader.read(request)
-        self._embedder.check_room()
-        with self._uploads.body(request, options.embed.deadline) as body:
-            picture = await upload.read_image(request, body, self._limits, options.embed.align)
+        options = self.reader.read(request)
+        self.embedder.check_room()
+        with self.uploads.body(request, options.embed.deadline) as body:
+            picture = await upload.read_image(request, body, self.limits, options.embed.align)
             received = time.perf_counter()
-            embedded = await self._embedder.embed(picture, options.embed)
+            embedded = await self.embedder.embed(picture, options.embed)
         about_run = {
             wire.EMBEDDING_NORM_HEADER: f"{embedded.norm:.9g}",
             wire.BATCH_SIZE_HEADER: str(embedded.batch_size),
@@ -83,7 +75,7 @@ class Operations:
         }
         if embedded.warnings:
             about_run[wire.WARNINGS_HEADER] = ", ".join(embedded.warnings)
-        content = embed_body(embedded, options, {"embedding_shape": [self._info.embedding_dim], **self._about_model})
+        content = embed_body(embedded, options, self.info)
         stages = {"receive": (received - started) * 1000, **embedded.stages}
         stages["total"] = (time.perf_counter() - started) * 1000
         return self._answer(content, options.media_type, stages, about_run)
@@ -91,13 +83,13 @@ class Operations:
     async def embed_batch(self, request: Request) -> Response:
         """Takes many pictures and returns, in their order, an embedding or a problem for each."""
         started = time.perf_counter()
-        options = self._reader.read(request)
-        self._embedder.check_room()
-        with self._uploads.body(request, options.embed.deadline) as body:
-            uploaded = await upload.read_images(request, body, self._limits, options.embed.align)
+        options = self.reader.read(request)
+        self.embedder.check_room()
+        with self.uploads.body(request, options.embed.deadline) as body:
+            uploaded = await upload.read_images(request, body, self.limits, options.embed.align)
             received = time.perf_counter()
             pictures = [picture for picture in uploaded if isinstance(picture, Picture)]
-            embedded = iter(await self._embedder.embed_many(pictures, options.embed))
+            embedded = iter(await self.embedder.embed_many(pictures, options.embed))
         results = [next(embedded) if isinstance(picture, Picture) else picture for picture in uploaded]
         about_run = {
             wire.EMBEDDING_VALID_HEADER: "".join("1" if isinstance(each, Embedded) else "0" for each in results),
@@ -105,7 +97,7 @@ class Operations:
                 each.alignment.value if isinstance(each, Embedded) else "-" for each in results
             ),
         }
-        content = batch_body(results, options, self._about_model, self._info.embedding_dim)
+        content = batch_body(results, options, self.info)
         stages = {"receive": (received - started) * 1000, "total": (time.perf_counter() - started) * 1000}
         return self._answer(content, options.media_type, stages, about_run)
 
@@ -113,7 +105,7 @@ class Operations:
         self, content: bytes, media_type: wire.MediaType, stages: dict[str, float], about_run: dict[str, str]
     ) -> Response:
         shared = {
-            wire.MODEL_FINGERPRINT_HEADER: self._info.fingerprint,
+            wire.MODEL_FINGERPRINT_HEADER: self.info.fingerprint,
             wire.SERVER_TIMING_HEADER: ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in stages.items()),
             "Cache-Control": "no-store",
             "Vary": "Accept",
@@ -122,24 +114,24 @@ class Operations:
 
     async def get_health(self) -> Response:
         """200 if a real inference has succeeded in the last seconds. If none has, one is run now."""
-        why_not = await self._health.why_not()
-        status = {"status": "failing" if why_not else "ok", "reason": why_not or self._info.reason}
-        return _probe_answer(HealthAnswer.model_validate({**dict(self._info), **status}), is_well=why_not is None)
+        why_not = await self.health.why_not()
+        status = {"status": "failing" if why_not else "ok", "reason": why_not or self.info.reason}
+        return _probe_answer(HealthAnswer.model_validate({**dict(self.info), **status}), is_well=why_not is None)
 
     async def livez(self) -> Response:
         """Answers at once and never waits for a model. 503 only if a decode or an inference does not end."""
-        why = self._health.why_hung
+        why = self.health.why_hung
         return _probe_answer(StatusAnswer(status="hung" if why else "alive", reason=why), is_well=why is None)
 
     async def readyz(self) -> Response:
         """As `/health`, in the form that orchestrators expect."""
-        why_not = await self._health.why_not()
+        why_not = await self.health.why_not()
         status = StatusAnswer(status="not ready" if why_not else "ready", reason=why_not)
         return _probe_answer(status, is_well=why_not is None)
 
     async def get_info(self) -> Response:
         """What a caller may want to record beside its vectors."""
-        return Response(self._info.model_dump_json(), media_type="application/json")
+        return Response(self.info.model_dump_json(), media_type="application/json")
 
     async def root(self) -> Response:
         """Leads a browser to `/docs`."""

@@ -38,13 +38,13 @@ from arcface_api.errors import (
 from arcface_api.wire import Align
 
 STALL_SECONDS = 30.0
-"""The longest silence in the middle of an upload: a caller that went to sleep must not keep a connection for ever."""
+"""The longest silence in the middle of an upload."""
 SLOW_START_SECONDS = 5.0
 """The minimum speed of an upload applies after this time."""
 SMALL_BYTES = 64 * 1024
 """An upload of up to this size, as most face crops are, is small."""
 LARGE_SHARE = 3 / 4
-"""The share of the room for uploads that are not small: a few large, slow ones leave room for all the others."""
+"""The share of the room for uploads that are not small, so that a few large, slow ones leave room for the others."""
 
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp")
@@ -92,19 +92,11 @@ class Uploads:
     """All uploads of one process that are inside: arriving, or not answered yet."""
 
     def __init__(self, capacity: int, largest: int, seconds: float, min_bytes_per_second: int) -> None:
-        """Nothing is inside yet.
-
-        Args:
-            capacity: Bytes that all uploads may have together.
-            largest: Bytes that one upload may have. It always fits, or it would be refused for ever.
-            seconds: The longest time for one upload.
-            min_bytes_per_second: The lowest mean speed of one upload, after its first seconds.
-        """
+        """All may have `capacity` bytes together. One may have `largest`, which always fits, and take `seconds`."""
         self.capacity = max(capacity, largest)
         self.large_capacity = max(int(LARGE_SHARE * capacity), largest)
         self.seconds, self.min_bytes_per_second = seconds, min_bytes_per_second
-        self.inside = 0
-        """Bytes."""
+        self.inside_bytes = 0
         self._trimmer = Trimmer()
 
     @contextmanager
@@ -114,7 +106,7 @@ class Uploads:
         try:
             yield body
         finally:
-            self.inside -= body.received
+            self.inside_bytes -= body.received
             if body.received > SMALL_BYTES:
                 self._trimmer.note()
 
@@ -131,11 +123,7 @@ class Body:
         self._too_large: Callable[[], BodyTooLarge] = BodyTooLarge
 
     def limit(self, max_bytes: int, too_large: Callable[[], BodyTooLarge]) -> None:
-        """Set how many bytes the body may have, before it is read.
-
-        Raises:
-            BodyTooLarge: What `too_large` returns, if more bytes are announced.
-        """
+        """Allow so many bytes, before any is read. Raises what `too_large` returns if more are announced."""
         self._max_bytes, self._too_large = max_bytes, too_large
         announced = self._request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > max_bytes:
@@ -164,9 +152,9 @@ class Body:
         if size > self._max_bytes:
             raise self._too_large()
         room = uploads.capacity if size <= SMALL_BYTES else uploads.large_capacity
-        if uploads.inside + len(chunk) > room:
+        if uploads.inside_bytes + len(chunk) > room:
             raise UploadsFull(room)
-        uploads.inside += len(chunk)
+        uploads.inside_bytes += len(chunk)
         self.received = size
         return chunk
 
