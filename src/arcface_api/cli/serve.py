@@ -8,8 +8,8 @@ import sys
 import click
 
 from arcface_api import packs, serving
-from arcface_api.cli.options import settings_options
 from arcface_api.cli.pack import find_pack
+from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import LoggedProgress
 from arcface_api.serving import port
 from arcface_api.serving.logs import log_to_stderr
