@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose, as one tree.
+"""Every error that this package raises on purpose.
 
     ArcFaceError
     ├── RequestError       the caller can fix it by sending something else
@@ -7,15 +7,14 @@
     ├── EvaluationError    the person who evaluates can fix it
     └── PackError          the person who runs the service can fix it
 
-`api/problems.py` decides, in one table, which HTTP status an error becomes. One long module, because a reader looks for
-one tree.
+`api/problems.py` decides which HTTP status an error becomes. One long module, because readers look for one tree.
 """
 
 from typing import ClassVar
 
 
 class ArcFaceError(Exception):
-    """Base of all errors here. `str(error)` is for people: what was wrong, what is allowed, what to do."""
+    """Base of all errors. `str(error)` is for people: what was wrong, what is allowed, what to do."""
 
     code: ClassVar[str]
     """Stable name for programs. Only errors that an HTTP caller can meet have one."""
@@ -26,9 +25,6 @@ class ArcFaceError(Exception):
         super().__init_subclass__()
         if code is not None:
             cls.code = code
-
-
-# ── requests ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class RequestError(ArcFaceError):
@@ -177,9 +173,6 @@ class ServiceClosing(ArcFaceError, code="service_closing"):
     """The service is shutting down and takes no new work."""
 
     retry_after_seconds = 1
-
-
-# ── the command line ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class RuntimeUnfit(ArcFaceError):

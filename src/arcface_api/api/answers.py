@@ -267,33 +267,31 @@ class InfoAnswer(BaseModel):
 # ── the bodies of /embed and /embed/batch ───────────────────────────────────────────────────────────────────────────
 
 
-def embed_body(embedded: Embedded, options: RequestOptions, info: InfoAnswer) -> bytes:
+def model_keys(info: InfoAnswer) -> dict[str, Any]:
+    """The keys that are the same in all bodies."""
+    input_size = f"{info.input.width}x{info.input.height}"
+    return {"embedding_dim": info.embedding_dim, "model": info.model, "input_size": input_size}
+
+
+def embed_body(embedded: Embedded, options: RequestOptions, about_model: dict[str, Any]) -> bytes:
     """The body of `/embed`, in the representation that was asked for."""
     if options.media_type is not wire.MediaType.JSON:
         return _binary_body(embedded.embedding, options.media_type)
-    body = {
-        "embedding": wire.embedding_value(embedded.embedding, options.encoding),
-        "embedding_shape": [info.embedding_dim],
-        **_about_model(info),
-    }
+    vector = wire.embedding_value(embedded.embedding, options.encoding)
+    body = {"embedding": vector, "embedding_shape": [about_model["embedding_dim"]], **about_model}
     return wire.json_bytes(_with_optional(body, embedded, options))
 
 
-def batch_body(results: Sequence[Embedded | Exception], options: RequestOptions, info: InfoAnswer) -> bytes:
+def batch_body(results: Sequence[Embedded | Exception], options: RequestOptions, about_model: dict[str, Any]) -> bytes:
     """The body of `/embed/batch`: of each picture, in order, its result."""
     if options.media_type is wire.MediaType.JSON:
-        return wire.json_bytes({"results": [_result(result, options) for result in results], **_about_model(info)})
+        return wire.json_bytes({"results": [_result(result, options) for result in results], **about_model})
     # NaN and not zero: a database that is given the row by mistake refuses it
-    rows = np.full((len(results), info.embedding_dim), np.nan, np.float32)
+    rows = np.full((len(results), about_model["embedding_dim"]), np.nan, np.float32)
     for row, result in zip(rows, results, strict=True):
         if isinstance(result, Embedded):
             row[:] = result.embedding
     return _binary_body(rows, options.media_type)
-
-
-def _about_model(info: InfoAnswer) -> dict[str, Any]:
-    input_size = f"{info.input.width}x{info.input.height}"
-    return {"embedding_dim": info.embedding_dim, "model": info.model, "input_size": input_size}
 
 
 def _result(result: Embedded | Exception, options: RequestOptions) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from arcface_api import __version__
 from arcface_api.api import problems
-from arcface_api.api.answers import InfoAnswer
+from arcface_api.api.answers import InfoAnswer, model_keys
 from arcface_api.api.connections import TASK, Connections
 from arcface_api.api.health import Health
 from arcface_api.api.options import OptionReader
@@ -97,7 +97,15 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     limits = UploadLimits(settings.max_image_bytes, max_batch_files(settings), settings.max_batch_bytes)
     slowest = settings.upload_timeout_seconds, settings.upload_min_bytes_per_second
     uploads = Uploads(settings.max_upload_bytes_inside, limits.largest_body_bytes, *slowest)
-    operations = Operations(embedder=embedder, health=health, info=info, reader=reader, limits=limits, uploads=uploads)
+    operations = Operations(
+        embedder=embedder,
+        health=health,
+        info=info,
+        reader=reader,
+        limits=limits,
+        uploads=uploads,
+        about_model=model_keys(info),
+    )
     framework.include_router(operations.router())
     return DirectApp(
         framework=framework,

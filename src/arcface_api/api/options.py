@@ -133,8 +133,9 @@ class OptionReader:
         timeout = headers.get(REQUEST_TIMEOUT_HEADER)
         seconds = self.timeout_seconds if timeout is None else min(_seconds(timeout), self.timeout_seconds)
         deadline = time.monotonic() + seconds
-        chosen = _query(request)
-        media_type = _negotiate(", ".join(headers.getlist("accept")))
+        chosen = _query(request) if request.scope["query_string"] else {}
+        accept = ", ".join(headers.getlist("accept"))
+        media_type = MediaType.JSON if accept in {"", "*/*"} else _negotiate(accept)
         if media_type is not MediaType.JSON:
             for name in ("include_attributes", "include_quality", "encoding"):
                 if chosen.get(name) in (True, Encoding.BASE64):
@@ -176,8 +177,6 @@ def _seconds(timeout: str) -> float:
 
 def _negotiate(accept: str) -> MediaType:
     """The representation that Accept prefers (RFC 9110 section 12.5.1); JSON wins a tie."""
-    if not accept or accept == "*/*":
-        return MediaType.JSON
     weights: dict[str, float] = {}
     for item in accept.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))

@@ -29,6 +29,8 @@ class Operations:
     reader: OptionReader
     limits: upload.UploadLimits
     uploads: upload.Uploads
+    about_model: dict[str, Any]
+    """`model_keys` of the answers."""
 
     def router(self) -> APIRouter:
         """All operations, described for OpenAPI and `/docs`."""
@@ -75,7 +77,7 @@ class Operations:
         }
         if embedded.warnings:
             about_run[wire.WARNINGS_HEADER] = ", ".join(embedded.warnings)
-        content = embed_body(embedded, options, self.info)
+        content = embed_body(embedded, options, self.about_model)
         stages = {"receive": (received - started) * 1000, **embedded.stages}
         stages["total"] = (time.perf_counter() - started) * 1000
         return self._answer(content, options.media_type, stages, about_run)
@@ -97,7 +99,7 @@ class Operations:
                 each.alignment.value if isinstance(each, Embedded) else "-" for each in results
             ),
         }
-        content = batch_body(results, options, self.info)
+        content = batch_body(results, options, self.about_model)
         stages = {"receive": (received - started) * 1000, "total": (time.perf_counter() - started) * 1000}
         return self._answer(content, options.media_type, stages, about_run)
 

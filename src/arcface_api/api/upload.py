@@ -7,7 +7,7 @@ Longer than most modules, because the three layers (body, form, landmarks) read 
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -110,6 +110,16 @@ class Uploads:
             if body.received > SMALL_BYTES:
                 self._trimmer.note()
 
+    def stalled(self, *, is_whole: bool, is_slow: bool) -> UploadStalled:
+        """The error of an upload that took too long as a whole, is too slow, or is silent."""
+        if is_whole:
+            broken = f"The upload took longer than the {self.seconds:g} seconds that it may take"
+        elif is_slow:
+            broken = f"The upload is slower than {self.min_bytes_per_second:,} bytes a second"
+        else:
+            broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
+        return UploadStalled(f"{broken}. Send the request again over a faster connection.")
+
 
 class Body:
     """The body of one request; made by `Uploads.body`."""
@@ -141,7 +151,17 @@ class Body:
         """
         chunk, uploads = b"", self._uploads
         while self._has_more and not chunk:
-            message = await self._next_message()
+            now = time.monotonic()
+            whole = self._started + uploads.seconds
+            slow = self._started + SLOW_START_SECONDS + self.received / uploads.min_bytes_per_second
+            end = min(self._deadline, whole, slow, now + STALL_SECONDS)
+            try:
+                async with asyncio.timeout(end - now):
+                    message = await self._request.receive()
+            except TimeoutError:
+                if end == self._deadline:
+                    raise DeadlineExceeded from None
+                raise uploads.stalled(is_whole=end == whole, is_slow=end == slow) from None
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             self._has_more = message.get("more_body", False)
@@ -157,25 +177,6 @@ class Body:
         uploads.inside_bytes += len(chunk)
         self.received = size
         return chunk
-
-    async def _next_message(self) -> MutableMapping[str, Any]:
-        now, uploads = time.monotonic(), self._uploads
-        whole = self._started + uploads.seconds
-        slow = self._started + SLOW_START_SECONDS + self.received / uploads.min_bytes_per_second
-        end = min(self._deadline, whole, slow, now + STALL_SECONDS)
-        try:
-            async with asyncio.timeout(end - now):
-                return await self._request.receive()
-        except TimeoutError:
-            if end == self._deadline:
-                raise DeadlineExceeded from None
-            if end == whole:
-                broken = f"The upload took longer than the {uploads.seconds:g} seconds that it may take"
-            elif end == slow:
-                broken = f"The upload is slower than {uploads.min_bytes_per_second:,} bytes a second"
-            else:
-                broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
-            raise UploadStalled(f"{broken}. Send the request again over a faster connection.") from None
 
 
 # ── pictures ───────────────────────────────────────────────────────────────────────────────────────────────────────
