@@ -90,7 +90,8 @@ def embedder(tiny_recogniser: Path, tmp_path: Path) -> Embedder:
 
 def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
-        health = Health(embedder, hang_seconds=60, fresh_seconds=0)
+        monkeypatch.setattr("arcface_api.api.health.FRESH_SECONDS", 0)
+        health = Health(embedder, hang_seconds=60)
         assert await health.why_not() is None
         with monkeypatch.context() as patched:
             patched.setattr(OnnxCpuSession, "run", lambda _, crops: np.full((len(crops), 512), np.nan, np.float32))
@@ -103,7 +104,7 @@ def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: p
 
 def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
-        health = Health(embedder, hang_seconds=60, probe_seconds=0.05)
+        health = Health(embedder, hang_seconds=60)
         go_on, runs, real = threading.Event(), list[int](), OnnxCpuSession.run
 
         def hanging(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
@@ -112,8 +113,10 @@ def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, mo
             return real(self, crops)
 
         monkeypatch.setattr(OnnxCpuSession, "run", hanging)
-        for _ in range(3):
-            assert await health.why_not() == "embedding a picture takes longer than 0.05 seconds"
+        with monkeypatch.context() as patched:
+            patched.setattr("arcface_api.api.health.PROBE_SECONDS", 0.05)
+            for _ in range(3):
+                assert await health.why_not() == "embedding a picture takes longer than 0.05 seconds"
         go_on.set()
         assert await Health(embedder, hang_seconds=60).why_not() is None, "it waits its turn behind the probe that hung"
         assert len(runs) == 2

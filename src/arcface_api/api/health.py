@@ -25,17 +25,9 @@ _log = logging.getLogger(__name__)
 class Health:
     """Probes the embedder when asked, at most one probe at a time, and watches its threads."""
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        *,
-        hang_seconds: float,
-        probe_seconds: float = PROBE_SECONDS,
-        fresh_seconds: float = FRESH_SECONDS,
-    ) -> None:
-        """A decode or an inference that takes longer than `hang_seconds` hangs; for the others see the constants."""
+    def __init__(self, embedder: Embedder, *, hang_seconds: float) -> None:
+        """A decode or an inference that takes longer than `hang_seconds` hangs."""
         self._embedder, self._hang_seconds = embedder, hang_seconds
-        self._probe_seconds, self._fresh_seconds = probe_seconds, fresh_seconds
         self._probe: asyncio.Task[float] | None = None
         self.why_hung: str | None = None
         """What hangs; None: nothing. Once set, it stays."""
@@ -48,15 +40,15 @@ class Health:
         """Why the service cannot embed; None if it can."""
         if self.why_hung is not None:
             return self.why_hung
-        if time.monotonic() - self._embedder.last_success < self._fresh_seconds:
+        if time.monotonic() - self._embedder.last_success < FRESH_SECONDS:
             return None
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._embedder.probe())
         try:
             # Shielded: a caller that leaves, or gives up waiting, must not end the probe that others wait for.
-            await asyncio.wait_for(asyncio.shield(self._probe), self._probe_seconds)
+            await asyncio.wait_for(asyncio.shield(self._probe), PROBE_SECONDS)
         except TimeoutError:
-            return f"embedding a picture takes longer than {self._probe_seconds:g} seconds"
+            return f"embedding a picture takes longer than {PROBE_SECONDS:g} seconds"
         except ArcFaceError as error:
             return str(error)
         except Exception:  # noqa: BLE001  # any defect: it is logged, and the service is not ready

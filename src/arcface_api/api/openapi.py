@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
+from fastapi import Response
 from pydantic import BaseModel
 
 from arcface_api import errors, wire
@@ -43,81 +44,63 @@ def _form(part: str, schema: dict[str, Any], landmarks: str) -> dict[str, Any]:
     return {"schema": {"type": "object", "required": [part], "properties": parts}}
 
 
-def _operation(content: dict[str, Any]) -> dict[str, Any]:
-    return {"parameters": OPENAPI_PARAMETERS, "requestBody": {"required": True, "content": content}}
-
-
-EMBED_OPENAPI = _operation(
-    {
-        upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE, f"{_LANDMARKS} `{upload.LANDMARKS_EXAMPLE}`."),
-        **dict.fromkeys(upload.RAW_TYPES, _BINARY),
-    }
-)
-BATCH_OPENAPI = _operation(
-    {
-        upload.FORM_TYPE: _form(
-            upload.BATCH_PART_NAME,
-            {"type": "array", "minItems": 1, "items": _PICTURE},
-            f"{_LANDMARKS} `[{upload.LANDMARKS_EXAMPLE},…]`: those of each file, in order.",
-        )
-    }
-)
-
-
 def _problems(raised: Iterable[type[errors.ArcFaceError]]) -> dict[int | str, dict[str, Any]]:
     """The responses to these errors, and to a defect of the service."""
-    meanings = {HTTPStatus.INTERNAL_SERVER_ERROR: {INTERNAL_ERROR: "A defect of the service."}}
+    by_status = {HTTPStatus.INTERNAL_SERVER_ERROR: {INTERNAL_ERROR: "A defect of the service."}}
     for error in raised:
-        meanings.setdefault(STATUS_BY_ERROR[error], {})[error.code] = (error.__doc__ or "").strip()
-    return {
-        int(status): {
-            "description": "\n".join(f"- `{code}`: {meaning}" for code, meaning in by_code.items()),
-            "content": {MEDIA_TYPE: {"schema": _problem_schema(status, by_code)}},
-        }
-        for status, by_code in sorted(meanings.items())
-    }
-
-
-def _problem_schema(status: HTTPStatus, codes: Iterable[str]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": ["type", "title", "status", "detail", "code"],
-        "properties": {
+        by_status.setdefault(STATUS_BY_ERROR[error], {})[error.code] = (error.__doc__ or "").strip()
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status, meanings in sorted(by_status.items()):
+        members = {
             "type": {"type": "string", "const": "about:blank"},
             "title": {"type": "string", "const": status.phrase},
             "status": {"type": "integer", "const": int(status)},
             "detail": {"type": "string", "description": "What was wrong, what is allowed, what to do."},
-            "code": {"type": "string", "enum": sorted(codes)},
+            "code": {"type": "string", "enum": sorted(meanings)},
+        }
+        responses[int(status)] = {
+            "description": "\n".join(f"- `{code}`: {meaning}" for code, meaning in meanings.items()),
+            "content": {MEDIA_TYPE: {"schema": {"type": "object", "required": [*members], "properties": members}}},
+        }
+    return responses
+
+
+def _operation(
+    content: dict[str, Any],
+    answer: type[BaseModel],
+    headers: dict[str, tuple[str, str]],
+    raised: Iterable[type[errors.ArcFaceError]],
+) -> dict[str, Any]:
+    """The arguments with which FastAPI describes an operation."""
+    about_model = {
+        wire.MODEL_FINGERPRINT_HEADER: ("string", "Embeddings may be compared only if it is equal."),
+        wire.SERVER_TIMING_HEADER: ("string", "Milliseconds per stage."),
+    }
+    done = {
+        "model": answer,
+        "description": "Done.",
+        # JSON first: Swagger UI asks for the first one
+        "content": {wire.MediaType.JSON: {}, wire.MediaType.NPY: _BINARY, wire.MediaType.BYTES: _BINARY},
+        "headers": {
+            name: {"schema": {"type": kind}, "description": description}
+            for name, (kind, description) in (about_model | headers).items()
         },
     }
-
-
-def _responses(
-    answer: type[BaseModel], headers: dict[str, tuple[str, str]], raised: Iterable[type[errors.ArcFaceError]]
-) -> dict[int | str, dict[str, Any]]:
     return {
-        200: {
-            "model": answer,
-            "description": "Done.",
-            # JSON first: Swagger UI asks for the first one
-            "content": {wire.MediaType.JSON: {}, wire.MediaType.NPY: _BINARY, wire.MediaType.BYTES: _BINARY},
-            "headers": {
-                name: {"schema": {"type": kind}, "description": description}
-                for name, (kind, description) in headers.items()
-            },
-        },
-        **_problems(raised),
+        "response_class": Response,
+        "responses": {200: done, **_problems(raised)},
+        "openapi_extra": {"parameters": OPENAPI_PARAMETERS, "requestBody": {"required": True, "content": content}},
+        "tags": ["embedding"],
     }
 
 
-_SHARED_HEADERS = {
-    wire.MODEL_FINGERPRINT_HEADER: ("string", "Embeddings may be compared only if it is equal."),
-    wire.SERVER_TIMING_HEADER: ("string", "Milliseconds per stage."),
-}
-EMBED_RESPONSES = _responses(
+EMBED = _operation(
+    {
+        upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE, f"{_LANDMARKS} `{upload.LANDMARKS_EXAMPLE}`."),
+        **dict.fromkeys(upload.RAW_TYPES, _BINARY),
+    },
     EmbedAnswer,
     {
-        **_SHARED_HEADERS,
         wire.EMBEDDING_NORM_HEADER: ("number", "Length of the raw embedding; with `flip`, of the sum of two."),
         wire.ALIGNMENT_HEADER: ("string", f"How the picture was aligned: {', '.join(wire.Alignment)}."),
         wire.WARNINGS_HEADER: ("string", "Codes of what may be wrong with the picture, if there are any."),
@@ -125,15 +108,18 @@ EMBED_RESPONSES = _responses(
     },
     EMBED_ERRORS,
 )
-BATCH_RESPONSES = _responses(
+BATCH = _operation(
+    {
+        upload.FORM_TYPE: _form(
+            upload.BATCH_PART_NAME,
+            {"type": "array", "minItems": 1, "items": _PICTURE},
+            f"{_LANDMARKS} `[{upload.LANDMARKS_EXAMPLE},…]`: those of each file, in order.",
+        )
+    },
     BatchAnswer,
     {
-        **_SHARED_HEADERS,
         wire.ALIGNMENT_HEADER: ("string", "As for /embed, one for each picture; `-` if it has no embedding."),
-        wire.EMBEDDING_VALID_HEADER: (
-            "string",
-            "With npy or bytes: a digit for each picture, 0 where its row is all NaN.",
-        ),
+        wire.EMBEDDING_VALID_HEADER: ("string", "One digit for each picture, 0 if npy or bytes have NaN in its row."),
     },
     BATCH_ERRORS,
 )

@@ -10,10 +10,9 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from arcface_api import wire
-from arcface_api.api import upload
+from arcface_api.api import openapi, upload
 from arcface_api.api.answers import HealthAnswer, InfoAnswer, StatusAnswer, batch_body, embed_body
 from arcface_api.api.health import Health
-from arcface_api.api.openapi import BATCH_OPENAPI, BATCH_RESPONSES, EMBED_OPENAPI, EMBED_RESPONSES
 from arcface_api.api.options import OptionReader
 from arcface_api.api.problems import ProblemRoute
 from arcface_api.embedder import Embedded, Embedder, Picture
@@ -35,18 +34,8 @@ class Operations:
     def router(self) -> APIRouter:
         """All operations, described for OpenAPI and `/docs`."""
         router = APIRouter(route_class=ProblemRoute)
-        for path, embedding, summary, responses, extra in (
-            ("/embed", self.embed, "Embed one face crop", EMBED_RESPONSES, EMBED_OPENAPI),
-            ("/embed/batch", self.embed_batch, "Embed many face crops", BATCH_RESPONSES, BATCH_OPENAPI),
-        ):
-            router.post(
-                path,
-                summary=summary,
-                response_class=Response,
-                responses=responses,
-                openapi_extra=extra,
-                tags=["embedding"],
-            )(embedding)
+        router.post("/embed", summary="Embed one face crop", **openapi.EMBED)(self.embed)
+        router.post("/embed/batch", summary="Embed many face crops", **openapi.BATCH)(self.embed_batch)
         for path, operation, summary, answer, failure in (
             ("/health", self.get_health, "Can the service embed?", HealthAnswer, "No; `reason` says why."),
             ("/livez", self.livez, "Is the process alive?", StatusAnswer, "Something hangs; the process will end."),
