@@ -227,7 +227,7 @@ def test_option_in_the_form_is_refused_and_not_ignored(service: Service, path: s
         ("/embed/batch", {"file": b"x"}, "A form with file belongs to /embed."),
     ],
 )
-def test_form_without_its_file_is_told_what_came(
+def test_form_without_its_file_is_answered_with_what_came(
     service: Service, path: str, parts: dict[str, bytes], sentence: str
 ) -> None:
     boundary = b"--b\r\n" if parts else b""
@@ -242,7 +242,7 @@ def test_form_without_its_file_is_told_what_came(
 
 
 @pytest.mark.parametrize("name", ["Иванов.jpg".encode("cp1251"), "Иванов.jpg".encode(), b'a"b.jpg', b"\xff\xfe"])
-def test_file_name_in_any_encoding_is_nobody_s_business(service: Service, name: bytes) -> None:
+def test_file_name_in_any_encoding_has_no_effect(service: Service, name: bytes) -> None:
     head = FORM_START.replace(b'filename="x"', b'filename="' + name.replace(b'"', b'\\"') + b'"')
     answer = service.post("/embed", content=head + JPEG + b"\r\n--b--\r\n", headers={"Content-Type": FORM})
     assert answer.status_code == 200, answer.text

@@ -134,7 +134,7 @@ def test_closed_embedder_refuses_new_work(embedder: Embedder) -> None:
     asyncio.run(check())
 
 
-def test_info_tells_what_a_caller_may_write_down(run_service: Callable[..., Service], tiny_pack: Path) -> None:
+def test_info_has_what_a_caller_may_record(run_service: Callable[..., Service], tiny_pack: Path) -> None:
     info = run_service(tiny_pack, max_image_bytes=1_000_000, threads=1).get("/info").json()
     assert info["version"] == __version__
     assert info["roles"] == ["recogniser", "age_gender", "landmarks_3d"]
@@ -172,7 +172,7 @@ def test_event_loop_is_free_while_an_embed_runs(service: Service, monkeypatch: p
 def test_requests_in_flight_are_answered_at_the_end(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service is told to stop while the model works; the answer still arrives."""
+    """The service gets its signal to stop while the model works; the answer still arrives."""
     service = run_service(tiny_recogniser)
     entered = threading.Event()
     real = OnnxCpuSession.run
@@ -210,7 +210,7 @@ def test_callers_that_left_cost_the_model_nothing(
     picture: bytes,
     offers: str,
 ) -> None:
-    """They had sent their pictures whole, so that nothing but the lost connection tells that they are gone."""
+    """They had sent their whole pictures, so only the lost connection shows that they are gone."""
     service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=1)
     entered, go_on, ran = threading.Event(), threading.Event(), list[int]()
     real = OnnxCpuSession.run

@@ -84,7 +84,7 @@ class Connections:
 
 
 def allow_open_files(connections: int) -> None:
-    """Let this process have so many connections. Many systems allow 1,024 files unless a process asks for more."""
+    """Allow this process that many connections. Many systems allow 1,024 files unless a process asks for more."""
     if sys.platform == "win32":
         return
     needed = connections + MOST_LINGERING + OTHER_FILES

@@ -251,7 +251,7 @@ class HttpProtocol(HttpToolsProtocol):
         is_answered = self._is_in_message and not self._is_in_head and not self._is_serving
         if self._is_serving:
             is_answered = self.cycle.response_started
-            self.cycle.disconnected = True  # ends whoever awaits the rest of its body
+            self.cycle.disconnected = True  # ends the task that awaits the rest of its body
             self.cycle.message_event.set()
         if not is_answered:
             answer = answer_to(error)

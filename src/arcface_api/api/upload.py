@@ -133,7 +133,7 @@ class Body:
         self._too_large: Callable[[], BodyTooLarge] = BodyTooLarge
 
     def limit(self, max_bytes: int, too_large: Callable[[], BodyTooLarge]) -> None:
-        """Allow so many bytes, before any is read. Raises what `too_large` returns if more are announced."""
+        """Allow `max_bytes`, before any is read. Raises what `too_large` returns if more are announced."""
         self._max_bytes, self._too_large = max_bytes, too_large
         announced = self._request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > max_bytes:
@@ -340,7 +340,7 @@ def _too_large(what: str, limits: UploadLimits) -> BodyTooLarge:
 
 
 def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> Any:
-    """The JSON of the form's part `landmarks`, of one picture or of a batch of so many files; None if not needed."""
+    """The JSON of the form's part `landmarks`; None if not needed. `files`: those of a batch, None for one picture."""
     content = part.getvalue() if part else b""  # a form that is not filled in sends an empty part
     if align is not Align.LANDMARKS:
         if content:
