@@ -48,7 +48,7 @@ def problems_table() -> str:
     for error, status in sorted(STATUS_BY_ERROR.items(), key=lambda item: (item[1], item[0].code)):
         rows.append(f"| {int(status)} | `{error.code}` | {(error.__doc__ or '').strip()} |")
     rows.append("| 404, 405 | `not_found`, `method_not_allowed` | No such path, or not with this method. |")
-    return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log says more. |"])
+    return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log has the details. |"])
 
 
 def is_outdated(result: Path) -> bool:

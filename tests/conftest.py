@@ -13,8 +13,7 @@ import onnx
 import pytest
 from PIL import Image as Pillow
 
-from arcface_api.api.app import create_app
-from arcface_api.api.direct import DirectApp
+from arcface_api.api.app import DirectApp, create_app
 from arcface_api.packs import PackLocations, locate
 from arcface_api.session import openvino_cpu
 from arcface_api.settings import Settings

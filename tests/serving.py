@@ -15,7 +15,7 @@ from typing import TypeVar
 import httpx
 import uvicorn
 
-from arcface_api.api.direct import DirectApp
+from arcface_api.api.app import DirectApp
 from arcface_api.api.protocol import HttpProtocol
 
 T = TypeVar("T")

@@ -555,11 +555,13 @@ def test_example_for_a_batch_is_a_list_of_lists(service: Service) -> None:
     assert "for each file: [[[" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(("landmarks", "told"), [([POINTS], "a list of 1"), (POINTS, "a list of 5"), ({}, "no list")])
-def test_batch_needs_landmarks_for_each_file(service: Service, landmarks: object, told: str) -> None:
+@pytest.mark.parametrize(
+    ("landmarks", "what"), [([POINTS], "a list of 1"), (POINTS, "a list of 5"), ({}, "not a list")]
+)
+def test_batch_needs_landmarks_for_each_file(service: Service, landmarks: object, what: str) -> None:
     answer = batch(service, [NO_FACE, NO_FACE], landmarks, align="landmarks")
     assert problem(answer) == (422, "landmarks_invalid")
-    assert told in answer.json()["detail"]
+    assert what in answer.json()["detail"]
     assert "2 files" in answer.json()["detail"]
 
 

@@ -94,7 +94,7 @@ def test_binary_is_one_matrix_and_says_which_rows_are_valid(service: Service, me
 def test_too_many_pictures_are_refused(
     run_service: Callable[..., Service], tiny_recogniser: Path, setting: str, allowed: int
 ) -> None:
-    """What could never be served is not told to come back later."""
+    """A batch that could never be served gets 413, not 429."""
     service = run_service(tiny_recogniser, **{setting: allowed})
     assert service.get("/info").json()["limits"]["max_batch_files"] == allowed
     assert batch(service, PICTURES[:allowed]).status_code == 200

@@ -34,7 +34,7 @@ def test_wrong_setting_is_one_sentence_and_status_2() -> None:
     assert re.fullmatch(r"Error: --port='http' is not allowed: .*\n", done.stderr)
 
 
-def test_missing_pack_tells_what_to_do_and_is_status_1(models_dir: Path) -> None:
+def test_missing_pack_is_an_error_that_says_what_to_do_and_status_1(models_dir: Path) -> None:
     done = arcface_api("serve", ARCFACE_MODELS_DIR=str(models_dir), ARCFACE_PORT="0")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -43,7 +43,9 @@ def test_missing_pack_tells_what_to_do_and_is_status_1(models_dir: Path) -> None
         assert remedy in done.stderr
 
 
-def test_command_that_the_shell_does_not_know_is_told_as_it_is_here(models_dir: Path, tmp_path: Path) -> None:
+def test_error_that_names_a_command_unknown_to_the_shell_says_how_to_run_it_here(
+    models_dir: Path, tmp_path: Path
+) -> None:
     """In a clone `make serve` runs a command that is on nobody's PATH."""
     settings = {"ARCFACE_MODELS_DIR": str(models_dir), "ARCFACE_PORT": "0"}
     here = f"(Here `arcface-api` is `{sys.executable} -m arcface_api`; in a clone of this project `make packs ARGS="
@@ -52,7 +54,7 @@ def test_command_that_the_shell_does_not_know_is_told_as_it_is_here(models_dir: 
     assert here not in arcface_api("serve", **settings, PATH=str(tmp_path)).stderr
 
 
-def test_nothing_is_downloaded_unless_told_nor_without_the_licence(models_dir: Path) -> None:
+def test_nothing_is_downloaded_without_the_licence(models_dir: Path) -> None:
     done = arcface_api("serve", ARCFACE_MODELS_DIR=str(models_dir), ARCFACE_PULL="true", ARCFACE_PORT="0")
     assert done.returncode == 1
     assert "non-commercial research" in done.stderr
@@ -60,7 +62,7 @@ def test_nothing_is_downloaded_unless_told_nor_without_the_licence(models_dir: P
     assert not models_dir.exists()
 
 
-def test_taken_port_is_told_before_anything_slow(tiny_recogniser: Path) -> None:
+def test_taken_port_is_reported_before_anything_slow(tiny_recogniser: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = arcface_api("serve", "--pack", tiny_recogniser, "--port", str(port))
@@ -70,12 +72,12 @@ def test_taken_port_is_told_before_anything_slow(tiny_recogniser: Path) -> None:
 
 def test_misspelt_variable_is_noticed(tiny_recogniser: Path) -> None:
     done = arcface_api("serve", "--pack", tiny_recogniser / "nothing.onnx", ARCFACE_MODEL_DIR="/models")
-    assert "ARCFACE_MODEL_DIR is not a setting and has no effect; was ARCFACE_MODELS_DIR meant?" in done.stderr
+    assert "ARCFACE_MODEL_DIR is not a setting and has no effect. Did you mean ARCFACE_MODELS_DIR?" in done.stderr
 
 
 def test_licence_of_no_pack_is_noticed(tiny_recogniser: Path) -> None:
     done = arcface_api("serve", "--pack", tiny_recogniser / "nothing.onnx", ARCFACE_ACCEPT_LICENSE="yes,antelopev2")
-    assert "ARCFACE_ACCEPT_LICENSE names yes, which is no pack: it takes names of packs, of antelopev2," in done.stderr
+    assert "ARCFACE_ACCEPT_LICENSE names yes, which is not a pack. The packs are antelopev2," in done.stderr
     assert "names antelopev2" not in done.stderr
 
 
@@ -94,23 +96,23 @@ def test_log_has_health_s_reason(tiny_recogniser: Path, tmp_path: Path) -> None:
         assert reason is None or f"INFO Why nothing faster was taken: {reason}" in log
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_being_told_to_stop_is_no_failure(tiny_recogniser: Path, told: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_stop_is_no_failure(tiny_recogniser: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
         assert service.stderr is not None
         lines = iter(service.stderr.readline, "")
         url = next(found[1] for line in lines if (found := re.search(r"Listening on (http://\S+),", line)))
         assert httpx.get(f"{url}/readyz", timeout=30).status_code == 200
-        service.send_signal(told)
+        service.send_signal(number)
         rest = service.stderr.read()
         assert service.wait(30) == 0
         assert "Traceback" not in rest
         assert "Aborted" not in rest
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_being_told_to_stop_while_loading_is_no_failure(tmp_path: Path, told: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_stop_while_loading_is_no_failure(tmp_path: Path, number: signal.Signals) -> None:
     """A pipe in the place of the model: opening it waits for a writer that never comes, as a download may."""
     os.mkfifo(tmp_path / "model.onnx")
     command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--log-level", "debug"]
@@ -120,11 +122,11 @@ def test_being_told_to_stop_while_loading_is_no_failure(tmp_path: Path, told: si
         # the mask of caught signals says when the handlers are there: bit 14 is SIGTERM, the last one to be set
         while not int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16) & 1 << 14:  # type: ignore[index]  # always there
             assert service.poll() is None
-        service.send_signal(told)
+        service.send_signal(number)
         assert service.wait(30) == 0
-        told_of_it = service.stderr.read()
-        assert b"Traceback" not in told_of_it
-        assert b"Aborted" not in told_of_it
+        log = service.stderr.read()
+        assert b"Traceback" not in log
+        assert b"Aborted" not in log
 
 
 def test_interrupt_while_modules_load_leaves_no_traceback() -> None:
@@ -145,7 +147,7 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_what_the_grace_period_cannot_save_is_told(tiny_recogniser: Path) -> None:
+def test_request_that_the_grace_period_cannot_save_gets_a_503(tiny_recogniser: Path) -> None:
     """A caller that is still uploading when it ends gets a 503 with its code, not a broken connection."""
     command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]
     with subprocess.Popen([*command, "--shutdown-grace-seconds", "1"], stderr=subprocess.PIPE, text=True) as service:

@@ -10,6 +10,7 @@ import pytest
 
 from arcface_api.api import upload
 from arcface_api.api.protocol import HttpProtocol
+from arcface_api.embedder import Picture
 from pictures import picture_bytes
 from raw_http import Caller, HeldModel, chunked, connections, picture, request, splits, until
 from serving import Service
@@ -26,9 +27,9 @@ def uploaded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen = []
     real = upload.read_image
 
-    async def read_image(*given: Any) -> upload.Upload:
+    async def read_image(*given: Any) -> Picture:
         found = await real(*given)
-        seen.extend(found.images)
+        seen.append(found.content)
         return found
 
     monkeypatch.setattr(upload, "read_image", read_image)

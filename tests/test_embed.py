@@ -84,7 +84,7 @@ def test_embedding_equals_the_reference_on_real_crops(
         np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-6, err_msg=face.name)
 
 
-def test_real_faces_are_told_apart(
+def test_different_people_have_different_vectors(
     run_service: Callable[..., Service], real_recogniser: Path, face_crops: list[Any]
 ) -> None:
     """The vectors mean something: another copy of a picture is nearer than another person."""

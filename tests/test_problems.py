@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from PIL import Image as Pillow
 
 from arcface_api import errors
-from arcface_api.api.direct import DirectApp
+from arcface_api.api.app import DirectApp
 from arcface_api.api.openapi import BATCH_ERRORS, EMBED_ERRORS
 from arcface_api.api.problems import STATUS_BY_ERROR, answering
 from pictures import picture_bytes, png_announcing
@@ -127,7 +127,7 @@ def test_service_that_closes_says_when_to_come_back_and_late_answers_are_no_erro
     assert (closing.status_code, closing.headers["Retry-After"]) == (503, "1")
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        assert asyncio.run(answer_to(errors.DeadlineExceeded.told())).status_code == 503
+        assert asyncio.run(answer_to(errors.DeadlineExceeded())).status_code == 503
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
@@ -211,7 +211,7 @@ def test_option_in_the_form_is_refused_and_not_ignored(service: Service, path: s
     part = "files" if path.endswith("batch") else "file"
     answer = service.post(path, files={part: picture_bytes()}, data={"normalize": "true"})
     assert (answer.status_code, answer.json()["code"]) == (422, "parameter_invalid")
-    assert answer.json()["detail"].endswith(f"It belongs into the query: {path}?normalize=…")
+    assert answer.json()["detail"].endswith(f"It belongs in the query: {path}?normalize=…")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_option_in_the_form_is_refused_and_not_ignored(service: Service, path: s
         ("/embed/batch", {"file": b"x"}, "A form with file belongs to /embed."),
     ],
 )
-def test_form_without_its_file_is_told_what_came(
+def test_form_without_its_file_is_answered_with_what_came(
     service: Service, path: str, parts: dict[str, bytes], sentence: str
 ) -> None:
     boundary = b"--b\r\n" if parts else b""
@@ -242,7 +242,7 @@ def test_form_without_its_file_is_told_what_came(
 
 
 @pytest.mark.parametrize("name", ["Иванов.jpg".encode("cp1251"), "Иванов.jpg".encode(), b'a"b.jpg', b"\xff\xfe"])
-def test_file_name_in_any_encoding_is_nobody_s_business(service: Service, name: bytes) -> None:
+def test_file_name_in_any_encoding_has_no_effect(service: Service, name: bytes) -> None:
     head = FORM_START.replace(b'filename="x"', b'filename="' + name.replace(b'"', b'\\"') + b'"')
     answer = service.post("/embed", content=head + JPEG + b"\r\n--b--\r\n", headers={"Content-Type": FORM})
     assert answer.status_code == 200, answer.text
@@ -257,7 +257,7 @@ def test_malformed_form_is_not_quoted_back(service: Service) -> None:
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", FORM])
 def test_stalled_upload_is_ended(service: Service, monkeypatch: pytest.MonkeyPatch, content_type: str) -> None:
-    monkeypatch.setattr("arcface_api.api.receiving.STALL_SECONDS", 0.05)
+    monkeypatch.setattr("arcface_api.api.upload.STALL_SECONDS", 0.05)
     with socket.create_connection((service.base_url.host, service.base_url.port), timeout=30) as caller:
         head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: 9999\r\n\r\n"
         caller.sendall(head.encode() + FORM_START)

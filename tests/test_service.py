@@ -17,7 +17,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from arcface_api import __version__
-from arcface_api.api.direct import DirectApp
+from arcface_api.api.app import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.arrays import Crop, Features
 from arcface_api.cpus import available_cpus
@@ -90,7 +90,8 @@ def embedder(tiny_recogniser: Path, tmp_path: Path) -> Embedder:
 
 def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
-        health = Health(embedder, hang_seconds=60, fresh_seconds=0)
+        monkeypatch.setattr("arcface_api.api.health.FRESH_SECONDS", 0)
+        health = Health(embedder, hang_seconds=60)
         assert await health.why_not() is None
         with monkeypatch.context() as patched:
             patched.setattr(OnnxCpuSession, "run", lambda _, crops: np.full((len(crops), 512), np.nan, np.float32))
@@ -103,7 +104,7 @@ def test_model_that_starts_to_fail_is_noticed(embedder: Embedder, monkeypatch: p
 
 def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
-        health = Health(embedder, hang_seconds=60, probe_seconds=0.05)
+        health = Health(embedder, hang_seconds=60)
         go_on, runs, real = threading.Event(), list[int](), OnnxCpuSession.run
 
         def hanging(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
@@ -112,8 +113,10 @@ def test_model_that_hangs_is_noticed_and_probed_only_once(embedder: Embedder, mo
             return real(self, crops)
 
         monkeypatch.setattr(OnnxCpuSession, "run", hanging)
-        for _ in range(3):
-            assert await health.why_not() == "embedding a picture takes longer than 0.05 seconds"
+        with monkeypatch.context() as patched:
+            patched.setattr("arcface_api.api.health.PROBE_SECONDS", 0.05)
+            for _ in range(3):
+                assert await health.why_not() == "embedding a picture takes longer than 0.05 seconds"
         go_on.set()
         assert await Health(embedder, hang_seconds=60).why_not() is None, "it waits its turn behind the probe that hung"
         assert len(runs) == 2
@@ -131,7 +134,7 @@ def test_closed_embedder_refuses_new_work(embedder: Embedder) -> None:
     asyncio.run(check())
 
 
-def test_info_tells_what_a_caller_may_write_down(run_service: Callable[..., Service], tiny_pack: Path) -> None:
+def test_info_has_what_a_caller_may_record(run_service: Callable[..., Service], tiny_pack: Path) -> None:
     info = run_service(tiny_pack, max_image_bytes=1_000_000, threads=1).get("/info").json()
     assert info["version"] == __version__
     assert info["roles"] == ["recogniser", "age_gender", "landmarks_3d"]
@@ -169,7 +172,7 @@ def test_event_loop_is_free_while_an_embed_runs(service: Service, monkeypatch: p
 def test_requests_in_flight_are_answered_at_the_end(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service is told to stop while the model works; the answer still arrives."""
+    """The service gets its signal to stop while the model works; the answer still arrives."""
     service = run_service(tiny_recogniser)
     entered = threading.Event()
     real = OnnxCpuSession.run
@@ -207,7 +210,7 @@ def test_callers_that_left_cost_the_model_nothing(
     picture: bytes,
     offers: str,
 ) -> None:
-    """They had sent their pictures whole, so that nothing but the lost connection tells that they are gone."""
+    """They had sent their whole pictures, so only the lost connection shows that they are gone."""
     service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=1)
     entered, go_on, ran = threading.Event(), threading.Event(), list[int]()
     real = OnnxCpuSession.run

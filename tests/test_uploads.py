@@ -129,7 +129,7 @@ def test_room_is_given_back_however_a_request_ends(
     run: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """Kept once, the bytes of one of these would leave no room for the next."""
-    monkeypatch.setattr("arcface_api.api.receiving.STALL_SECONDS", 0.5)
+    monkeypatch.setattr("arcface_api.api.upload.STALL_SECONDS", 0.5)
     service = run()
     for _ in range(3):
         ENDS[end](service)
@@ -158,7 +158,7 @@ def test_memory_of_uploads_that_grew_side_by_side_is_given_back(
 ) -> None:
     """glibc keeps what lies between them: without being asked, nearly all of it."""
     service = run_service(tiny_recogniser, max_upload_bytes_inside=300_000_000)
-    monkeypatch.setattr("arcface_api.api.memory.TRIM_SECONDS", 0.2)
+    monkeypatch.setattr("arcface_api.api.connections.TRIM_SECONDS", 0.2)
 
     def resident_mb() -> float:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
@@ -215,7 +215,7 @@ def test_upload_that_comes_byte_by_byte_is_ended(  # each is a fact of the case
     is_batch: bool,
 ) -> None:
     """It is never silent for long."""
-    monkeypatch.setattr("arcface_api.api.receiving.SLOW_START_SECONDS", 0.5)
+    monkeypatch.setattr("arcface_api.api.upload.SLOW_START_SECONDS", 0.5)
     service = run(**settings)
     sent = batch(padded(MOST), header) if is_batch else picture(padded(MOST), header)
     took, answer = answer_to_dribble(service, sent)
@@ -227,7 +227,7 @@ def test_upload_that_comes_byte_by_byte_is_ended(  # each is a fact of the case
 def test_steady_upload_may_take_longer_than_the_slow_start(
     run: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arcface_api.api.receiving.SLOW_START_SECONDS", 0.1)
+    monkeypatch.setattr("arcface_api.api.upload.SLOW_START_SECONDS", 0.1)
     service = run(upload_min_bytes_per_second=10_000)
     sent = picture(padded(MOST))
     with Caller(service) as caller:

@@ -208,7 +208,7 @@ class Batcher(Generic[Item, Row]):
             self._running_since = time.monotonic() if batch else None
         try:
             for waiting in late:
-                self._deliver(waiting, DeadlineExceeded.told())
+                self._deliver(waiting, DeadlineExceeded())
             if batch:
                 self._run_batch(batch)
         finally:

@@ -1,225 +1,131 @@
-"""Everything that can go wrong, as one tree.
+"""Every error that this package raises on purpose.
 
     ArcFaceError
-    ├── RequestError                  the caller can mend it
-    │   ├── RequestMalformed          what came is no HTTP request
-    │   ├── RequestHeadTooLarge       its request line, or its headers, are longer or more than allowed
-    │   ├── UploadStalled             the body stopped coming, came too slowly, or took too long
-    │   ├── BodyTooLarge              more bytes than one image may have
-    │   ├── ContentTypeUnsupported    neither multipart/form-data nor image/jpeg, image/png, image/webp
-    │   ├── MultipartMalformed        the form cannot be read
-    │   ├── FileMissing               no part named "file"
-    │   ├── FileRepeated              more than one part named "file"
-    │   ├── TooManyFiles              more pictures than one batch request may have
-    │   ├── ParameterInvalid          an unknown or misplaced query parameter, or a value that is not allowed
-    │   ├── ParametersConflict        each is allowed, together they contradict
-    │   ├── NotAcceptable             the Accept header leaves nothing that can be sent
-    │   ├── ImageEmpty                no bytes
-    │   ├── ImageFormatUnsupported    neither JPEG, PNG nor WebP
-    │   ├── ImageTooManyPixels        its header announces more pixels than allowed
-    │   ├── ImageDamaged              truncated, corrupt, built to cost far more than its pixels, or a decoder's end
-    │   ├── LandmarksInvalid          points by which no face can be aligned
-    │   ├── AttributesUnavailable     the pack lacks the models for age, gender and head pose
-    │   ├── AlignmentUnavailable      the pack's recogniser takes crops that are not square
-    │   └── FingerprintDiffers        the caller's embeddings come from another model than the one that is loaded
-    ├── EmbeddingInvalid              the model returned NaN, infinity or zero
-    ├── ModelFailed                   ONNX Runtime raised, or returned another shape than it announced
-    ├── QueueFull                     no room for the pictures now
-    ├── UploadsFull                   no room for the bytes of one more upload now
-    ├── TooManyConnections            no room for one more connection now
-    ├── DeadlineExceeded              it could not be served within the time that was given
-    ├── ServiceClosing                the service is shutting down
-    ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
-    ├── WorkerEnded                   one of several processes ended before it could serve
-    ├── MeasurementFailed             the service to be measured cannot be started or reached, or fails under load
-    ├── EvaluationError               the person who evaluates can mend it
-    │   ├── PairsInvalid              the pairs cannot be read, or thresholds cannot be told from them
-    │   ├── BoxesInvalid              a face box is missing, cannot be read, or lies outside its picture
-    │   ├── PicturesMissing           pictures that the pairs name are not there, or cannot be read
-    │   ├── EvaluationFailed          no service, too few pictures that can be embedded, or nowhere to write
-    │   └── EvaluationIncomplete      pictures could not be embedded: the figures are those of the other pairs
-    ├── SettingInvalid                a command line option or ARCFACE_… variable is wrong
-    └── PackError                     the operator can fix it; its text is the interface, it has no code
-        ├── PackNotFound              no such pack in any of the places looked in
-        ├── PackUnknown               no registered pack has that name
-        ├── PackNameInvalid           a name for an import that cannot be used
-        ├── PackWithoutRecogniser     none of its files turns a face into an embedding
-        ├── PackAmbiguous             two of its files could fill the same role
-        ├── PackManifestInvalid       a pack.toml or pack.lock.toml cannot be understood
-        ├── LicenceNotAccepted        the licence of the weights has to be accepted first
-        ├── SourcesExhausted          no source gave the pack
-        ├── DownloadFailed            one source did not give what it should
-        ├── ModelIsLfsPointer         a Git LFS pointer instead of a model
-        ├── ModelIsHtml               a web page instead of a model or archive
-        ├── ModelTruncated            shorter than it must be
-        ├── ModelHashWrong            its bytes are not the registered ones
-        ├── ModelHashChanged          its bytes are not those of its first use
-        ├── ModelUnreadable           the file cannot be read
-        ├── GraphUnfit                an ONNX model with an input or output that cannot be used
-        ├── ArchiveDamaged            not a zip archive, or a broken one
-        ├── ArchiveTooLarge           a member unpacks to more than it may: a zip bomb
-        ├── ArchiveEscapes            a member's name points out of the folder
-        ├── StorageFull               no space left for the pack
-        └── StorageUnwritable         the folder for packs cannot be written
+    ├── RequestError       the caller can fix it by sending something else
+    ├── EmbeddingInvalid … ServiceClosing        the service failed on a request, or cannot take it now
+    ├── RuntimeUnfit … SettingInvalid            met by the person at the command line, never by an HTTP caller
+    ├── EvaluationError    the person who evaluates can fix it
+    └── PackError          the person who runs the service can fix it
 
-`str(error)` is written for people: what was wrong, what is allowed, what to do. `code`, of those that a program
-can meet, is stable. Which HTTP status an error becomes is decided in one table, `api/problems.py`. One long module,
-because one tree is what a reader looks for.
+`api/problems.py` decides which HTTP status an error becomes. One long module, because readers look for one tree.
 """
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 
 class ArcFaceError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of all errors. `str(error)` is for people: what was wrong, what is allowed, what to do."""
 
     code: ClassVar[str]
-    """Stable, for programs; pack errors have none, because no request can meet them."""
+    """Stable name for programs. Only errors that an HTTP caller can meet have one."""
+    retry_after_seconds: int
+    """When the same request may succeed. Only errors for which that is known have it."""
+
+    def __init_subclass__(cls, *, code: str | None = None) -> None:
+        super().__init_subclass__()
+        if code is not None:
+            cls.code = code
 
 
 class RequestError(ArcFaceError):
-    """What was sent cannot be served; sending something else can."""
+    """The request cannot be served; a different one can."""
 
 
-class RequestMalformed(RequestError):
-    """What came is no HTTP request."""
-
-    code = "request_malformed"
+class RequestMalformed(RequestError, code="request_malformed"):
+    """The bytes received are not an HTTP request."""
 
 
-class RequestHeadTooLarge(RequestError):
-    """The request line, a header, or all of them together are longer than allowed, or the headers are too many."""
-
-    code = "request_head_too_large"
+class RequestHeadTooLarge(RequestError, code="request_head_too_large"):
+    """The request line, a header, or all of them together are too long, or the headers too many."""
 
 
-class UploadStalled(RequestError):
-    """The request body stopped coming, came too slowly, or took too long."""
-
-    code = "upload_stalled"
+class UploadStalled(RequestError, code="upload_stalled"):
+    """The request body stopped arriving, arrived too slowly, or took too long."""
 
 
-class BodyTooLarge(RequestError):
+class BodyTooLarge(RequestError, code="body_too_large"):
     """The request body, or an image in it, is larger than allowed."""
 
-    code = "body_too_large"
+
+class ContentTypeUnsupported(RequestError, code="content_type_unsupported"):
+    """This operation does not read the request's Content-Type."""
 
 
-class ContentTypeUnsupported(RequestError):
-    """The request's Content-Type is none that this operation reads."""
-
-    code = "content_type_unsupported"
-
-
-class MultipartMalformed(RequestError):
+class MultipartMalformed(RequestError, code="multipart_malformed"):
     """The multipart form cannot be read."""
 
-    code = "multipart_malformed"
+
+class FileMissing(RequestError, code="file_missing"):
+    """The form has no part with an image: `file`, or `files` for a batch."""
 
 
-class FileMissing(RequestError):
-    """The form has no part with an image: `file`, of a batch `files`."""
-
-    code = "file_missing"
-
-
-class FileRepeated(RequestError):
+class FileRepeated(RequestError, code="file_repeated"):
     """The form has more than one part named `file`."""
 
-    code = "file_repeated"
 
-
-class TooManyFiles(RequestError):
+class TooManyFiles(RequestError, code="too_many_files"):
     """The form has more pictures than one batch request may have."""
 
-    code = "too_many_files"
+
+class ParameterInvalid(RequestError, code="parameter_invalid"):
+    """A query parameter is unknown, repeated, sent in the form, or has a value that is not allowed."""
 
 
-class ParameterInvalid(RequestError):
-    """A query parameter is unknown, repeated, stands in the form, or has a value that is not allowed."""
-
-    code = "parameter_invalid"
-
-
-class ParametersConflict(RequestError):
+class ParametersConflict(RequestError, code="parameters_conflict"):
     """Two options are each allowed but contradict each other."""
 
-    code = "parameters_conflict"
+
+class NotAcceptable(RequestError, code="not_acceptable"):
+    """The Accept header allows no representation that the service can send."""
 
 
-class NotAcceptable(RequestError):
-    """The Accept header leaves no representation that can be sent."""
-
-    code = "not_acceptable"
-
-
-class ImageEmpty(RequestError):
+class ImageEmpty(RequestError, code="image_empty"):
     """The image has no bytes."""
 
-    code = "image_empty"
+
+class ImageFormatUnsupported(RequestError, code="image_format_unsupported"):
+    """The image is neither JPEG, PNG nor WebP."""
 
 
-class ImageFormatUnsupported(RequestError):
-    """The bytes are neither JPEG, PNG nor WebP."""
-
-    code = "image_format_unsupported"
-
-
-class ImageTooManyPixels(RequestError):
+class ImageTooManyPixels(RequestError, code="image_too_many_pixels"):
     """The image's header announces more pixels than allowed."""
 
-    code = "image_too_many_pixels"
 
-
-class ImageDamaged(RequestError):
+class ImageDamaged(RequestError, code="image_damaged"):
     """The image is truncated or corrupt, or the decoder crashes on it or takes too long."""
 
-    code = "image_damaged"
+
+class AttributesUnavailable(RequestError, code="attributes_unavailable"):
+    """The loaded pack has no models for age, gender and head pose."""
 
 
-class AttributesUnavailable(RequestError):
-    """The loaded pack lacks the models for age, gender and head pose."""
-
-    code = "attributes_unavailable"
-
-
-class LandmarksInvalid(RequestError):
+class LandmarksInvalid(RequestError, code="landmarks_invalid"):
     """The landmarks are not five points of one face inside the picture."""
 
-    code = "landmarks_invalid"
+
+class AlignmentUnavailable(RequestError, code="alignment_unavailable"):
+    """The loaded recogniser takes crops that are not square, and alignment templates are square."""
 
 
-class AlignmentUnavailable(RequestError):
-    """The loaded recogniser takes crops that are not square; templates, by which faces are aligned, are."""
-
-    code = "alignment_unavailable"
+class FingerprintDiffers(RequestError, code="fingerprint_differs"):
+    """The loaded model is not the one that made the caller's embeddings; the two cannot be compared."""
 
 
-class FingerprintDiffers(RequestError):
-    """The loaded model is not the one whose embeddings the caller has; the two must not be compared."""
-
-    code = "fingerprint_differs"
+# ── the service ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class EmbeddingInvalid(ArcFaceError):
+class EmbeddingInvalid(ArcFaceError, code="embedding_invalid"):
     """The model returned a vector with NaN or infinity, or of length zero."""
 
-    code = "embedding_invalid"
+
+class ModelFailed(ArcFaceError, code="model_failed"):
+    """ONNX Runtime raised an error, or returned another shape than the model announces."""
 
 
-class ModelFailed(ArcFaceError):
-    """ONNX Runtime raised, or returned another shape than the model announces."""
-
-    code = "model_failed"
-
-
-class QueueFull(ArcFaceError):
-    """No room for the request's pictures now; `Retry-After` says when the present queue will have been served."""
-
-    code = "queue_full"
+class QueueFull(ArcFaceError, code="queue_full"):
+    """There is no room for the request's pictures now; `Retry-After` says when the present queue will be served."""
 
     def __init__(self, inside: int, capacity: int, more: int, retry_after_seconds: int) -> None:
-        """Say how many are inside of those that may be, how many more were sent, and when to come back."""
         super().__init__(
             f"The service holds {capacity} pictures at once; with {inside} inside there is no room for {more} more."
             f" Send the request again in {retry_after_seconds} s, as Retry-After says, or send fewer at once."
@@ -227,74 +133,62 @@ class QueueFull(ArcFaceError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class UploadsFull(ArcFaceError):
-    """No room for the bytes of one more upload now; `Retry-After` says when to come back."""
+class UploadsFull(ArcFaceError, code="uploads_full"):
+    """There is no room for the bytes of one more upload now; `Retry-After` says when to send it again."""
 
-    code = "uploads_full"
     retry_after_seconds = 1
-    """Uploads take that long, or have failed by then."""
+    """By then, the uploads in progress have usually ended."""
 
-    @classmethod
-    def of(cls, room: int) -> Self:
-        """The error of a service that has room for so many bytes."""
-        return cls(
-            f"The uploads in progress fill the {room:,} bytes that they may have together. Send the"
-            f" request again in {cls.retry_after_seconds} s, as Retry-After says, or ask the operator to raise"
+    def __init__(self, room: int) -> None:
+        super().__init__(
+            f"The uploads in progress fill the {room:,} bytes that they may have together. Send the request again in"
+            f" {self.retry_after_seconds} s, as Retry-After says, or ask the operator to raise"
             " ARCFACE_MAX_UPLOAD_BYTES_INSIDE."
         )
 
 
-class TooManyConnections(ArcFaceError):
-    """The service has as many connections as it may have; `Retry-After` says when to come back."""
+class TooManyConnections(ArcFaceError, code="too_many_connections"):
+    """The service has as many connections as it may have; `Retry-After` says when to connect again."""
 
-    code = "too_many_connections"
     retry_after_seconds = 1
 
-    @classmethod
-    def of(cls, most: int) -> Self:
-        """The error of a service that may have so many."""
-        return cls(
-            f"The service has the {most:,} connections that it may have. Connect again in {cls.retry_after_seconds} s,"
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The service has the {most:,} connections that it may have. Connect again in {self.retry_after_seconds} s,"
             " use fewer connections for more requests each, or ask the operator to raise ARCFACE_MAX_CONNECTIONS."
         )
 
 
-class DeadlineExceeded(ArcFaceError):
-    """The picture could not be served within the time that was given."""
+class DeadlineExceeded(ArcFaceError, code="deadline_exceeded"):
+    """The picture could not be served within the time allowed."""
 
-    code = "deadline_exceeded"
-
-    @classmethod
-    def told(cls) -> Self:
-        """The error with its only sentence."""
-        return cls(
+    def __init__(self) -> None:
+        super().__init__(
             "The picture could not be served within the time that was given. Send it again later, or allow more time"
             " with X-Request-Timeout."
         )
 
 
-class ServiceClosing(ArcFaceError):
+class ServiceClosing(ArcFaceError, code="service_closing"):
     """The service is shutting down and takes no new work."""
 
-    code = "service_closing"
+    retry_after_seconds = 1
 
 
 class RuntimeUnfit(ArcFaceError):
     """This machine or installation cannot run what was asked for."""
 
-    code = "runtime_unfit"
-
 
 class WorkerEnded(ArcFaceError):
-    """A worker process ended before it could serve, and could not say why."""
-
-    code = "worker_ended"
+    """A worker process ended before it could serve, without reporting why."""
 
 
 class MeasurementFailed(ArcFaceError):
     """The service to be measured cannot be started or reached, or fails under load."""
 
-    code = "measurement_failed"
+
+class SettingInvalid(ArcFaceError):
+    """A command line option or an `ARCFACE_…` variable has a value that is not allowed."""
 
 
 class EvaluationError(ArcFaceError):
@@ -331,12 +225,6 @@ class EvaluationIncomplete(EvaluationError):
     """Some pictures could not be embedded: the figures are those of the other pairs."""
 
     code = "evaluation_incomplete"
-
-
-class SettingInvalid(ArcFaceError):
-    """A command line option or an `ARCFACE_…` variable has a value that is not allowed."""
-
-    code = "setting_invalid"
 
 
 # ── packs ──────────────────────────────────────────────────────────────────────────────────────────────────────────

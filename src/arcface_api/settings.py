@@ -1,7 +1,7 @@
-"""Every setting of the service: name, unit, default, meaning. Read once, in `cli/`, and passed down by value.
+"""Every setting of the service. Read once, in `cli/`, and passed down by value.
 
 A setting comes from the command line (`--max-image-bytes`), else from the environment (`ARCFACE_MAX_IMAGE_BYTES`), else
-from its default here. `docs/configuration.md` and the command line options are generated from these fields.
+from its default. The command line options and docs/configuration.md are generated from these fields.
 """
 
 import difflib
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -29,16 +29,16 @@ class Settings(BaseSettings):
     pack: str = Field(
         default="antelopev2",
         description="Model pack: a name (`arcface-api packs list`), a folder, or one recogniser `.onnx` file. `auto`:"
-        " antelopev2 where it is installed or may be downloaded, else the open pack that is part of the package.",
+        " antelopev2 if it is installed or may be downloaded, else the open pack that is part of the package.",
     )
     models_dir: Path | None = Field(
         default=None,
-        description="Folder of model packs, searched first and written by `packs pull`. Default: the user's cache.",
+        description="Folder of model packs, searched first and written by `packs pull`. Default: in the user's cache.",
     )
-    pull: bool = Field(default=False, description="Download the pack at start when it is not installed.")
+    pull: bool = Field(default=False, description="Download the pack at start if it is not installed.")
     accept_license: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
-        description="Comma-separated names of the packs whose licence you accept; needed to download them.",
+        description="Comma-separated names of the packs whose licence you accept, which a download needs.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on. The container image sets `0.0.0.0`.")
     port: int = Field(default=5555, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
@@ -54,122 +54,93 @@ class Settings(BaseSettings):
         " `bfloat16` (CPUs), `float16` (GPUs): that or no start.",
     )
     align: Literal["none", "auto"] | None = Field(
-        default=None,
-        description="What requests get that do not say `align`: `none` or `auto`. Default: what the pack's manifest"
-        " says, else `none`.",
+        default=None, description="`align` of requests without it: `none` or `auto`. Default: the pack's, else `none`."
     )
     fit: Literal["stretch", "letterbox"] | None = Field(
         default=None,
-        description="What requests get that do not say `fit`: `stretch` or `letterbox`. Default: what the pack's"
-        " manifest says, else `stretch`.",
+        description="`fit` of requests without it: `stretch` or `letterbox`. Default: the pack's, else `stretch`.",
     )
     cache_dir: Path | None = Field(
         default=None,
         description="Folder for compiled models, which make the next start faster. Default: in the user's cache.",
     )
-    workers: int = Field(
-        default=1,
-        ge=1,
-        le=256,
-        description="Processes that serve the port, each with models of its own. See docs/operations.md for when.",
+    workers: PositiveInt = Field(
+        default=1, le=256, description="Processes that serve the port, each with its own models."
     )
-    threads: int | None = Field(
+    threads: PositiveInt | None = Field(
         default=None,
-        ge=1,
         le=1024,
-        description="Threads of one inference. Default: the CPUs that affinity and cgroup quota leave, per worker.",
+        description="Threads of one inference. Default: the CPUs that affinity and cgroup quota allow, per worker.",
     )
-    decode_threads: int | None = Field(
-        default=None,
-        ge=1,
-        le=256,
-        description="Threads that decode images, in each worker. Default: its CPUs, as for one inference.",
+    decode_threads: PositiveInt | None = Field(
+        default=None, le=256, description="Threads that decode images, per worker. Default: its share of the CPUs."
     )
-    max_image_bytes: int = Field(
-        default=20 * 1024 * 1024,
-        ge=1,
-        description="Largest image file accepted, in bytes; more is refused with 413 while it arrives.",
+    max_image_bytes: PositiveInt = Field(
+        default=20 * 1024 * 1024, description="Largest image file in bytes; more get 413 while they arrive."
     )
-    max_image_pixels: int = Field(
+    max_image_pixels: PositiveInt = Field(
         default=50_000_000,
-        ge=1,
         le=500_000_000,  # OpenCV's warpAffine crashes the process on 20,000 x 40,000 pixels
-        description="Largest image accepted, in pixels (width x height); read from the file's header before decoding.",
+        description="Largest image in pixels (width x height), read from the file's header before decoding.",
     )
     decode_isolation: Literal["none", "process"] = Field(
         default="none",
-        description="`process`: pictures are decoded in processes of their own, so that one that crashes or hangs the"
-        " decoder costs only itself; for callers who are not your own, at about 3 % of throughput and 0.6 ms a lone"
-        " request. Linux only. `none`: in the service's process.",
+        description="`process`: decode images in separate processes, so that an image that crashes or hangs the decoder"
+        " affects no other request. For callers you do not trust; costs about 3 % of throughput and 0.6 ms for a lone"
+        " request. Linux only. `none`: decode in the service's process.",
     )
-    decode_timeout_seconds: float = Field(
+    decode_timeout_seconds: PositiveFloat = Field(
         default=10.0,
-        gt=0,
-        description="How long the largest allowed picture may take to decode; smaller ones get their share, and 2"
-        " seconds at the least. Never more than two thirds of ARCFACE_HANG_SECONDS. With"
-        " ARCFACE_DECODE_ISOLATION=`none` nothing ends a decode.",
+        description="Longest time to decode the largest allowed image. Smaller images get their share of it, at least 2"
+        " seconds. At most two thirds of ARCFACE_HANG_SECONDS. No effect with ARCFACE_DECODE_ISOLATION=`none`.",
     )
-    max_batch: int | None = Field(
-        default=None, ge=1, le=1024, description="Most pictures in one inference. Default: 8 on the CPU, 64 on a GPU."
+    max_batch: PositiveInt | None = Field(
+        default=None, le=1024, description="Most images in one inference. Default: 8 on the CPU, 64 on a GPU."
     )
-    queue_capacity: int = Field(
+    queue_capacity: PositiveInt = Field(
         default=256,
-        ge=1,
-        description=(
-            "Pictures that may be inside the service at once; the next one gets 429 with Retry-After. Workers share it"
-            " equally, but each takes at least one full batch request."
-        ),
+        description="Most images inside the service at once; the next one gets 429 with Retry-After. Workers share it"
+        " equally, but each accepts at least one full batch request.",
     )
-    max_batch_files: int = Field(
+    max_batch_files: PositiveInt = Field(
         default=64,
-        ge=1,
-        description="Most pictures in one `POST /embed/batch`; more get 413. Never more than ARCFACE_QUEUE_CAPACITY.",
+        description="Most images in one `POST /embed/batch`; more get 413. At most ARCFACE_QUEUE_CAPACITY.",
     )
-    max_batch_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1, description="Largest sum of the pictures of one `POST /embed/batch`, in bytes."
+    max_batch_bytes: PositiveInt = Field(
+        default=64 * 1024 * 1024, description="Most bytes of all images in one `POST /embed/batch` together."
     )
-    max_upload_bytes_inside: int = Field(
+    max_upload_bytes_inside: PositiveInt = Field(
         default=128 * 1024 * 1024,
-        ge=1,
-        description="Bytes of all uploads that each worker may hold at once, from their arrival to their answer; the"
-        " upload that would exceed it gets 429 with Retry-After. A quarter is kept for uploads of up to 64 KiB. Never"
-        " less than one full batch request needs.",
+        description="Most bytes of all uploads in one worker, each counted from its arrival to its answer; an upload"
+        " beyond gets 429 with Retry-After. A quarter is reserved for uploads of up to 64 KiB. At least one full batch"
+        " request always fits.",
     )
-    upload_timeout_seconds: float = Field(
-        default=60.0, gt=0, description="Longest time that an upload may take; 408 beyond."
-    )
-    upload_min_bytes_per_second: int = Field(
+    upload_timeout_seconds: PositiveFloat = Field(default=60.0, description="Longest time for one upload; then 408.")
+    upload_min_bytes_per_second: PositiveInt = Field(
         default=1024,
-        ge=1,
-        description="Least mean speed of an upload after its first 5 seconds; a slower one gets 408. Answers that are"
-        " read more slowly are cut off after 30 seconds.",
+        description="Lowest mean speed of an upload after its first 5 seconds; a slower one gets 408. An answer that is"
+        " read more slowly is cut off after 30 seconds.",
     )
-    max_connections: int = Field(
-        default=1024,
-        ge=1,
-        le=100_000,
-        description="Connections that each worker may have at once; one more gets 503 with Retry-After.",
+    max_connections: PositiveInt = Field(
+        default=1024, le=100_000, description="Most connections of one worker; one more gets 503 with Retry-After."
     )
-    request_timeout_seconds: float = Field(
+    request_timeout_seconds: PositiveFloat = Field(
         default=30.0,
-        gt=0,
-        description="What is not served by then is dropped, 503. A caller may ask for less with X-Request-Timeout.",
+        description="Longest time for one request; then 503. A caller may ask for less with X-Request-Timeout.",
     )
-    hang_seconds: float = Field(
+    hang_seconds: PositiveFloat = Field(
         default=15.0,
-        gt=0,
-        description="A decode or an inference that takes longer counts as hung: `/livez` and `/readyz` say so and the"
-        " process ends with status 70, to be started again. A worker that does not respond for so long is replaced.",
+        description="A decode or an inference that takes longer hangs: `/livez` and `/readyz` report it, and the"
+        " process ends with status 70, to be started again. A worker that is silent for as long is replaced.",
     )
     shutdown_grace_seconds: int = Field(
-        default=8, ge=0, le=3600, description="How long requests in flight may still take after SIGTERM, in seconds."
+        default=8, ge=0, le=3600, description="Seconds for requests in flight to finish after SIGTERM."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe log line written: `debug`, `info`, `warning` or `error`."
+        default="info", description="Lowest level that is logged: `debug`, `info`, `warning` or `error`."
     )
     access_log: bool = Field(
-        default=False,
-        description="Write one log line per request: the caller's address, method, path with query, status.",
+        default=False, description="Log each request: the caller's address, method, path with query, status."
     )
 
     @field_validator("device", "precision", "align", "fit", "decode_isolation", "log_level", mode="before")
@@ -184,10 +155,10 @@ class Settings(BaseSettings):
 
 
 def read_settings(**options: object) -> Settings:
-    """The settings from `options` (the command line's; None means not given), the environment and the defaults.
+    """The settings from `options` (the command line's; None: not given), the environment and the defaults.
 
     Raises:
-        SettingInvalid: naming each wrong setting, its value and what is allowed.
+        SettingInvalid: It names each wrong setting, its value and what is allowed.
     """
     given = {name: value for name, value in options.items() if value is not None}
     try:
@@ -199,8 +170,8 @@ def read_settings(**options: object) -> Settings:
 def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that look like misspelt settings, each with the setting that was probably meant.
 
-    Unknown `ARCFACE_…` variables are no error in themselves: Kubernetes injects `ARCFACE_API_SERVICE_HOST` and its like
-    into every container beside a service called `arcface-api`.
+    Other unknown `ARCFACE_…` variables are no mistake: beside a service called `arcface-api`, Kubernetes sets
+    `ARCFACE_API_SERVICE_HOST` and similar ones in every container.
     """
     known = [f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields]
     found: dict[str, str] = {}
@@ -220,8 +191,8 @@ def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
     hint = ""
     if name == "port" and str(problem["input"]).startswith("tcp://"):
         hint = (
-            " Kubernetes sets this variable for a service called `arcface`: set `enableServiceLinks: false` in the"
-            " pod, or name the service otherwise."
+            " Kubernetes sets this variable for a service called `arcface`: set `enableServiceLinks: false` in the pod,"
+            " or rename the service."
         )
     if problem["type"] == "bool_parsing":
         return f"{where}={problem['input']!r} is not allowed: it is true or false. See docs/configuration.md."

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from arcface_api.api.direct import DirectApp
+from arcface_api.api.app import DirectApp
 from arcface_api.errors import EvaluationFailed
 from arcface_api.evaluate import over_http
 from evaluation.conftest import Done, Labelled

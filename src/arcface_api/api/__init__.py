@@ -1,1 +1,1 @@
-"""HTTP: the app that joins everything (`app`), its routes, what it reads and writes, and how errors are told."""
+"""HTTP: `app` joins everything; `routes` lists the operations; `protocol` serves one connection."""

@@ -1,23 +1,32 @@
-"""The JSON bodies of every answer, as OpenAPI describes them.
+"""The body of every answer: its schema, which OpenAPI publishes, and how it is made.
 
-`/embed` writes its body itself, straight from the float32 array (`arcface_api.wire`); `EmbedAnswer` describes it, and a
-test holds the two equal.
+`EmbedAnswer` and `BatchAnswer` only describe: the embedding is written straight from its float32 array (`wire`). Tests
+hold description and body equal.
+
+Longer than most modules, because each body stands beside its schema.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, Field
 
+from arcface_api import __version__, face, wire
+from arcface_api.api.options import RequestOptions
+from arcface_api.api.problems import ProblemAnswer
+from arcface_api.arrays import Embedding
+from arcface_api.embedder import Embedded, Embedder
 from arcface_api.face.quality import QualityWarning
+from arcface_api.loading import default_options, max_batch_files, regressor_content
+from arcface_api.packs import InstalledPack, Role, VerifiedModel
+from arcface_api.settings import Settings
 
-_WARNINGS = (
-    "What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
-    " the latter alone tells of `landmarks_unsure` only."
-)
+# ── /embed, /embed/batch ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Pose(BaseModel):
-    """Head pose in degrees; docs/http-api.md draws the signs."""
+    """Head pose in degrees. docs/http-api.md explains the signs."""
 
     yaw: float = Field(description="Left-right, in degrees.", examples=[-5.2])
     pitch: float = Field(description="Up-down, in degrees.", examples=[2.1])
@@ -25,20 +34,19 @@ class Pose(BaseModel):
 
 
 class AttributesAnswer(BaseModel):
-    """What the attribute models say of the face."""
+    """What the attribute models estimate from the face."""
 
-    age: int = Field(description="In years, as the model says.", examples=[28])
+    age: int = Field(description="In years, as the model estimates it.", examples=[28])
     gender: Literal["female", "male"] = Field(examples=["male"])
     pose: Pose
 
 
 class QualityAnswer(BaseModel):
-    """How good the picture is for recognition; docs/quality.md says what the numbers mean."""
+    """How good the picture is for recognition. docs/quality.md explains the numbers."""
 
     landmark_confidence: float = Field(description="0 to 1: how sure it is where the face is.", examples=[0.81])
     face_size_px: float = Field(
-        description="Side of the square that an aligned crop covers, in the file's pixels: below 112 it is upscaled.",
-        examples=[143.5],
+        description="Side of the square that an aligned crop covers, in the file's pixels.", examples=[143.5]
     )
     sharpness: float
     brightness: float = Field(description="Of the face, 0 to 1.", examples=[0.47])
@@ -46,30 +54,32 @@ class QualityAnswer(BaseModel):
     norm: float = Field(description="Length of the raw embedding; with `flip`, of the sum of two.", examples=[22.4])
 
 
+_Dim = Annotated[int, Field(examples=[512])]
+_Model = Annotated[str, Field(description="The loaded recogniser.", examples=["antelopev2_glint360k"])]
+_InputSize = Annotated[str, Field(description="The recogniser's input, width x height.", examples=["112x112"])]
+_Attributes = Annotated[AttributesAnswer | None, Field(description="Only with `include_attributes=true`.")]
+_Quality = Annotated[QualityAnswer | None, Field(description="Only with `include_quality=true`.")]
+_WARNINGS = (
+    "What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query; with the latter"
+    " alone, `landmarks_unsure` is the only one."
+)
+_Warnings = Annotated[list[QualityWarning] | None, Field(description=_WARNINGS)]
+
+
 class EmbedAnswer(BaseModel):
-    """One face's embedding; `attributes` is there only where it was asked for."""
+    """One face's embedding, and what else was asked for."""
 
     embedding: (
         Annotated[list[float], Field(description="The embedding, `embedding_dim` numbers.")]
         | Annotated[str, Field(description="With `encoding=base64`: little-endian float32.")]
     ) = Field(examples=[[0.123, -0.456]])
     embedding_shape: list[int] = Field(examples=[[512]])
-    embedding_dim: int = Field(examples=[512])
-    model: str = Field(description="The loaded recogniser.", examples=["antelopev2_glint360k"])
-    input_size: str = Field(description="Width x height of the recogniser's input, in pixels.", examples=["112x112"])
-    attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
-    quality: QualityAnswer | None = Field(None, description="Only with `include_quality=true`.")
-    warnings: list[QualityWarning] | None = Field(None, description=_WARNINGS)
-
-
-class ProblemAnswer(BaseModel):
-    """An error as RFC 9457 tells it."""
-
-    type: Literal["about:blank"]
-    title: str = Field(examples=["Unsupported Media Type"])
-    status: int = Field(examples=[415])
-    detail: str = Field(description="What was wrong, what is allowed, what to do.")
-    code: str = Field(description="Stable; one of those that /embed can answer with.", examples=["image_damaged"])
+    embedding_dim: _Dim
+    model: _Model
+    input_size: _InputSize
+    attributes: _Attributes = None
+    quality: _Quality = None
+    warnings: _Warnings = None
 
 
 class ResultAnswer(BaseModel):
@@ -77,9 +87,9 @@ class ResultAnswer(BaseModel):
 
     embedding: list[float] | str | None = None
     norm: float | None = Field(None, description="Length of the raw embedding; with `flip`, of the sum of two.")
-    attributes: AttributesAnswer | None = Field(None, description="Only with `include_attributes=true`.")
-    quality: QualityAnswer | None = Field(None, description="Only with `include_quality=true`.")
-    warnings: list[QualityWarning] | None = Field(None, description=_WARNINGS)
+    attributes: _Attributes = None
+    quality: _Quality = None
+    warnings: _Warnings = None
     problem: ProblemAnswer | None = Field(None, description="Why there is no embedding.")
 
 
@@ -87,9 +97,12 @@ class BatchAnswer(BaseModel):
     """The results of many pictures, in the order in which they were sent."""
 
     results: list[ResultAnswer]
-    embedding_dim: int = Field(examples=[512])
-    model: str = Field(description="The loaded recogniser.", examples=["antelopev2_glint360k"])
-    input_size: str = Field(description="Width x height of the recogniser's input, in pixels.", examples=["112x112"])
+    embedding_dim: _Dim
+    model: _Model
+    input_size: _InputSize
+
+
+# ── /health, /livez, /readyz, /info ────────────────────────────────────────────────────────────────────────────────
 
 
 class HealthAnswer(BaseModel):
@@ -103,11 +116,10 @@ class HealthAnswer(BaseModel):
     threads: int = Field(description="Threads of one inference on the CPU.")
     batch_sizes: list[int] = Field(description="Sizes of a batch.", examples=[[1, 2, 4, 8]])
     self_test_cosine: float = Field(
-        description="Lowest cosine to float32 on the CPU, of drawn faces at start.", examples=[0.9997]
+        description="Lowest cosine to float32 on the CPU, of synthetic faces at start.", examples=[0.9997]
     )
     reason: str | None = Field(
-        None,
-        description="Why it is failing, or why a faster choice was not taken; null: nothing to explain.",
+        None, description="Why it is failing, or why nothing faster is used; null if there is nothing to explain."
     )
 
 
@@ -115,22 +127,22 @@ class StatusAnswer(BaseModel):
     """The answer of a probe."""
 
     status: str = Field(examples=["ready"])
-    reason: str | None = Field(None, description="Why not, where it is not.")
+    reason: str | None = Field(None, description="Why not, if it is not.")
 
 
 class FileInfo(BaseModel):
-    """One loaded model file, of the pack or of the service's own."""
+    """One loaded model file, of the pack or of the service itself."""
 
     name: str
     role: str
     sha256: str
     size_bytes: int
     licence: str = Field(description="Of the weights.", examples=["CC0-1.0"])
-    provenance: str = Field(description="What is known of the pictures that it was trained on; empty: nothing.")
+    provenance: str = Field(description="What is known of the pictures that it was trained on; empty if nothing is.")
 
 
-class LicenceInfo(BaseModel):
-    """Under what terms the weights are given."""
+class LicenceInfo(BaseModel, from_attributes=True):
+    """The terms of the weights."""
 
     name: str
     url: str
@@ -138,8 +150,8 @@ class LicenceInfo(BaseModel):
     notice: str
 
 
-class InputInfo(BaseModel):
-    """What the recogniser takes."""
+class InputInfo(BaseModel, from_attributes=True):
+    """The recogniser's input."""
 
     width: int = Field(description="Pixels.")
     height: int = Field(description="Pixels.")
@@ -149,22 +161,22 @@ class InputInfo(BaseModel):
 
 
 class CropInfo(BaseModel):
-    """What requests get that do not say how their picture becomes a crop."""
+    """How a picture becomes a crop if the request does not say."""
 
     align: str
     fit: str
     regressor_sha256: str = Field(description="Of the landmark regressor behind `align=auto`.")
 
 
-class ThresholdInfo(BaseModel):
-    """From which cosine similarity on two pictures may be taken for the same person, as measured on LFW."""
+class ThresholdInfo(BaseModel, from_attributes=True):
+    """The cosine similarity from which on two pictures may count as the same person, as measured on LFW."""
 
-    far: float = Field(description="Part of pairs of different people that are then taken for the same.")
+    far: float = Field(description="False accept rate: the share of pairs of different people that it accepts.")
     similarity: float
 
 
 class LimitsInfo(BaseModel):
-    """What a request may measure."""
+    """The limits of a request."""
 
     max_image_bytes: int
     max_image_pixels: int
@@ -179,7 +191,7 @@ class LimitsInfo(BaseModel):
 
 
 class InfoAnswer(BaseModel):
-    """Everything a caller may want to write down beside its vectors."""
+    """Everything that a caller may want to record beside its vectors."""
 
     version: str = Field(description="Of the service.")
     pack: str
@@ -192,14 +204,122 @@ class InfoAnswer(BaseModel):
     licence: LicenceInfo
     input: InputInfo
     crop: CropInfo
-    thresholds: list[ThresholdInfo] = Field(
-        description="For aligned pictures; empty where none were measured. Those of another model say nothing here."
-    )
+    thresholds: list[ThresholdInfo] = Field(description="For aligned pictures; empty if none were measured.")
     provider: str
     precision: str
     workers: int = Field(description="Processes that serve the port. The other figures hold for each of them.")
     threads: int = Field(description="Of one inference.")
     batch_sizes: list[int]
     self_test_cosine: float
-    reason: str | None = Field(description="Why a faster choice was not taken.")
+    reason: str | None = Field(description="Why nothing faster is used.")
     limits: LimitsInfo
+
+    @classmethod
+    def of(
+        cls, pack: InstalledPack, verified: dict[Role, VerifiedModel], embedder: Embedder, settings: Settings
+    ) -> Self:
+        """The answer of a service that is ready."""
+        manifest, recogniser, regressor = pack.manifest, embedder.recogniser, regressor_content()
+        session, defaults = recogniser.session, default_options(pack, settings)
+        files = [
+            FileInfo(
+                name=model.file.name,
+                role=role.value,
+                sha256=model.sha256,
+                size_bytes=len(model.content),
+                licence=manifest.licence.name,
+                provenance=model.file.provenance or "",
+            )
+            for role, model in verified.items()
+        ]
+        regressor_file = FileInfo(
+            name="landmarks.onnx",
+            role="landmarks",
+            sha256=regressor.sha256,
+            size_bytes=len(regressor.content),
+            licence="Apache-2.0",
+            provenance=face.REGRESSOR_PROVENANCE,
+        )
+        return cls(
+            version=__version__,
+            pack=manifest.name,
+            model=recogniser.name,
+            fingerprint=recogniser.fingerprint,
+            embedding_dim=recogniser.dim,
+            roles=[role.value for role in verified],
+            assumptions=list(manifest.assumptions),
+            files=[*files, regressor_file],
+            licence=LicenceInfo.model_validate(manifest.licence),
+            input=InputInfo.model_validate(recogniser.spec),
+            crop=CropInfo(align=defaults.align, fit=defaults.fit, regressor_sha256=regressor.sha256),
+            thresholds=[ThresholdInfo.model_validate(threshold) for threshold in manifest.thresholds],
+            provider=session.provider,
+            precision=session.precision,
+            workers=settings.workers,
+            threads=session.threads,
+            batch_sizes=list(session.batch_sizes),
+            self_test_cosine=recogniser.self_test_cosine,
+            reason=recogniser.reason,
+            limits=LimitsInfo.model_validate(settings.model_dump() | {"max_batch_files": max_batch_files(settings)}),
+        )
+
+
+# ── the bodies of /embed and /embed/batch ───────────────────────────────────────────────────────────────────────────
+
+
+def model_keys(info: InfoAnswer) -> dict[str, Any]:
+    """The keys that are the same in all bodies."""
+    input_size = f"{info.input.width}x{info.input.height}"
+    return {"embedding_dim": info.embedding_dim, "model": info.model, "input_size": input_size}
+
+
+def embed_body(embedded: Embedded, options: RequestOptions, about_model: dict[str, Any]) -> bytes:
+    """The body of `/embed`, in the representation that was asked for."""
+    if options.media_type is not wire.MediaType.JSON:
+        return _binary_body(embedded.embedding, options.media_type)
+    vector = wire.embedding_value(embedded.embedding, options.encoding)
+    body = {"embedding": vector, "embedding_shape": [about_model["embedding_dim"]], **about_model}
+    return wire.json_bytes(_with_optional(body, embedded, options))
+
+
+def batch_body(results: Sequence[Embedded | Exception], options: RequestOptions, about_model: dict[str, Any]) -> bytes:
+    """The body of `/embed/batch`: of each picture, in order, its result."""
+    if options.media_type is wire.MediaType.JSON:
+        return wire.json_bytes({"results": [_result(result, options) for result in results], **about_model})
+    # NaN and not zero: a database that is given the row by mistake refuses it
+    rows = np.full((len(results), about_model["embedding_dim"]), np.nan, np.float32)
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, Embedded):
+            row[:] = result.embedding
+    return _binary_body(rows, options.media_type)
+
+
+def _result(result: Embedded | Exception, options: RequestOptions) -> dict[str, Any]:
+    if not isinstance(result, Embedded):
+        return {"problem": ProblemAnswer.of(result).model_dump()}
+    body = {"embedding": wire.embedding_value(result.embedding, options.encoding), "norm": result.norm}
+    return _with_optional(body, result, options)
+
+
+def _with_optional(body: dict[str, Any], embedded: Embedded, options: RequestOptions) -> dict[str, Any]:
+    """The body, with the keys that are there only if the request asked for them."""
+    if embedded.attributes is not None:
+        person, head = embedded.attributes.age_gender, embedded.attributes.head_pose
+        pose = Pose(yaw=round(head.yaw, 4), pitch=round(head.pitch, 4), roll=round(head.roll, 4))
+        body["attributes"] = AttributesAnswer(age=person.age, gender=person.gender, pose=pose).model_dump()
+    if embedded.quality is not None:
+        body["quality"] = QualityAnswer(
+            landmark_confidence=round(embedded.quality.landmark_confidence, 4),
+            face_size_px=round(embedded.quality.face_size_px, 1),
+            sharpness=round(embedded.quality.sharpness, 4),
+            brightness=round(embedded.quality.brightness, 4),
+            contrast=round(embedded.quality.contrast, 4),
+            norm=embedded.norm,
+        ).model_dump()
+    if options.has_warnings:
+        body["warnings"] = list(embedded.warnings)
+    return body
+
+
+def _binary_body(embedding: Embedding, media_type: wire.MediaType) -> bytes:
+    return wire.embedding_npy(embedding) if media_type is wire.MediaType.NPY else wire.embedding_bytes(embedding)

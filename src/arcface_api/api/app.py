@@ -1,38 +1,31 @@
-"""Builds every object of the running service and joins them; nobody else does.
+"""Builds every object of the running service and joins them; nothing else does.
 
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-from fastapi import FastAPI
-from fastapi.routing import APIRoute
+from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
+from starlette.types import Receive, Scope, Send
 
-from arcface_api import __version__, face
+from arcface_api import __version__
 from arcface_api.api import problems
-from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo, ThresholdInfo
-from arcface_api.api.connections import Connections
-from arcface_api.api.direct import DirectApp
+from arcface_api.api.answers import InfoAnswer, model_keys
+from arcface_api.api.connections import TASK, Connections
 from arcface_api.api.health import Health
 from arcface_api.api.options import OptionReader
-from arcface_api.api.receiving import Uploads
-from arcface_api.api.routes import build_router
-from arcface_api.api.upload import UploadLimits
-from arcface_api.embedder import (
-    Embedder,
-)
-from arcface_api.loading import check_default, default_options, max_batch_files, open_embedder, regressor_content
-from arcface_api.packs import InstalledPack, Role, VerifiedModel
+from arcface_api.api.routes import Operations
+from arcface_api.api.upload import UploadLimits, Uploads
+from arcface_api.loading import check_default, default_options, max_batch_files, open_embedder
+from arcface_api.packs import InstalledPack
 from arcface_api.settings import Settings
 
 CLOSE_SECONDS = 2.0
-"""How long the threads may take to end when the last request has been answered."""
-
-_log = logging.getLogger(__name__)
+"""How long the threads may take to end after the last request is answered."""
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -41,8 +34,35 @@ Two embeddings may be compared only if `X-Model-Fingerprint` was equal.
 """
 
 
+@dataclass(frozen=True)
+class DirectApp:
+    """An ASGI app that serves the operations that embed itself and leaves the others to FastAPI.
+
+    FastAPI describes all operations (OpenAPI, `/docs`). But its routing and its dozen layers cost more CPU than
+    everything that this service does on the event loop for one crop, which on a GPU would be the limit.
+    """
+
+    framework: FastAPI
+    handlers: Mapping[tuple[str, str], problems.Handler]
+    """By method and path. They answer every error themselves."""
+    info: InfoAnswer
+    health: Health
+    connections: Connections
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the app's lifespan."""
+        handler = self.handlers.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if handler is None:
+            await self.framework(scope, receive, send)
+        else:
+            scope[TASK] = asyncio.current_task()
+            response = await handler(Request(scope, receive))
+            del scope[TASK]
+            await response(scope, receive, send)
+
+
 def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
-    """The service for one pack: models loaded and run once, ready to answer.
+    """The service for one pack: its models are loaded and have run once.
 
     Raises:
         PackError: A file of the pack is damaged or not what its manifest states.
@@ -53,7 +73,7 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
     check_default(pack, settings)
     embedder = open_embedder(pack, verified, settings)
     health = Health(embedder, hang_seconds=settings.hang_seconds)
-    info = _describe(pack, verified, embedder, settings)
+    info = InfoAnswer.of(pack, verified, embedder, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,88 +82,38 @@ def create_app(pack: InstalledPack, settings: Settings) -> DirectApp:
         watching.cancel()
         await health.close(CLOSE_SECONDS)
 
-    app = FastAPIOffline(
+    framework = FastAPIOffline(
         title="arcface-api",
         version=__version__,
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0 (the service); the weights have their own licence, see /info"},
         redoc_url=None,
-        redirect_slashes=False,  # a redirect without a body tells a person with curl nothing
+        redirect_slashes=False,  # a redirect has no body, which does not help a person with curl
         lifespan=lifespan,
         swagger_ui_parameters={"displayRequestDuration": True},
     )
-    problems.install(app)
+    problems.install(framework)
+    reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, default_options(pack, settings))
     limits = UploadLimits(settings.max_image_bytes, max_batch_files(settings), settings.max_batch_bytes)
     slowest = settings.upload_timeout_seconds, settings.upload_min_bytes_per_second
-    largest = max(limits.body_bytes, limits.batch_body_bytes)
-    uploads = Uploads(settings.max_upload_bytes_inside, largest, *slowest)
-    reader = OptionReader(embedder.recogniser, settings.request_timeout_seconds, default_options(pack, settings))
-    router = build_router(embedder, health, info, limits, uploads, reader)
-    app.include_router(router)
-    handlers = {
-        ("POST", route.path): problems.answering(route.endpoint)
-        for route in router.routes
-        if isinstance(route, APIRoute) and route.methods == {"POST"}
-    }
-    return DirectApp(app, handlers, info, health, Connections(settings.max_connections, *slowest))
-
-
-def _describe(
-    pack: InstalledPack, verified: dict[Role, VerifiedModel], embedder: Embedder, settings: Settings
-) -> InfoAnswer:
-    manifest, recogniser = pack.manifest, embedder.recogniser
-    licence, spec, regressor = manifest.licence, recogniser.spec, regressor_content()
-    defaults = default_options(pack, settings)
-    return InfoAnswer(
-        version=__version__,
-        pack=manifest.name,
-        model=recogniser.name,
-        fingerprint=recogniser.fingerprint,
-        embedding_dim=recogniser.dim,
-        roles=[role.value for role in verified],
-        assumptions=list(manifest.assumptions),
-        files=[
-            *(
-                FileInfo(
-                    name=model.file.name,
-                    role=role.value,
-                    sha256=model.sha256,
-                    size_bytes=len(model.content),
-                    licence=licence.name,
-                    provenance=model.file.provenance or "",
-                )
-                for role, model in verified.items()
-            ),
-            FileInfo(
-                name="landmarks.onnx",
-                role="landmarks",
-                sha256=regressor.sha256,
-                size_bytes=len(regressor.content),
-                licence="Apache-2.0",
-                provenance=face.REGRESSOR_PROVENANCE,
-            ),
-        ],
-        licence=LicenceInfo(
-            name=licence.name,
-            url=licence.url,
-            allows_commercial_use=licence.allows_commercial_use,
-            notice=licence.notice,
-        ),
-        input=InputInfo(
-            width=spec.width,
-            height=spec.height,
-            mean=spec.mean,
-            std=spec.std,
-            channel_order=spec.channel_order.value,
-        ),
-        crop=CropInfo(align=defaults.align, fit=defaults.fit, regressor_sha256=regressor.sha256),
-        thresholds=[ThresholdInfo(far=each.far, similarity=each.similarity) for each in manifest.thresholds],
-        provider=recogniser.session.provider,
-        precision=recogniser.session.precision,
-        workers=settings.workers,
-        threads=recogniser.session.threads,
-        batch_sizes=list(recogniser.session.batch_sizes),
-        self_test_cosine=recogniser.self_test_cosine,
-        reason=recogniser.reason,
-        limits=LimitsInfo.model_validate(settings.model_dump() | {"max_batch_files": max_batch_files(settings)}),
+    uploads = Uploads(settings.max_upload_bytes_inside, limits.largest_body_bytes, *slowest)
+    operations = Operations(
+        embedder=embedder,
+        health=health,
+        info=info,
+        reader=reader,
+        limits=limits,
+        uploads=uploads,
+        about_model=model_keys(info),
+    )
+    framework.include_router(operations.router())
+    return DirectApp(
+        framework=framework,
+        handlers={
+            ("POST", "/embed"): problems.answering(operations.embed),
+            ("POST", "/embed/batch"): problems.answering(operations.embed_batch),
+        },
+        info=info,
+        health=health,
+        connections=Connections(settings.max_connections, *slowest),
     )

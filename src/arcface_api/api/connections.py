@@ -1,108 +1,137 @@
-"""How many connections there may be, and how one ends: so that its caller can read why, and not later than allowed."""
+"""How many connections there may be, how one ends, and what its end means for the request on it."""
 
 import asyncio
+import ctypes
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from arcface_api.api.memory import Trimmer
 
 if sys.platform != "win32":
     import resource
 
 LINGER_SECONDS = 5.0
-"""How long a caller that is still sending may take to read why nobody reads on."""
+"""How long a caller that is still sending may take to read why its request was refused."""
 MOST_LINGERING = 256
-"""So many at once; where more end like that, the others are cut off."""
+"""The most connections that linger at once; further ones are cut off."""
 WRITE_SECONDS = 30.0
-"""How often a caller that does not read its answer is looked at."""
+"""How often a caller that does not read its answer is checked."""
 OTHER_FILES = 256
-"""What a process has open beside its connections, with room to spare: models, libraries, pipes, devices."""
+"""Room for the other files of a process: models, libraries, pipes, devices."""
+TRIM_SECONDS = 10.0
+"""The shortest time between two trims of freed memory, which take a few milliseconds each on a thread of their own."""
+
+TASK = "arcface_api.task"
+"""Key in an ASGI scope: the task that ends when the caller leaves."""
+_HAS_LEFT = "arcface_api.has_left"
 
 _log = logging.getLogger(__name__)
 
 
+def leave(scope: MutableMapping[str, Any]) -> None:
+    """The caller of this scope has left: cancel the task that works for it, if there is one."""
+    task = scope.get(TASK)
+    if task is not None:
+        scope[_HAS_LEFT] = True
+        task.cancel()
+
+
+def has_left(scope: MutableMapping[str, Any]) -> bool:
+    """Whether a task was cancelled because the caller of this scope left."""
+    return _HAS_LEFT in scope
+
+
+class Trimmer:
+    """Returns freed memory to the system a while after much was freed. Belongs to the event loop.
+
+    Uploads that grow side by side leave holes in the heap, which glibc keeps: after 500 slow uploads a process would
+    keep as much memory as it ever needed.
+    """
+
+    def __init__(self) -> None:
+        self._trim: Callable[[int], int] | None
+        try:
+            self._trim = ctypes.CDLL(None).malloc_trim  # other threads run meanwhile
+        except (OSError, AttributeError, TypeError):  # another C library, or Windows
+            self._trim = None
+        self._is_due = False
+
+    def note(self) -> None:
+        """Much memory was freed."""
+        if self._trim is not None and not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_later(TRIM_SECONDS, self._start, self._trim)
+
+    def _start(self, trim: Callable[[int], int]) -> None:
+        self._is_due = False
+        asyncio.get_running_loop().run_in_executor(None, trim, 0)
+
+
 @dataclass
 class Connections:
-    """What is allowed to the connections of one process, and what they share."""
+    """The limits of the connections of one process, and what they share."""
 
     most: int
     """Served at once; one more is refused."""
     upload_seconds: float
-    """How long the rest of a refused body is thrown away."""
+    """How long the rest of a refused body is read and dropped."""
     min_bytes_per_second: int
     """Of that rest, and of an answer that is being read."""
     lingering: int = 0
-    """Those that were answered and closed, and whose callers may still read."""
+    """Connections that were answered and closed, and whose callers may still read."""
     trimmer: Trimmer = field(default_factory=Trimmer)
 
 
 def allow_open_files(connections: int) -> None:
-    """Let this process have so many connections; many systems allow 1,024 files, unless a process asks for more."""
+    """Allow this process that many connections. Many systems allow 1,024 files unless a process asks for more."""
     if sys.platform == "win32":
         return
-    wanted = connections + MOST_LINGERING + OTHER_FILES
+    needed = connections + MOST_LINGERING + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        if allowed < wanted:
-            _log.warning(
-                "This system allows %d open files, too few for ARCFACE_MAX_CONNECTIONS=%d: with more connections than"
-                " that, new ones are closed without an answer. Raise the limit (ulimit -n) to %d.",
-                hard,
-                connections,
-                wanted,
-            )
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        _log.warning(
+            "This system allows %d open files, too few for ARCFACE_MAX_CONNECTIONS=%d: connections beyond that are"
+            " closed without an answer. Raise the limit (ulimit -n) to %d.",
+            hard,
+            connections,
+            needed,
+        )
 
 
 class GentleTransport(asyncio.Transport):
-    """A connection's transport, which is closed as a server should (RFC 9112 section 9.6).
+    """A connection's transport that closes as a server should (RFC 9112 section 9.6).
 
-    Closed while something unread arrives, a connection is reset, and the caller never reads the answer. So only the
-    sending side is closed, and what still comes is thrown away, for `LINGER_SECONDS`.
+    A connection that is closed while unread data arrives is reset, and the caller never reads its answer. So only the
+    sending side is closed, and what still arrives is dropped for `LINGER_SECONDS`.
 
-    A caller that reads nothing would be kept for ever, with what it does not read: after `WRITE_SECONDS` in which
-    too little was read the connection is cut off.
+    A caller that does not read would be kept for ever: it is cut off when it has read too little in `WRITE_SECONDS`.
     """
 
     def __init__(self, transport: asyncio.Transport, shared: Connections, has_more: Callable[[], bool]) -> None:
-        """Nothing is written yet.
-
-        Args:
-            transport: The real one.
-            shared: Limits, and where lingering connections are counted.
-            has_more: Whether the caller is still sending something that nobody will read.
-        """
+        """Wrap a transport; `has_more` states whether the caller is still sending something that nobody will read."""
         super().__init__()
         self._transport, self._shared, self._has_more = transport, shared, has_more
         self._loop = asyncio.get_running_loop()
         self._is_closing = self._is_lingering = False
         self._end: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]  # delegated as it is
+        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]  # as above
+        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]  # as above
 
     def write(self, data: Any) -> None:
-        """As of the real one; nothing where it is closing."""
+        """Send this, unless the connection is closing."""
         if not self._is_closing:
             self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or will be."""
+        """Whether it is closed or will be."""
         return self._is_closing or self._transport.is_closing()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As of the real one."""
-        return self._transport.get_extra_info(name, default)
-
-    def pause_reading(self) -> None:
-        """As of the real one."""
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """As of the real one."""
-        self._transport.resume_reading()
 
     def abort(self) -> None:
         """End it now."""
@@ -110,7 +139,7 @@ class GentleTransport(asyncio.Transport):
         self._transport.abort()
 
     def close(self) -> None:
-        """End it when what was written is sent, and the caller could read it."""
+        """End it when everything is sent and the caller had time to read it."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -136,13 +165,13 @@ class GentleTransport(asyncio.Transport):
             self._shared.lingering -= 1
 
     def watch_writing(self) -> None:
-        """From now on the caller has to read."""
+        """The caller has data to read: cut it off if it does not."""
         self.stop_watching()
         left = self._transport.get_write_buffer_size()
         self._write_timer = self._loop.call_later(WRITE_SECONDS, self._check_writing, left)
 
     def stop_watching(self) -> None:
-        """The caller has read."""
+        """The caller has read everything."""
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None

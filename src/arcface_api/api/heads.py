@@ -1,11 +1,9 @@
-"""A request's head, which is its request line and its headers, as bytes: looked at before the parser sees it.
+"""The head of a request, its request line and headers as bytes, checked before the parser sees it.
 
-The parser limits nothing: it joins a header that comes in pieces again and again, and keeps as many as come. So a head
-is collected here, up to the limits, and parsed when it is whole.
+The parser has no limits: it joins a header that arrives in pieces again and again, and keeps as many as arrive.
 """
 
 import re
-from collections.abc import Callable
 
 import httptools
 
@@ -18,99 +16,64 @@ LINE_BYTES = 16 * 1024
 HEADERS = 100
 
 END = b"\r\n\r\n"
-
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=:)", re.IGNORECASE)
 
 
 def checked(head: bytes) -> bytes:
-    """A whole head for the parser: within the limits, and with no offer to upgrade.
+    """A whole head for the parser, within the limits and without an offer to upgrade.
 
-    A server may ignore such an offer, but llhttp stops reading at it. So the header gets another name of equal length;
-    what the parser reads is otherwise what came.
+    A server may ignore such an offer, but llhttp stops reading at it. So the header `Upgrade` gets another name of the
+    same length; nothing else changes.
 
     Raises:
         RequestHeadTooLarge: It exceeds a limit.
     """
-    size = len(head)
-    if size > HEAD_BYTES:
-        raise _whole_too_large()
-    if size > LINE_BYTES:
+    _check_size(len(head))
+    if len(head) > LINE_BYTES:
         lines = head.split(b"\r\n")
-        if max(map(len, lines)) > LINE_BYTES:
-            raise _line_too_large(is_first=len(lines[0]) > LINE_BYTES)
+        _check_line(len(lines[0]), is_first=True)
+        _check_line(max(map(len, lines)), is_first=False)
     if head.count(b"\r\n") > HEADERS + 2:  # and the request line, and the empty one
         raise RequestHeadTooLarge(f"The request has more than {HEADERS} headers. Send fewer.")
-    if b"\r\nupgrade:" in head.lower():
-        return _UPGRADE.sub(b"decline", head)
-    return head
+    return _UPGRADE.sub(b"decline", head) if b"\r\nupgrade:" in head.lower() else head
 
 
-class Scout:
-    """Reads ahead in a head that comes in pieces: what cannot become one is refused now, not when it is whole."""
+def look_ahead(parser: httptools.HttpRequestParser, data: bytearray, start: int, seen: int) -> None:
+    """Refuse now, and not when it is whole, a head that begins at `start` and cannot become a request.
 
-    def __init__(self) -> None:
-        """Nothing has come."""
-        self._parser: Callable[[bytes], None] = httptools.HttpRequestParser(object()).feed_data
-        self.seen = 0
-        """Bytes of all pieces."""
-        self._line_bytes = 0
-        self._is_in_first = True
+    The parser has got its first `seen` bytes and nothing else.
 
-    def look(self, piece: bytes) -> None:
-        """Look at what came behind the pieces before; no head ends in it.
-
-        Raises:
-            RequestHeadTooLarge: Already now it exceeds a limit.
-            RequestMalformed: No head begins so.
-        """
-        self.seen += len(piece)
-        if self.seen > HEAD_BYTES:
-            raise _whole_too_large()
-        ended = piece.rfind(b"\n") + 1
-        self._line_bytes = len(piece) - ended + (0 if ended else self._line_bytes)
-        self._is_in_first = self._is_in_first and not ended
-        if self._line_bytes > LINE_BYTES + 1:  # its \r, perhaps
-            raise _line_too_large(is_first=self._is_in_first)
-        try:
-            self._parser(piece)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise malformed() from error
+    Raises:
+        RequestHeadTooLarge, RequestMalformed: It already exceeds a limit, or no head begins like this.
+    """
+    _check_size(len(data) - start)
+    line = data.rfind(b"\n", start) + 1
+    _check_line(len(data) - (line or start) - 1, is_first=not line)  # it may end with a \r
+    try:
+        parser.feed_data(bytes(data[start + seen :]))
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        raise malformed() from error
 
 
 def malformed() -> RequestMalformed:
-    """Of bytes that are no request."""
-    # not the parser's own words: they are of no use to a caller, and change with its version
+    """The error of bytes that are not a request."""
+    # not the parser's own words: they do not help a caller, and change with its version
     return RequestMalformed(
-        "What came is no HTTP/1.1 request, or contradicts itself (for example Content-Length beside Transfer-Encoding)."
-        " Let an HTTP client build it, and send http://, not https://: this port speaks no TLS."
+        "The bytes received are not an HTTP/1.1 request, or contradict themselves (for example Content-Length beside"
+        " Transfer-Encoding). Let an HTTP client build the request. This port has no TLS: send http://, not https://."
     )
 
 
-def trailer_too_large() -> RequestHeadTooLarge:
-    """Of a chunked body."""
-    return RequestHeadTooLarge(
-        f"What stands between the chunks of the body, or behind them, has more than {HEAD_BYTES:,} bytes. Send no"
-        " chunk extensions and no trailers."
-    )
+def _check_size(size: int) -> None:
+    if size > HEAD_BYTES:
+        raise RequestHeadTooLarge(
+            f"The request line and headers have more than {HEAD_BYTES:,} bytes together. Send fewer or shorter headers."
+        )
 
 
-def too_many_empty_lines(most: int) -> RequestMalformed:
-    """Of a chunked body."""
-    return RequestMalformed(
-        f"The chunked body has more than {most:,} empty lines, as no picture or form has. Send it with a"
-        " Content-Length."
-    )
-
-
-def _whole_too_large() -> RequestHeadTooLarge:
-    return RequestHeadTooLarge(
-        f"The request line and headers have more than {HEAD_BYTES:,} bytes together. Send fewer or shorter headers."
-    )
-
-
-def _line_too_large(*, is_first: bool) -> RequestHeadTooLarge:
-    what = "request line (method, path, query)" if is_first else "headers"
-    return RequestHeadTooLarge(
-        f"The {what} {'has' if is_first else 'include one with'} more than {LINE_BYTES:,} bytes. Send a shorter one;"
-        " pictures and landmarks belong into the body."
-    )
+def _check_line(size: int, *, is_first: bool) -> None:
+    if size > LINE_BYTES:
+        what = "request line (method, path, query) has" if is_first else "headers include one with"
+        raise RequestHeadTooLarge(
+            f"The {what} more than {LINE_BYTES:,} bytes. Send a shorter one; pictures and landmarks belong in the body."
+        )

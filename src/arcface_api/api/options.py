@@ -1,4 +1,4 @@
-"""What a caller may ask of `/embed`: query options and the representation, and how OpenAPI describes them."""
+"""The options of a request, from its query and headers, and how OpenAPI describes them."""
 
 import math
 import time
@@ -14,18 +14,16 @@ from arcface_api.errors import FingerprintDiffers, NotAcceptable, ParameterInval
 from arcface_api.image import EXACT_UP_TO_PIXELS, Resize
 from arcface_api.wire import REQUEST_TIMEOUT_HEADER, REQUIRE_FINGERPRINT_HEADER, Align, Encoding, Fit, MediaType
 
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False, "on": True, "off": False}
-
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """What one request asks for; the defaults are the contract's."""
+    """What one request asks for."""
 
     embed: EmbedOptions
-    encoding: Encoding = Encoding.FLOAT
-    media_type: MediaType = MediaType.JSON
-    wants_warnings: bool = False
-    """The body may name them, because the request itself asked for something that can give some."""
+    encoding: Encoding
+    media_type: MediaType
+    has_warnings: bool
+    """The body has `warnings`, because the query itself asked for something that can cause some."""
 
 
 @dataclass(frozen=True)
@@ -36,106 +34,108 @@ class _Option:
 
 
 def _boolean(description: str) -> _Option:
-    return _Option(_BOOLEANS, {"type": "boolean", "default": False}, description)
+    values = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False, "on": True, "off": False}
+    return _Option(values, {"type": "boolean", "default": False}, description)
 
 
-def _choice(default: StrEnum, description: str) -> _Option:
-    option = _chosen_elsewhere(type(default), description)
-    return _Option(option.values, {**option.schema, "default": default.value}, description)
-
-
-def _chosen_elsewhere(choices: type[StrEnum], description: str) -> _Option:
-    """A choice whose default is the service's own."""
+def _choice(choices: type[StrEnum], description: str, default: StrEnum | None = None) -> _Option:
+    """One of several values; without a default here, the service's settings have one."""
     values = {member.value: member for member in choices}
-    return _Option(values, {"type": "string", "enum": list(values)}, description)
+    schema = {"type": "string", "enum": list(values)} | ({"default": default.value} if default else {})
+    return _Option(values, schema, description)
 
 
 _OPTIONS: dict[str, _Option] = {
-    "include_attributes": _boolean("Also tell age, gender and head pose."),
+    "include_attributes": _boolean("Also return age, gender and head pose."),
     "include_quality": _boolean(
-        "Also tell the picture's quality and what may be wrong with it. Never changes the embedding."
+        "Also return the picture's quality and warnings of what may be wrong with it. Never changes the embedding."
     ),
     "flip": _boolean(
         "Add the embedding of the picture's mirror image: a little more accurate, at twice the cost. Compare such"
-        " embeddings with their like."
+        " embeddings only with each other."
     ),
     "normalize": _boolean("Divide the embedding by its norm, so that a dot product is the cosine similarity."),
-    "align": _chosen_elsewhere(
+    "align": _choice(
         Align,
-        "`auto`: turn, scale and shift the face to where the recogniser was trained to see it, by landmarks that are"
-        " found on the picture; where they are uncertain, as with `none`. `landmarks`: by those in the form's part"
-        " `landmarks`. `none`: the whole picture is the crop. Left out: as `/info` says under `crop`; `none` unless the"
-        " operator or the pack chose otherwise.",
+        "`none`: the whole picture is the crop. `auto`: turn, scale and shift the face to where the recogniser was"
+        " trained to see it, by landmarks that the service finds; if they are uncertain, as `none`. `landmarks`: by"
+        " those in the form's part `landmarks`. Default: see `crop` in `/info`.",
     ),
-    "fit": _chosen_elsewhere(
+    "fit": _choice(
         Fit,
-        "How a picture that is not aligned becomes a crop: `stretch` each side by itself, or `letterbox`: keep its"
-        " shape, black beyond it. Left out: as `/info` says under `crop`; `stretch` unless the operator or the pack"
-        " chose otherwise.",
+        "How a picture that is not aligned becomes a crop. `stretch`: scale each side separately. `letterbox`: keep the"
+        " picture's shape and fill the rest with black. Default: see `crop` in `/info`.",
     ),
     "encoding": _choice(
+        Encoding,
+        "The embedding in a JSON answer: a list of numbers, or Base64 of little-endian float32.",
         Encoding.FLOAT,
-        "How the embedding stands in a JSON answer: a list of numbers, or Base64 of little-endian float32.",
     ),
     "resize": _choice(
-        Resize.AUTO,
-        f"Whether a JPEG of more than {EXACT_UP_TO_PIXELS:,} pixels may be decoded at a fraction of its size (`auto`):"
-        " faster, with a slightly different vector. `exact` gives the reference's vector for every size. With `align`"
+        Resize,
+        f"`auto`: a JPEG of more than {EXACT_UP_TO_PIXELS:,} pixels may be decoded at a fraction of its size, which is"
+        " faster and gives a slightly different vector. `exact`: the reference's vector for every size. With `align`"
         " other than `none` no picture is reduced.",
+        Resize.AUTO,
     ),
 }
 
 OPTION_NAMES = frozenset(_OPTIONS)
-"""Of the query's parameters."""
+"""The names of all query parameters."""
 
-OPENAPI_PARAMETERS: list[dict[str, Any]] = [
-    {"name": name, "in": "query", "required": False, "description": option.description, "schema": dict(option.schema)}
-    for name, option in _OPTIONS.items()
-] + [
-    {
-        "name": REQUEST_TIMEOUT_HEADER,
-        "in": "header",
-        "required": False,
-        "description": "Seconds within which the answer is of use; less than the service's own limit.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
-    },
-    {
-        "name": REQUIRE_FINGERPRINT_HEADER,
-        "in": "header",
-        "required": False,
-        "description": "The X-Model-Fingerprint of the embeddings that the answer is to be compared with: 409 where the"
-        " loaded model has another one.",
-        "schema": {"type": "string"},
-    },
+
+def _parameter(name: str, place: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": False, "description": description, "schema": dict(schema)}
+
+
+OPENAPI_PARAMETERS = [
+    *(_parameter(name, "query", option.description, option.schema) for name, option in _OPTIONS.items()),
+    _parameter(
+        REQUEST_TIMEOUT_HEADER,
+        "header",
+        "Seconds within which the answer is useful; less than the service's own limit.",
+        {"type": "number", "exclusiveMinimum": 0},
+    ),
+    _parameter(
+        REQUIRE_FINGERPRINT_HEADER,
+        "header",
+        "The X-Model-Fingerprint of the embeddings that the answer will be compared with: 409 if the loaded model has"
+        " another one.",
+        {"type": "string"},
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class OptionReader:
-    """Reads what requests ask of one service."""
+    """Reads the options of requests to one service."""
 
     recogniser: Recogniser
     timeout_seconds: float
-    """What a caller has who asks for nothing, and the most it can have."""
+    """The time for a request that asks for none, and the most that one can have."""
     defaults: EmbedOptions
-    """How pictures are embedded for a caller who asks for nothing."""
+    """How pictures are embedded for a request without options."""
 
     def read(self, request: Request) -> RequestOptions:
-        """The options of one request, from its query and its headers; nothing else of it is read.
-
-        An option that is unknown is refused, not ignored: `normalise=true` would otherwise return raw vectors in
-        silence.
+        """The options in a request's query and headers. Unknown ones are refused, as a misspelt one changes the vector.
 
         Raises:
-            FingerprintDiffers: X-Require-Fingerprint is not the loaded recogniser's fingerprint.
-            ParameterInvalid: An unknown option, one given twice, or a value that is not allowed.
-            ParametersConflict: An option that only JSON can carry, with another representation.
-            NotAcceptable: Nothing that can be sent is accepted.
+            FingerprintDiffers, ParameterInvalid, ParametersConflict, NotAcceptable: An option cannot be met.
         """
-        self._check_fingerprint(request.headers.get(REQUIRE_FINGERPRINT_HEADER))
-        deadline = time.monotonic() + _timeout(request.headers.get(REQUEST_TIMEOUT_HEADER), self.timeout_seconds)
-        chosen = _query(request)
-        media_type = _negotiate(", ".join(request.headers.getlist("accept")))
+        headers = request.headers
+        required = headers.get(REQUIRE_FINGERPRINT_HEADER)
+        if required is not None and required != self.recogniser.fingerprint:
+            raise FingerprintDiffers(
+                f"{REQUIRE_FINGERPRINT_HEADER} is {required}, but the loaded model ({self.recogniser.name}) has"
+                f" {self.recogniser.fingerprint}: its embeddings must not be compared with yours. Use a service that"
+                " has your model, or embed your pictures again with this one."
+            )
+        timeout = headers.get(REQUEST_TIMEOUT_HEADER)
+        seconds = self.timeout_seconds if timeout is None else min(_seconds(timeout), self.timeout_seconds)
+        deadline = time.monotonic() + seconds
+        chosen = _query(request) if request.scope["query_string"] else {}
+        accept = ", ".join(headers.getlist("accept"))
+        media_type = MediaType.JSON if accept in {"", "*/*"} else _negotiate(accept)
         if media_type is not MediaType.JSON:
             for name in ("include_attributes", "include_quality", "encoding"):
                 if chosen.get(name) in (True, Encoding.BASE64):
@@ -143,22 +143,12 @@ class OptionReader:
                         f"{name} needs a JSON answer, but Accept asks for {media_type}. Leave out {name}, or send"
                         f" Accept: {MediaType.JSON}."
                     )
+        has_warnings = chosen.get("include_quality", False) or chosen.get("align") is Align.AUTO
         encoding = chosen.pop("encoding", Encoding.FLOAT)
-        embed = replace(self.defaults, deadline=deadline, **chosen)
-        wants_warnings = embed.include_quality or chosen.get("align") is Align.AUTO
-        return RequestOptions(embed, encoding, media_type, wants_warnings)
-
-    def _check_fingerprint(self, required: str | None) -> None:
-        if required is not None and required != self.recogniser.fingerprint:
-            raise FingerprintDiffers(
-                f"{REQUIRE_FINGERPRINT_HEADER} is {required}, but the loaded model ({self.recogniser.name}) has"
-                f" {self.recogniser.fingerprint}: its embeddings must not be compared with yours. Ask a service that"
-                " has your model, or embed your pictures anew with this one."
-            )
+        return RequestOptions(replace(self.defaults, deadline=deadline, **chosen), encoding, media_type, has_warnings)
 
 
 def _query(request: Request) -> dict[str, Any]:
-    """The options in the query, by name."""
     chosen: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         option = _OPTIONS.get(name)
@@ -173,28 +163,28 @@ def _query(request: Request) -> dict[str, Any]:
     return chosen
 
 
-def _timeout(asked: str | None, most_seconds: float) -> float:
-    if asked is None:
-        return most_seconds
+def _seconds(timeout: str) -> float:
     try:
-        seconds = float(asked)
+        seconds = float(timeout)
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
         raise ParameterInvalid(
-            f"{REQUEST_TIMEOUT_HEADER}: {asked} is not allowed. Send a positive number of seconds, for example 0.5."
+            f"{REQUEST_TIMEOUT_HEADER}: {timeout} is not allowed. Send a positive number of seconds, for example 0.5."
         )
-    return min(seconds, most_seconds)
+    return seconds
 
 
 def _negotiate(accept: str) -> MediaType:
     """The representation that Accept prefers (RFC 9110 section 12.5.1); JSON wins a tie."""
-    if not accept or accept == "*/*":
-        return MediaType.JSON
+    weights: dict[str, float] = {}
+    for item in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        weights[name] = max(weights.get(name, 0.0), _weight(parameters))
     best, best_weight = None, 0.0
-    ranges = [_media_range(item) for item in accept.split(",")]
     for media_type in MediaType:
-        weight = _weight(media_type, ranges)
+        ranges = (media_type.value, f"{media_type.split('/')[0]}/*", "*/*")  # the most specific one counts
+        weight = next((weights[each] for each in ranges if each in weights), 0.0)
         if weight > best_weight:
             best, best_weight = media_type, weight
     if best is None:
@@ -202,22 +192,9 @@ def _negotiate(accept: str) -> MediaType:
     return best
 
 
-def _media_range(item: str) -> tuple[str, float]:
-    name, *parameters = (part.strip().lower() for part in item.split(";"))
-    for parameter in parameters:
-        if parameter.startswith("q="):
-            try:
-                return name, float(parameter[2:])
-            except ValueError:
-                return name, 0.0
-    return name, 1.0
-
-
-def _weight(media_type: MediaType, ranges: list[tuple[str, float]]) -> float:
-    """The weight of the most specific range that covers a media type; 0 where none does."""
-    kind = media_type.split("/", maxsplit=1)[0]
-    for pattern in (media_type.value, f"{kind}/*", "*/*"):
-        weights = [weight for name, weight in ranges if name == pattern]
-        if weights:
-            return max(weights)
-    return 0.0
+def _weight(parameters: list[str]) -> float:
+    """The weight among the parameters of a media range; 0 if it is not a number."""
+    try:
+        return next((float(parameter[2:]) for parameter in parameters if parameter.startswith("q=")), 1.0)
+    except ValueError:
+        return 0.0

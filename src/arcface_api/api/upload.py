@@ -1,45 +1,73 @@
-"""The pictures out of a request: parts of a multipart form, or the body itself."""
+"""Reads what a request uploads: its body as it arrives, and from it pictures and their landmarks.
 
-from collections.abc import AsyncIterator, Sequence
+All uploads of a process are counted together. Each is limited in size and time, and refused at the first byte too many.
+
+Longer than most modules, because the three layers (body, form, landmarks) read the same bytes in one pass.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
+import orjson
 from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
+from arcface_api.api.connections import Trimmer
 from arcface_api.api.options import OPTION_NAMES
-from arcface_api.api.receiving import Admission, Body
+from arcface_api.embedder import Picture
 from arcface_api.errors import (
     BodyTooLarge,
     ContentTypeUnsupported,
+    DeadlineExceeded,
     FileMissing,
     FileRepeated,
     LandmarksInvalid,
     MultipartMalformed,
     ParameterInvalid,
+    ParametersConflict,
     TooManyFiles,
+    UploadsFull,
+    UploadStalled,
 )
+from arcface_api.wire import Align
+
+STALL_SECONDS = 30.0
+"""The longest silence in the middle of an upload."""
+SLOW_START_SECONDS = 5.0
+"""The minimum speed of an upload applies after this time."""
+SMALL_BYTES = 64 * 1024
+"""An upload of up to this size, as most face crops are, is small."""
+LARGE_SHARE = 3 / 4
+"""The share of the room for uploads that are not small, so that a few large, slow ones leave room for the others."""
 
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp")
 ALSO_RAW_TYPES = ("image/jpg",)
-"""Not registered, but common; the content decides anyway."""
+"""Not registered, but common. The content decides anyway."""
 PART_NAME = "file"
 BATCH_PART_NAME = "files"
 LANDMARKS_PART_NAME = "landmarks"
+LANDMARKS_EXAMPLE = "[[38,52],[74,52],[56,72],[42,92],[71,92]]"
+"""ArcFace's template, rounded."""
 _PATHS = {PART_NAME: "/embed", BATCH_PART_NAME: "/embed/batch"}
 
 FORM_OVERHEAD_BYTES = 64 * 1024
-"""What a form may carry beside its images: boundaries, headers, small fields that nobody asked for."""
+"""Room for what a form has beside its images: boundaries, headers, small fields that are ignored."""
 LANDMARKS_BYTES = 1024
-"""What the landmarks of one picture may take as JSON: ten numbers with all their digits are 250."""
-OTHERS_TOLD, OTHER_CHARACTERS = 5, 40
-"""Of parts that nobody asked for: how many names an error tells, and how much of each."""
+"""Most bytes for the landmarks of one picture as JSON. Ten numbers with all their digits take 250."""
+OTHERS_NAMED, OTHER_CHARACTERS = 5, 40
+"""How many ignored parts an error names, and with how many characters of each name."""
 
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """How much a request may bring."""
+    """The bytes and files that a request may have."""
 
     image_bytes: int
     batch_files: int
@@ -47,131 +75,217 @@ class UploadLimits:
     """All images of one batch request together."""
 
     @property
-    def body_bytes(self) -> int:
-        """Most bytes of one image's request."""
-        return self.image_bytes + FORM_OVERHEAD_BYTES
-
-    @property
     def batch_body_bytes(self) -> int:
-        """Most bytes of one batch request."""
+        """Most bytes in the body of a batch request."""
         return self.batch_bytes + FORM_OVERHEAD_BYTES + 1024 * self.batch_files
 
-
-@dataclass(frozen=True)
-class Upload:
-    """What a request brought."""
-
-    images: list[bytes | BodyTooLarge]
-    """In order, at least one; each the file, or that it is too large."""
-    landmarks: bytes | None = None
-    """The form's part `landmarks`, as it came; None where it is missing, or empty as of a form not filled in."""
+    @property
+    def largest_body_bytes(self) -> int:
+        """Most bytes in the body of any request."""
+        return max(self.image_bytes + FORM_OVERHEAD_BYTES, self.batch_body_bytes)
 
 
-async def read_image(request: Request, limits: UploadLimits, admission: Admission) -> Upload:
-    """Read the one image of a request: the form's part `file`, or the body.
+# ── the body ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Uploads:
+    """All uploads of one process that are inside: arriving, or not answered yet."""
+
+    def __init__(self, capacity: int, largest: int, seconds: float, min_bytes_per_second: int) -> None:
+        """All may have `capacity` bytes together. One may have `largest`, which always fits, and take `seconds`."""
+        self.capacity = max(capacity, largest)
+        self.large_capacity = max(int(LARGE_SHARE * capacity), largest)
+        self.seconds, self.min_bytes_per_second = seconds, min_bytes_per_second
+        self.inside_bytes = 0
+        self._trimmer = Trimmer()
+
+    @contextmanager
+    def body(self, request: Request, deadline: float) -> "Iterator[Body]":
+        """The body of a request, to be answered by `deadline`. Its bytes are inside until the block ends."""
+        body = Body(self, request, deadline)
+        try:
+            yield body
+        finally:
+            self.inside_bytes -= body.received
+            if body.received > SMALL_BYTES:
+                self._trimmer.note()
+
+    def stalled(self, *, is_whole: bool, is_slow: bool) -> UploadStalled:
+        """The error of an upload that took too long as a whole, is too slow, or is silent."""
+        if is_whole:
+            broken = f"The upload took longer than the {self.seconds:g} seconds that it may take"
+        elif is_slow:
+            broken = f"The upload is slower than {self.min_bytes_per_second:,} bytes a second"
+        else:
+            broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
+        return UploadStalled(f"{broken}. Send the request again over a faster connection.")
+
+
+class Body:
+    """The body of one request; made by `Uploads.body`."""
+
+    def __init__(self, uploads: Uploads, request: Request, deadline: float) -> None:
+        self.received = 0
+        self._uploads, self._request, self._deadline = uploads, request, deadline
+        self._started = time.monotonic()
+        self._has_more = True
+        self._max_bytes = 0
+        self._too_large: Callable[[], BodyTooLarge] = BodyTooLarge
+
+    def limit(self, max_bytes: int, too_large: Callable[[], BodyTooLarge]) -> None:
+        """Allow `max_bytes`, before any is read. Raises what `too_large` returns if more are announced."""
+        self._max_bytes, self._too_large = max_bytes, too_large
+        announced = self._request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > max_bytes:
+            raise too_large()
+
+    async def read(self) -> bytes:
+        """Returns the next bytes; none at the end of the body.
+
+        Raises:
+            BodyTooLarge: More bytes arrived than `limit` allows.
+            UploadsFull: All uploads together have too many bytes.
+            UploadStalled: The body stopped arriving, arrived too slowly, or took too long.
+            DeadlineExceeded: It did not arrive in time to be answered.
+            starlette.requests.ClientDisconnect: The caller left.
+        """
+        chunk, uploads = b"", self._uploads
+        while self._has_more and not chunk:
+            now = time.monotonic()
+            whole = self._started + uploads.seconds
+            slow = self._started + SLOW_START_SECONDS + self.received / uploads.min_bytes_per_second
+            end = min(self._deadline, whole, slow, now + STALL_SECONDS)
+            try:
+                async with asyncio.timeout(end - now):
+                    message = await self._request.receive()
+            except TimeoutError:
+                if end == self._deadline:
+                    raise DeadlineExceeded from None
+                raise uploads.stalled(is_whole=end == whole, is_slow=end == slow) from None
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            self._has_more = message.get("more_body", False)
+            chunk = message.get("body", b"")
+        if not chunk:
+            return chunk
+        size = self.received + len(chunk)
+        if size > self._max_bytes:
+            raise self._too_large()
+        room = uploads.capacity if size <= SMALL_BYTES else uploads.large_capacity
+        if uploads.inside_bytes + len(chunk) > room:
+            raise UploadsFull(room)
+        uploads.inside_bytes += len(chunk)
+        self.received = size
+        return chunk
+
+
+# ── pictures ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def read_image(request: Request, body: Body, limits: UploadLimits, align: Align) -> Picture:
+    """Read the picture of `/embed`: the form's part `file`, or the whole body.
 
     Raises:
         ContentTypeUnsupported: The request is neither a form nor a JPEG, PNG or WebP body.
-        BodyTooLarge: More bytes were announced or came than one image may have.
-        MultipartMalformed, FileMissing, FileRepeated: The form cannot be used.
-        ParameterInvalid: The form has a part that belongs into the query.
-        UploadsFull, UploadStalled, DeadlineExceeded: As `Body`.
-        starlette.requests.ClientDisconnect: The caller left.
+        MultipartMalformed, FileMissing, FileRepeated, ParameterInvalid: The form cannot be used.
+        LandmarksInvalid, ParametersConflict: The landmarks cannot be read, or `align` does not use them.
+        Exception: Those of `Body`.
     """
-    content_type, options = parse_options_header(request.headers.get("content-type", ""))
-    too_large = _too_large("The request", limits.image_bytes)
+    content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if content_type == FORM_TYPE:
-        body = Body(request, admission, limits.body_bytes, too_large)
-        upload = await _read_form(body, options.get("boundary", ""), PART_NAME, 1, limits.image_bytes)
-        if isinstance(upload.images[0], BodyTooLarge):
-            raise upload.images[0]
-        return upload
-    if content_type in RAW_TYPES + ALSO_RAW_TYPES:
-        content = BytesIO()
-        async for chunk in Body(request, admission, limits.image_bytes, too_large):
-            content.write(chunk)
-        return Upload([content.getvalue()])
-    raise ContentTypeUnsupported(
-        f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME} (curl"
-        f" -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {' or '.join(RAW_TYPES)}."
-    )
+        body.limit(limits.image_bytes + FORM_OVERHEAD_BYTES, lambda: _too_large("The request", limits))
+        form = _Form(PART_NAME, 1, limits)
+        await form.read(body, parameters.get("boundary", ""))
+        image, landmarks = form.images[0], form.landmarks
+        if isinstance(image, BodyTooLarge):
+            raise image
+    elif content_type in RAW_TYPES + ALSO_RAW_TYPES:
+        body.limit(limits.image_bytes, lambda: _too_large("The request", limits))
+        image, landmarks = BytesIO(), None
+        while chunk := await body.read():
+            image.write(chunk)
+    else:
+        raise ContentTypeUnsupported(
+            f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME}"
+            f" (curl -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {' or '.join(RAW_TYPES)}."
+        )
+    return Picture(image.getvalue(), _landmarks(landmarks, align))
 
 
-async def read_images(request: Request, limits: UploadLimits, admission: Admission) -> Upload:
-    """Read the images of a batch request: the form's parts `files`, in order; one that is too large costs only itself.
+async def read_images(request: Request, body: Body, limits: UploadLimits, align: Align) -> list[Picture | BodyTooLarge]:
+    """Read the pictures of `/embed/batch`: the form's parts `files`, in order.
+
+    Returns:
+        For each file its picture, or the error if this file alone is too large.
 
     Raises:
-        ContentTypeUnsupported: The request is no form.
-        BodyTooLarge: More bytes were announced or came than all its images may have.
-        TooManyFiles: More images came than one batch request may have.
-        MultipartMalformed, FileMissing: The form cannot be used.
-        ParameterInvalid: The form has a part that belongs into the query.
-        UploadsFull, UploadStalled, DeadlineExceeded: As `Body`.
-        starlette.requests.ClientDisconnect: The caller left.
+        ContentTypeUnsupported: The request is not a form.
+        TooManyFiles: It has more images than one batch request may have.
+        Exception: Those of `read_image`.
     """
-    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if content_type != FORM_TYPE:
         raise ContentTypeUnsupported(
             f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with a part {BATCH_PART_NAME}"
             f" for each image (curl -F {BATCH_PART_NAME}=@a.jpg -F {BATCH_PART_NAME}=@b.jpg)."
         )
-    too_large = BodyTooLarge(
-        f"The images of this request have more than {limits.batch_bytes:,} bytes together. Send fewer at once, or ask"
-        " the operator to raise ARCFACE_MAX_BATCH_BYTES."
+    body.limit(
+        limits.batch_body_bytes,
+        lambda: BodyTooLarge(
+            f"The images of this request have more than {limits.batch_bytes:,} bytes together. Send fewer at once, or"
+            " ask the operator to raise ARCFACE_MAX_BATCH_BYTES."
+        ),
     )
-    body = Body(request, admission, limits.batch_body_bytes, too_large)
-    return await _read_form(body, options.get("boundary", ""), BATCH_PART_NAME, limits.batch_files, limits.image_bytes)
-
-
-async def _read_form(
-    body: AsyncIterator[bytes], boundary: str, name: str, max_parts: int, max_part_bytes: int
-) -> Upload:
-    """The form's parts of one name, in order, and its landmarks; what is too large is counted and thrown away."""
-    if not boundary:
-        raise MultipartMalformed(
-            "The Content-Type multipart/form-data names no boundary. Let the HTTP client set this header itself."
-        )
-    form = _Form(name, max_parts, max_part_bytes)
-    try:
-        with PushMultipartParser(boundary, header_charset="latin-1") as parser:
-            async for chunk in body:
-                for event in parser.parse(chunk):
-                    if isinstance(event, MultipartSegment):
-                        form.begin(event.name)
-                    elif event:
-                        form.go_on(event)
-    except MultipartError as error:
-        # not the parser's own words: they can quote the form, file name and pixels included
-        raise MultipartMalformed(
-            "The multipart form is cut short or not built as RFC 7578 wants it. Let the HTTP client build it (curl -F"
-            f" {name}=@face.jpg)."
-        ) from error
-    if not form.images:
-        raise _missing(name, form.others)
-    images = [image if isinstance(image, BodyTooLarge) else image.getvalue() for image in form.images]
-    return Upload(images, form.landmarks.getvalue() or None if form.landmarks else None)
+    form = _Form(BATCH_PART_NAME, limits.batch_files, limits)
+    await form.read(body, parameters.get("boundary", ""))
+    landmarks = _landmarks(form.landmarks, align, len(form.images)) or [None] * len(form.images)
+    return [
+        image if isinstance(image, BodyTooLarge) else Picture(image.getvalue(), points)
+        for image, points in zip(form.images, landmarks, strict=True)
+    ]
 
 
 class _Form:
-    """Gathers the parts that are wanted, while they arrive."""
+    """Collects the parts of a form that are used, as they arrive."""
 
-    def __init__(self, name: str, max_parts: int, max_part_bytes: int) -> None:
-        self._name, self._max_parts, self._max_part_bytes = name, max_parts, max_part_bytes
-        self.images: list[BytesIO | BodyTooLarge] = []  # whose bytes are had without a copy
+    def __init__(self, name: str, max_parts: int, limits: UploadLimits) -> None:
+        self._name, self._max_parts, self._limits = name, max_parts, limits
+        self.images: list[BytesIO | BodyTooLarge] = []  # `getvalue` does not copy
         self.landmarks: BytesIO | None = None
-        self.others: list[str] = []
-        """Names of the first parts that nobody asked for."""
-        self._part: BytesIO | None = None
-        """What the bytes that come belong to; None: nobody asked for them."""
+        self._others: list[str] = []  # names of the first parts that are ignored
+        self._part: BytesIO | None = None  # that is arriving; None: it is ignored
 
-    def begin(self, name: str) -> None:
+    async def read(self, body: Body, boundary: str) -> None:
+        """Read the whole form."""
+        if not boundary:
+            raise MultipartMalformed(
+                "The Content-Type multipart/form-data names no boundary. Let the HTTP client set this header itself."
+            )
+        try:
+            with PushMultipartParser(boundary, header_charset="latin-1") as parser:
+                while chunk := await body.read():
+                    for event in parser.parse(chunk):
+                        if isinstance(event, MultipartSegment):
+                            self._begin(event.name)
+                        elif event and self._part is not None:
+                            self._add(self._part, event)
+        except MultipartError as error:
+            # not the parser's own words: they can quote the form, file name and pixels included
+            raise MultipartMalformed(
+                "The multipart form is cut short or not built as RFC 7578 requires. Let the HTTP client build it (curl"
+                f" -F {self._name}=@face.jpg)."
+            ) from error
+        if not self.images:
+            raise _missing(self._name, self._others)
+
+    def _begin(self, name: str) -> None:
         """A part of this name begins."""
         self._part = None
         if name == self._name:
             if len(self.images) == self._max_parts:
                 raise _too_many(name, self._max_parts)
-            self.images.append(part := BytesIO())
-            self._part = part
+            self._part = BytesIO()
+            self.images.append(self._part)
         elif name == LANDMARKS_PART_NAME:
             if self.landmarks is not None:
                 raise LandmarksInvalid(
@@ -179,28 +293,25 @@ class _Form:
                     " every file in it."
                 )
             self.landmarks = self._part = BytesIO()
-        elif name in OPTION_NAMES:  # ignored, it would give another vector than the caller believes to get
+        elif name in OPTION_NAMES:  # ignored, it would give another vector than the caller expects
             raise ParameterInvalid(
-                f"{name} came as a part of the form, where it has no effect. It belongs into the query:"
+                f"{name} came as a part of the form, where it has no effect. It belongs in the query:"
                 f" {_PATHS[self._name]}?{name}=…"
             )
-        elif len(self.others) < OTHERS_TOLD:
-            self.others.append(name)
+        elif len(self._others) < OTHERS_NAMED:
+            self._others.append(name)
 
-    def go_on(self, content: bytes | bytearray) -> None:
-        """More of the part that began last."""
-        part = self._part
-        if part is None:
-            return
+    def _add(self, part: BytesIO, content: bytes | bytearray) -> None:
+        """Content of the part that is arriving; an image that becomes too large is dropped."""
         part.write(content)
         if part is self.landmarks:
             if part.tell() > LANDMARKS_BYTES * self._max_parts:
                 raise LandmarksInvalid(
                     f"The form's part {LANDMARKS_PART_NAME} has more than {LANDMARKS_BYTES * self._max_parts:,} bytes;"
-                    " five pairs of numbers for each file take less. Send those alone."
+                    " five pairs of numbers for each file take less. Send only those."
                 )
-        elif part.tell() > self._max_part_bytes:
-            self.images[-1], self._part = _too_large("The image", self._max_part_bytes), None
+        elif part.tell() > self._limits.image_bytes:
+            self.images[-1], self._part = _too_large("The image", self._limits), None
 
 
 def _missing(name: str, others: Sequence[str]) -> FileMissing:
@@ -221,8 +332,42 @@ def _too_many(name: str, max_parts: int) -> FileRepeated | TooManyFiles:
     )
 
 
-def _too_large(what: str, max_bytes: int) -> BodyTooLarge:
+def _too_large(what: str, limits: UploadLimits) -> BodyTooLarge:
     return BodyTooLarge(
-        f"{what} is larger than the {max_bytes:,} bytes that an image may have. Send the face crop, not the whole"
-        " photo, or ask the operator to raise ARCFACE_MAX_IMAGE_BYTES."
+        f"{what} is larger than the {limits.image_bytes:,} bytes that an image may have. Send the face crop, not the"
+        " whole photo, or ask the operator to raise ARCFACE_MAX_IMAGE_BYTES."
     )
+
+
+def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> Any:
+    """The JSON of the form's part `landmarks`; None if not needed. `files`: those of a batch, None for one picture."""
+    content = part.getvalue() if part else b""  # a form that is not filled in sends an empty part
+    if align is not Align.LANDMARKS:
+        if content:
+            raise ParametersConflict(
+                f"The form has a part {LANDMARKS_PART_NAME}, but align is {align}. Send ?align=landmarks in the query"
+                " with it, or leave the part out."
+            )
+        return None
+    is_batch = files is not None
+    example = f"[{LANDMARKS_EXAMPLE},…]" if is_batch else LANDMARKS_EXAMPLE
+    if not content:
+        raise LandmarksInvalid(
+            f"align=landmarks needs a form with the part {LANDMARKS_PART_NAME}: left eye, right eye, nose tip, left and"
+            f" right mouth corner as JSON (curl -F {'files=@a.jpg -F files=@b.jpg' if is_batch else 'file=@face.jpg'}"
+            f" -F '{LANDMARKS_PART_NAME}={example}')."
+        )
+    try:
+        landmarks = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise LandmarksInvalid(
+            f"The form's part {LANDMARKS_PART_NAME} is not JSON. Send five pairs of finite numbers x, y"
+            f"{' for each file' if is_batch else ''}: {example}."
+        ) from None
+    if is_batch and landmarks is not None and not (isinstance(landmarks, list) and len(landmarks) == files):
+        what = f"a list of {len(landmarks)}" if isinstance(landmarks, list) else "not a list"
+        raise LandmarksInvalid(
+            f"The form's part {LANDMARKS_PART_NAME} is {what}, but {files} files came. Send a JSON list with the five"
+            f" points of each file, in order: {example}."
+        )
+    return landmarks

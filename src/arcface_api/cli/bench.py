@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from arcface_api.bench.requests import Address
-from arcface_api.cli.options import settings_options
 from arcface_api.cli.pack import find_pack
+from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from arcface_api.cli.options import settings_options
 from arcface_api.cli.pack import find_pack
+from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import BarProgress
 from arcface_api.settings import Settings, read_settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from arcface_api import packs
-from arcface_api.cli.options import settings_options
+from arcface_api.cli.setting_options import settings_options
 from arcface_api.packs import PackLocations
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings

@@ -8,8 +8,8 @@ import sys
 import click
 
 from arcface_api import packs, serving
-from arcface_api.cli.options import settings_options
 from arcface_api.cli.pack import find_pack
+from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import LoggedProgress
 from arcface_api.serving import port
 from arcface_api.serving.logs import log_to_stderr
@@ -21,18 +21,18 @@ _log = logging.getLogger(__name__)
 @click.command()
 @settings_options()
 def serve(**options: object) -> None:
-    """Run the service until SIGTERM or Ctrl-C; requests in flight are answered first."""
+    """Run the service until SIGTERM or Ctrl-C. Requests in flight are answered first."""
     settings = read_settings(**options)
     log_to_stderr(settings)
     for variable, meant in misspelt_variables(os.environ).items():
-        _log.warning("%s is not a setting and has no effect; was %s meant?", variable, meant)
+        _log.warning("%s is not a setting and has no effect. Did you mean %s?", variable, meant)
     for name in sorted(settings.accept_license - packs.registry().keys()):
         _log.warning(
-            "ARCFACE_ACCEPT_LICENSE names %s, which is no pack: it takes names of packs, of %s.",
+            "ARCFACE_ACCEPT_LICENSE names %s, which is not a pack. The packs are %s.",
             name,
             ", ".join(sorted(packs.registry())),
         )
-    # As a container's first process it would ignore SIGTERM while it downloads or loads.
+    # The first process of a container would otherwise ignore SIGTERM while it downloads or loads.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     listener = port.take(settings.host, settings.port)

@@ -87,7 +87,7 @@ class Cropper:
         """
         started = time.monotonic()
         if started > options.deadline:
-            raise DeadlineExceeded.told()
+            raise DeadlineExceeded
         may_reduce = options.align is Align.NONE and options.resize is Resize.AUTO
         least_side = self._least_side if may_reduce else None
         decoded = decode(picture.content, self._limits, least_side, self._pixels_of)

@@ -259,7 +259,7 @@ class Embedder:
         except TimeoutError:
             if not wait.expired():
                 raise
-            raise DeadlineExceeded.told() if self._refusal is None else ServiceClosing(self._refusal) from None
+            raise DeadlineExceeded() if self._refusal is None else ServiceClosing(self._refusal) from None
         finally:
             self._waits.discard(wait)
 
@@ -310,7 +310,7 @@ class Embedder:
         """On a decode thread."""
         picture = decoding.picture
         if picture is None:
-            raise DeadlineExceeded.told()
+            raise DeadlineExceeded
         self._decoding_since[decoding] = time.monotonic()
         try:
             return self._cropper.crops(picture, options)

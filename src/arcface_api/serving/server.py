@@ -17,9 +17,8 @@ from types import FrameType
 
 import uvicorn
 
-from arcface_api.api.app import CLOSE_SECONDS, create_app
+from arcface_api.api.app import CLOSE_SECONDS, DirectApp, create_app
 from arcface_api.api.connections import allow_open_files
-from arcface_api.api.direct import DirectApp
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
