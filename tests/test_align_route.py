@@ -23,9 +23,9 @@ from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tenso
 from arcface_api.batching import Batcher
 from arcface_api.embedder import BoxModels, EmbedOptions, Models, Picture, aligning
 from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
-from arcface_api.embedder.cropping import Cropper, Crops
-from arcface_api.embedder.recognition import recognition_queue
-from arcface_api.embedder.telling import BoxTeller
+from arcface_api.embedder.attributes import BoxTeller
+from arcface_api.embedder.prepare import Cropper, Crops
+from arcface_api.embedder.recognise import recognition_queue
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.face import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
 from arcface_api.image import ImageLimits

@@ -1,8 +1,8 @@
 """The whole road of one request, from bytes to its embedding.
 
-`request` holds what is asked and answered, `models` what it runs on, `queues` and `recognition` what stands in front of
-each model, `cropping` the step from a picture to the models' crops, `aligning` that to the recogniser's, `telling` how
-attributes are told, `embedder` the road itself.
+`request` holds what is asked and answered, `models` what it runs on, `queues` and `recognise` what stands in front of
+each model, `prepare` the step from a picture to crops, `aligning` that to the recogniser's crop, `attributes` the
+attribute models, `embedder` the road itself.
 """
 
 from arcface_api.embedder.embedder import Embedder, Limits

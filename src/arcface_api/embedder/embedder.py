@@ -27,11 +27,11 @@ import numpy as np
 from arcface_api.arrays import Embedding
 from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
-from arcface_api.embedder.cropping import Cropper, Crops
+from arcface_api.embedder.attributes import teller
 from arcface_api.embedder.models import Models, Recogniser
-from arcface_api.embedder.recognition import Recognised, recognition_queue
+from arcface_api.embedder.prepare import Cropper, Crops
+from arcface_api.embedder.recognise import Recognised, recognition_queue
 from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
-from arcface_api.embedder.telling import teller
 from arcface_api.errors import (
     AlignmentUnavailable,
     ArcFaceError,

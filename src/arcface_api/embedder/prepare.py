@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from arcface_api.arrays import TEMPLATE_SIDE, Image
 from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
+from arcface_api.embedder.attributes import AttributeTeller, Telling
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
-from arcface_api.embedder.telling import AttributeTeller, Telling
 from arcface_api.errors import DeadlineExceeded
 from arcface_api.face import Landmarks, align, check_landmarks
 from arcface_api.face.quality import Finding, Quality, QualityWarning, picture_quality
