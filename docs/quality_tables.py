@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from arcface_api.face import quality
+from arcface_api.face.landmarks import MAX_UNCERTAINTY
 from arcface_api.face.quality import QualityWarning
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "quality.json"
@@ -28,7 +29,7 @@ LIMITS = {
         " {MIN_NOD:g} … {MAX_NOD:g} of it"
     ),
 }
-TOLERANCE = f"{quality.TOLERABLE_ERROR:g} eye distances"
+TOLERANCE = f"{MAX_UNCERTAINTY:g} eye distances"
 NUMBERS = {
     "landmark_confidence": "0 … 1",
     "face_size_px": "pixels of the picture",
@@ -54,8 +55,8 @@ def numbers_table() -> str:
     rows = ["| number | range, unit | untouched LFW: 1 %, median, 99 % | meaning |", "| --- | --- | --- | --- |"]
     for name, unit in NUMBERS.items():
         seen = ", ".join(f"{value:.3g}" for value in percentiles[name])
-        meaning = re.sub("^0 to [^:]*: ", "", meanings[name]).replace("`TOLERABLE_ERROR`", TOLERANCE)
-        meaning = meaning[0].upper() + meaning[1:].replace("TOLERABLE_ERROR", f"{quality.TOLERABLE_ERROR:g}")
+        meaning = re.sub("^0 to [^:]*: ", "", meanings[name]).replace("`MAX_UNCERTAINTY`", TOLERANCE)
+        meaning = meaning[0].upper() + meaning[1:].replace("MAX_UNCERTAINTY", f"{MAX_UNCERTAINTY:g}")
         rows.append(f"| `{name}` | {unit} | {seen} | {meaning} |")
     return "\n".join(rows)
 

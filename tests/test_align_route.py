@@ -17,7 +17,6 @@ import onnxruntime as ort
 import pytest
 from insightface.data import get_image
 
-from arcface_api import face
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.batching import Batcher
@@ -27,7 +26,8 @@ from arcface_api.embedder.attributes import BoxTeller
 from arcface_api.embedder.prepare import Cropper, Crops
 from arcface_api.embedder.recognise import recognition_queue
 from arcface_api.errors import RuntimeUnfit
-from arcface_api.face import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
+from arcface_api.face.geometry import align, face_box
+from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, find_landmarks_of_many, regressor
 from arcface_api.image import ImageLimits
 from arcface_api.loading import open_embedder, open_regressor
 from arcface_api.packs import PackLocations, locate
@@ -274,7 +274,7 @@ def test_gpu_and_many_threads_do_not_wait_for_faces_to_be_found(
 def test_faces_are_found_together_eight_at_most(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many the regressor was proved with; a recogniser's batch may be larger. They are cut as they are alone."""
     sizes: list[int] = []
-    real = face.find_landmarks_of_many
+    real = find_landmarks_of_many
 
     def spying(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
         sizes.append(len(images))
@@ -313,7 +313,7 @@ def test_what_one_picture_meets_is_the_same_on_both_roads_and_its_own(
     service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
     monkeypatch.setattr(Batcher, "is_idle", is_idle)
-    real = face.align
+    real = align
 
     def defective(image: Image, points: Points, size: int, template: Points) -> Crop:
         if image.shape == loose_portrait().shape:
@@ -687,9 +687,9 @@ def test_box_of_the_template_is_where_detectors_draw_it() -> None:
 def test_quality_is_told_and_changes_no_embedding(service: Service) -> None:
     large = cv2.imencode(".jpg", cv2.resize(loose_portrait(), (1600, 1500))[..., ::-1])[1].tobytes()
     for content in (png(loose_portrait()), NO_FACE, large):
-        for align in ("none", "auto"):
-            answer = embed(service, content, align=align, include_quality=True)
-            assert vector(answer) == vector(embed(service, content, align=align))
+        for mode in ("none", "auto"):
+            answer = embed(service, content, align=mode, include_quality=True)
+            assert vector(answer) == vector(embed(service, content, align=mode))
             body = answer.json()
             assert list(body) == [*list(embed(service, content).json()), "quality", "warnings"]
             assert body["quality"]["norm"] == pytest.approx(float(answer.headers["x-embedding-norm"]), rel=1e-6)

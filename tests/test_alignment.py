@@ -15,30 +15,26 @@ from skimage.transform import SimilarityTransform
 
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.errors import LandmarksInvalid, ModelFailed
-from arcface_api.face import (
+from arcface_api.face.geometry import align, back, moved, scale_of, similarity
+from arcface_api.face.given import check_landmarks
+from arcface_api.face.landmarks import (
     MAX_UNCERTAINTY,
     MIN_FACE_PROBABILITY,
     REGRESSOR_DIM,
     REGRESSOR_INPUT,
     Landmarks,
     View,
-    align,
-    back,
-    check_landmarks,
-    face_size,
     face_view,
     find_landmarks,
     find_landmarks_of_many,
-    moved,
     read_landmarks,
     regressor,
-    scale_of,
-    similarity,
     turned_view,
     view_template,
     whole_view,
 )
 from conftest import FaceCrop
+from faces import face_size
 from pictures import aligned_by_reference, decoded_by_opencv
 
 SWAPPED = [1, 0, 2, 4, 3]
@@ -110,10 +106,6 @@ def test_points_come_back_from_where_they_were_moved(scale: float, degrees: floa
     np.testing.assert_allclose(moved(points, transform), TEMPLATE, atol=0.02)
     np.testing.assert_allclose(back(moved(points, transform), transform), points, atol=0.02 * scale + 0.01)
     assert scale_of(transform) == pytest.approx(1 / scale, rel=1e-3)
-
-
-def test_face_size_is_the_eye_distance_of_a_face_that_looks_straight() -> None:
-    assert face_size(placed(3, 70, 0, 0)) == pytest.approx(3 * np.hypot(*(TEMPLATE[1] - TEMPLATE[0])), rel=1e-5)
 
 
 # ── what the regressor sees ────────────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from insightface.utils import face_align
 
 from arcface_api.arrays import Box, Image, InputSpec, to_tensor
 from arcface_api.errors import ModelFailed
-from arcface_api.face.attributes import age_gender, attribute_crop, box_transform, whole_picture
+from arcface_api.face.attributes import age_gender, attribute_crop, whole_picture
 from pictures import decoded_by_opencv, smooth_picture
 from tiny_models import linear_model
 
@@ -118,7 +118,7 @@ def test_crop_for_a_float32_box_differs_by_one_level_at_most(size: tuple[int, in
 def test_whole_picture_is_the_box(size: tuple[int, int]) -> None:
     """The picture's longer side takes two thirds of the model's input, its centre is the input's centre."""
     width, height = size
-    transform = box_transform(whole_picture(height, width), 96)
+    _, transform = attribute_crop(noisy(size, 0), whole_picture(height, width), 96)
     corners = np.array([[0, 0, 1], [width, height, 1]]) @ transform.T
     assert np.allclose(corners.mean(axis=0), 48)
     assert np.isclose(np.ptp(corners, axis=0).max(), 64)
@@ -180,7 +180,7 @@ def test_turned_box_is_seen_upright(angle: float) -> None:
     """The box's centre is the crop's; what lies above it, as the face sees it, lies above it in the crop."""
     box = Box(70, 50, 40, angle)
     up = np.array([70 + 10 * np.sin(angle), 50 - 10 * np.cos(angle)])
-    transform = box_transform(box, 96)
+    _, transform = attribute_crop(noisy((112, 112), 0), box, 96)
     centre, above = (transform @ [*point, 1] for point in ((70, 50), up))
     assert np.allclose(centre, 48)
     assert np.allclose(above, (48, 48 - 10 * 96 / (40 * 1.5)))

@@ -14,27 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcface_api import face
 from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
-from arcface_api.face import (
-    REGRESSOR_INPUT,
-    Landmarks,
-    align,
-    face_view,
-    quality,
-    read_landmarks,
-    regressor,
-    scale_of,
-    similarity,
-    whole_view,
-)
+from arcface_api.face.geometry import align, scale_of, similarity
 from arcface_api.face.head_pose import mean_shape
-from arcface_api.face.quality import Finding, Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
+from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, face_view, read_landmarks, regressor, whole_view
+from arcface_api.face.quality import Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
 from arcface_api.image import stretch
 from conftest import LFW
 from pictures import decoded_by_opencv
 
-SURE = Finding(TEMPLATE, 0.04, 0.99, are_sure=True)
+SURE = Landmarks(TEMPLATE, 0.04, 0.99)
 
 
 def turned_head(yaw: float = 0, pitch: float = 0, scale: float = 1) -> Points:
@@ -80,8 +69,8 @@ def exposed(image: Image, stops: float) -> Image:
     return np.clip(255 * ((image / 255) ** 2.2 * 2**stops) ** (1 / 2.2), 0, 255).round().astype(np.uint8)
 
 
-def told(face: Image, finding: Finding = SURE, picture: Image | None = None) -> Quality:
-    return picture_quality(face if picture is None else picture, face, finding)
+def told(face: Image, landmarks: Landmarks = SURE, picture: Image | None = None) -> Quality:
+    return picture_quality(face if picture is None else picture, face, landmarks)
 
 
 def numbers(quality: Quality) -> list[float]:
@@ -115,7 +104,7 @@ def test_good_crop_has_no_warning(seed: int) -> None:
     assert told(textured(seed)).warnings == ()
 
 
-UNSURE = replace(SURE, uncertainty=0.3, are_sure=False)
+UNSURE = replace(SURE, uncertainty=0.3)
 BLANK_WIDE, BLANK_TALL = np.zeros((100, 260, 3), np.uint8), np.zeros((260, 100, 3), np.uint8)
 
 
@@ -165,15 +154,15 @@ def test_profile_is_no_squeezed_face() -> None:
 
 
 def test_unsure_landmarks_tell_nothing_of_size_and_pose() -> None:
-    finding = replace(UNSURE, points=turned_head(yaw=80, scale=0.05))
-    quality = told(textured(), finding, np.zeros((300, 200, 3), np.uint8))
+    landmarks = replace(UNSURE, points=turned_head(yaw=80, scale=0.05))
+    quality = told(textured(), landmarks, np.zeros((300, 200, 3), np.uint8))
     assert quality.face_size_px == 200
     assert quality.warnings == (QualityWarning.LANDMARKS_UNSURE,)
 
 
 def test_warnings_come_in_their_order() -> None:
-    finding = replace(SURE, points=scaled(0.1), uncertainty=0.9, face_probability=0.01, are_sure=False)
-    warnings = told(np.zeros((112, 112, 3), np.uint8), finding, np.zeros((5, 400, 3), np.uint8)).warnings
+    landmarks = replace(SURE, points=scaled(0.1), uncertainty=0.9, face_probability=0.01)
+    warnings = told(np.zeros((112, 112, 3), np.uint8), landmarks, np.zeros((5, 400, 3), np.uint8)).warnings
     assert warnings == (
         QualityWarning.UPSCALED,
         QualityWarning.EXTREME_ASPECT,
@@ -263,28 +252,27 @@ def test_confidence_falls_with_uncertainty_and_rises_with_the_face_s_probability
 # ── whatever comes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("are_sure", [True, False])
+@pytest.mark.parametrize("landmarks", [SURE, UNSURE], ids=["sure", "unsure"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (2, 3), (300, 200)])
 @pytest.mark.parametrize("filling", ["noise", 0, 127, 255])
-def test_no_picture_gives_nan(shape: tuple[int, int], filling: str | int, are_sure: bool) -> None:
+def test_no_picture_gives_nan(shape: tuple[int, int], filling: str | int, landmarks: Landmarks) -> None:
     rng = np.random.default_rng(0)
     picture = (
         rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
         if filling == "noise"
         else np.full((*shape, 3), filling, np.uint8)
     )
-    quality = told(stretch(picture, 112, 112), replace(SURE, are_sure=are_sure), picture)
+    quality = told(stretch(picture, 112, 112), landmarks, picture)
     assert all(isfinite(number) for number in numbers(quality))
 
 
 @given(
     st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=5, max_size=5),
-    st.floats(0, 1e30),
-    st.floats(-1, 2),
+    st.floats(0, 0.15) | st.floats(0, 1e30),
+    st.floats(0.5, 2) | st.floats(-1, 2),
 )
 def test_no_landmarks_give_nan(points: list[list[float]], uncertainty: float, probability: float) -> None:
-    finding = Finding(np.array(points, np.float32), uncertainty, probability, are_sure=True)
-    quality = told(textured(), finding)
+    quality = told(textured(), Landmarks(np.array(points, np.float32), uncertainty, probability))
     assert all(isfinite(number) for number in numbers(quality))
     assert 0 <= quality.landmark_confidence <= 1
 
@@ -337,9 +325,7 @@ def look() -> Callable[[Image], Quality]:
     def quality(image: Image) -> Quality:
         found = landmarks_of(image)
         face = align(image, found.points, 112) if found.are_sure else stretch(image, 112, 112)
-        return picture_quality(
-            image, face, Finding(found.points, found.uncertainty, found.face_probability, found.are_sure)
-        )
+        return picture_quality(image, face, found)
 
     return quality
 
@@ -392,9 +378,3 @@ def test_numbers_follow_a_real_face_down(look: Callable[[Image], Quality], faces
     assert falls(means(lambda face, share: resized(face, share, share), (1, 0.5, 0.25, 0.15), "face_size_px"))
     assert falls(means(exposed, (3, 1, 0, -2, -5), "brightness"))
     assert falls(means(exposed, (0, -2, -4, -6), "contrast"))
-
-
-def test_limits_that_two_rooms_know_are_the_same() -> None:
-    """Rooms of one floor do not import each other."""
-    assert quality.TOLERABLE_ERROR == face.MAX_UNCERTAINTY
-    assert quality.MIN_FACE_PROBABILITY == face.MIN_FACE_PROBABILITY

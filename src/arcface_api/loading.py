@@ -10,7 +10,6 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
-from arcface_api import face
 from arcface_api.cpus import available_cpus
 from arcface_api.embedder import (
     AlignedModels,
@@ -25,6 +24,7 @@ from arcface_api.embedder import (
     Regressor,
 )
 from arcface_api.errors import RuntimeUnfit
+from arcface_api.face.landmarks import REGRESSOR_DIM, REGRESSOR_INPUT, regressor
 from arcface_api.image import Decoders, ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.session import (
@@ -50,9 +50,9 @@ _log = logging.getLogger(__name__)
 
 def regressor_content() -> ModelContent:
     """The model file."""
-    content = face.regressor()
+    content = regressor()
     sha256 = hashlib.sha256(content).hexdigest()
-    return ModelContent(content, sha256, face.REGRESSOR_INPUT, face.REGRESSOR_DIM)
+    return ModelContent(content, sha256, REGRESSOR_INPUT, REGRESSOR_DIM)
 
 
 def open_regressor() -> Regressor:
@@ -63,7 +63,7 @@ def open_regressor() -> Regressor:
     """
     # One thread: it runs on decode threads, too, several at once. Any size: how many passes a picture takes differs.
     session = open_reference(regressor_content(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
-    spec = face.REGRESSOR_INPUT
+    spec = REGRESSOR_INPUT
     is_invariant = is_batch_invariant(session, probe_crops(spec.height, spec.width))
     if not is_invariant:
         _log.warning(

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from arcface_api.arrays import Crop, Features, Image, Tensor, to_tensor
-from arcface_api.face import REGRESSOR_INPUT, Landmarks, find_landmarks, read_landmarks, whole_view
+from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, read_landmarks, whole_view
 
 Run = Callable[[Tensor], Features]
 

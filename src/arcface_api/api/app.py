@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
-from arcface_api import __version__, face
+from arcface_api import __version__
 from arcface_api.api import problems
 from arcface_api.api.answers import CropInfo, FileInfo, InfoAnswer, InputInfo, LicenceInfo, LimitsInfo, ThresholdInfo
 from arcface_api.api.connections import Connections
@@ -25,6 +25,7 @@ from arcface_api.api.upload import UploadLimits
 from arcface_api.embedder import (
     Embedder,
 )
+from arcface_api.face.landmarks import REGRESSOR_PROVENANCE
 from arcface_api.loading import check_default, default_options, max_batch_files, open_embedder, regressor_content
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.settings import Settings
@@ -120,7 +121,7 @@ def _describe(
                 sha256=regressor.sha256,
                 size_bytes=len(regressor.content),
                 licence="Apache-2.0",
-                provenance=face.REGRESSOR_PROVENANCE,
+                provenance=REGRESSOR_PROVENANCE,
             ),
         ],
         licence=LicenceInfo(

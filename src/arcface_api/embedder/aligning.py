@@ -11,14 +11,8 @@ from dataclasses import dataclass
 
 from arcface_api.arrays import Crop, Features, Image, Points
 from arcface_api.embedder.models import Models
-from arcface_api.face import (
-    Landmarks,
-    align,
-    find_landmarks,
-    find_landmarks_of_many,
-    input_template,
-    lies_aligned,
-)
+from arcface_api.face.geometry import align, input_template, lies_aligned
+from arcface_api.face.landmarks import Landmarks, find_landmarks, find_landmarks_of_many
 from arcface_api.image import letterbox, stretch
 from arcface_api.wire import Align, Alignment, Fit
 

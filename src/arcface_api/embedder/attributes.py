@@ -14,10 +14,11 @@ from arcface_api.batching import Batcher, both
 from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels
 from arcface_api.embedder.queues import model_queue
 from arcface_api.embedder.request import Attributes
-from arcface_api.face import Landmarks, align, face_box, input_template
 from arcface_api.face import attributes as age_and_gender
 from arcface_api.face import head_pose as pose
 from arcface_api.face.attributes import BOX_MARGIN, attribute_crop, whole_picture
+from arcface_api.face.geometry import align, face_box, input_template
+from arcface_api.face.landmarks import Landmarks
 
 Telling = Callable[[float, bool], Coroutine[Any, Any, Attributes]]
 """Runs the models on crops that were made before, by a deadline, giving way to others or not."""

@@ -18,8 +18,10 @@ from arcface_api.embedder.attributes import AttributeTeller, Telling
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
 from arcface_api.errors import DeadlineExceeded
-from arcface_api.face import Landmarks, align, check_landmarks
-from arcface_api.face.quality import Finding, Quality, QualityWarning, picture_quality
+from arcface_api.face.geometry import align
+from arcface_api.face.given import check_landmarks
+from arcface_api.face.landmarks import Landmarks
+from arcface_api.face.quality import Quality, QualityWarning, picture_quality
 from arcface_api.image import OVERSAMPLING, ImageLimits, PixelsOf, Resize, decode, pixels_here, stretch
 from arcface_api.wire import Align
 
@@ -129,5 +131,4 @@ class Cropper:
     def _quality(self, image: Image, found: Landmarks, reduction: float) -> Quality:
         """Of the face as it would be aligned, whatever `align` says."""
         face = align(image, found.points, TEMPLATE_SIDE) if found.are_sure else stretch(image, *[TEMPLATE_SIDE] * 2)
-        finding = Finding(found.points, found.uncertainty, found.face_probability, found.are_sure)
-        return picture_quality(image, face, finding, reduction=reduction)
+        return picture_quality(image, face, found, reduction=reduction)
