@@ -20,10 +20,10 @@ from insightface.data import get_image
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.batching import Batcher
-from arcface_api.embedder import BoxModels, EmbedOptions, Models, Picture, aligning
-from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
-from arcface_api.embedder.attributes import BoxTeller
-from arcface_api.embedder.prepare import Cropper, Crops
+from arcface_api.embedder import EmbedOptions, Picture, prepare
+from arcface_api.embedder.attributes import AttributePredictor
+from arcface_api.embedder.models import Models
+from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace
 from arcface_api.embedder.recognise import recognition_queue
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.face.geometry import align, face_box
@@ -195,14 +195,14 @@ def test_line_of_a_million_pixels_costs_neither_gigabytes_nor_its_neighbours(ser
 
 
 def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Cropper.crops
+    real = Preparer.prepare
 
-    def defective(self: Cropper, picture: Picture, options: EmbedOptions) -> Crops:
+    def defective(self: Preparer, picture: Picture, options: EmbedOptions) -> Prepared:
         if picture.content == b"defect":
             raise ZeroDivisionError
         return real(self, picture, options)
 
-    monkeypatch.setattr(Cropper, "crops", defective)
+    monkeypatch.setattr(Preparer, "prepare", defective)
     results = batch(service, [NO_FACE, b"defect", NO_FACE]).json()["results"]
     assert [result.get("problem", {}).get("code") for result in results] == [None, "internal_error", None]
 
@@ -218,11 +218,14 @@ def models(tiny_pack: Path, tmp_path: Path) -> Models:
     return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, settings).models
 
 
+def opened(models: Models, *, is_idle: bool = True) -> Preparer:
+    predictor = AttributePredictor(models.attributes, 1) if models.attributes else None
+    return Preparer(models, predictor, ImageLimits(1_000_000), lambda: is_idle)
+
+
 def waits(models: Models, image: Image, options: EmbedOptions, *, is_idle: bool = False) -> bool:
-    """Whether a picture's face is left to be found with others."""
-    teller = BoxTeller(models.attributes, 1) if isinstance(models.attributes, BoxModels) else None
-    cropper = Cropper(models, Aligner(models), teller, ImageLimits(1_000_000), lambda: is_idle)
-    return isinstance(cropper.crops(Picture(png(image)), options).face, UncutFace)
+    """True if a picture's face is left to be found with others."""
+    return isinstance(opened(models, is_idle=is_idle).prepare(Picture(png(image)), options).face, UncutFace)
 
 
 AUTO = EmbedOptions(align=Align.AUTO)
@@ -280,13 +283,13 @@ def test_faces_are_found_together_eight_at_most(models: Models, monkeypatch: pyt
         sizes.append(len(images))
         return real(images, run)
 
-    monkeypatch.setattr(aligning, "find_landmarks_of_many", spying)
-    aligner = Aligner(models)
+    monkeypatch.setattr(prepare, "find_landmarks_of_many", spying)
+    preparer = opened(models)
     pictures = [UncutFace(loose_portrait()[number:], Fit.STRETCH) for number in range(20)]
-    together = aligner.find_and_cut(pictures)
+    together = preparer.find_and_cut(pictures)
     assert sizes == [8, 8, 4]
     for picture, cut in zip(pictures, together, strict=True):
-        alone = aligner.cut(picture.image, Align.AUTO, Fit.STRETCH, aligner.find(picture.image))
+        alone = preparer.cut(picture.image, Align.AUTO, Fit.STRETCH, preparer.find(picture.image))
         assert isinstance(cut, CutFace)
         assert np.array_equal(cut.pixels, alone.pixels)
 
@@ -297,14 +300,14 @@ def test_vector_is_the_same_whichever_thread_found_the_face(service: Service, mo
     monkeypatch.setattr(Batcher, "is_idle", True)
     alone = [embed(service, content, align="auto", fit="letterbox") for content in contents]
     monkeypatch.setattr(Batcher, "is_idle", False)
-    monkeypatch.delattr(Aligner, "find")  # what decode threads find faces by
+    monkeypatch.delattr(Preparer, "find")  # what decode threads find faces by
     results = batch(service, contents, align="auto", fit="letterbox").json()["results"]
     assert [result["embedding"] for result in results] == [vector(answer) for answer in alone]
     assert [result["warnings"] for result in results] == [answer.json()["warnings"] for answer in alone]
 
 
 def test_lone_face_is_found_on_a_decode_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Aligner, "find_and_cut")
+    monkeypatch.delattr(Preparer, "find_and_cut")
     assert embed(service, png(loose_portrait()), align="auto").headers["x-alignment"] == "auto"
 
 
@@ -320,7 +323,7 @@ def test_what_one_picture_meets_is_the_same_on_both_roads_and_its_own(
             raise ZeroDivisionError
         return real(image, points, size, template)
 
-    monkeypatch.setattr(aligning, "align", defective)
+    monkeypatch.setattr(prepare, "align", defective)
     others = [png(loose_portrait()[4:]), png(loose_portrait()[:, 6:])]
     expected = [vector(embed(service, content, align="auto")) for content in others]
     results = batch(service, [others[0], png(loose_portrait()), others[1]], align="auto").json()["results"]
@@ -390,7 +393,7 @@ def test_faces_to_be_found_and_others_share_a_batch_and_keep_their_rows(models: 
     ]
 
     async def rows() -> list[object]:
-        queue = recognition_queue(mixed, Aligner(mixed), 20)
+        queue = recognition_queue(mixed.recogniser, opened(mixed), 20)
         session.may_run.clear()
         tasks = [asyncio.create_task(queue.submit(face)) for face in faces]
         await asyncio.sleep(0)  # all have reached the queue
@@ -641,26 +644,26 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
 
 
 @pytest.fixture
-def box_teller(models: Models) -> BoxTeller:
-    """What tells attributes with the tiny pack's models."""
-    assert isinstance(models.attributes, BoxModels)
-    return BoxTeller(models.attributes, 1)
+def predictor(models: Models) -> AttributePredictor:
+    """Of the tiny pack's models, which see boxes."""
+    assert models.attributes is not None
+    return AttributePredictor(models.attributes, 1)
 
 
-def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(box_teller: BoxTeller) -> None:
+def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(predictor: AttributePredictor) -> None:
     """However the picture is cut: turned, or with more background."""
-    upright = box_teller.crops(portrait(), Landmarks(found_on(portrait()), 0.0, 1.0)).age_gender
+    upright = predictor.prepare(portrait(), Landmarks(found_on(portrait()), 0.0, 1.0)).crops[0]
     for image in (loose_portrait(), np.ascontiguousarray(np.rot90(loose_portrait()))):
-        seen = box_teller.crops(image, Landmarks(found_on(image), 0.0, 1.0)).age_gender
+        seen = predictor.prepare(image, Landmarks(found_on(image), 0.0, 1.0)).crops[0]
         middle = slice(24, 72)  # the pictures differ in what lies around the face
         assert np.abs(seen[middle, middle].astype(int) - upright[middle, middle]).mean() < 12
 
 
-def test_attributes_see_the_whole_picture_where_its_landmarks_are_unsure(box_teller: BoxTeller) -> None:
+def test_attributes_see_the_whole_picture_if_its_landmarks_are_unsure(predictor: AttributePredictor) -> None:
     image = portrait()
-    unsure = box_teller.crops(image, Landmarks(found_on(image), 1.0, 1.0)).age_gender
-    assert np.array_equal(unsure, box_teller.crops(image, None).age_gender)
-    assert not np.array_equal(unsure, box_teller.crops(image, Landmarks(found_on(image), 0.0, 1.0)).age_gender)
+    unsure = predictor.prepare(image, Landmarks(found_on(image), 1.0, 1.0)).crops[0]
+    assert np.array_equal(unsure, predictor.prepare(image, None).crops[0])
+    assert not np.array_equal(unsure, predictor.prepare(image, Landmarks(found_on(image), 0.0, 1.0)).crops[0])
 
 
 def test_head_pose_of_a_turned_picture_is_told_in_the_picture_s_frame(
