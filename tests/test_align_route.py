@@ -27,7 +27,7 @@ from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace
 from arcface_api.embedder.recognise import recognition_queue
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.face.geometry import align, face_box
-from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, find_landmarks_of_many, regressor
+from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, regressor
 from arcface_api.image import ImageLimits
 from arcface_api.loading import open_embedder, open_regressor
 from arcface_api.packs import PackLocations, locate
@@ -36,6 +36,7 @@ from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
 from arcface_api.wire import Align, Alignment, Fit
 from conftest import FaceCrop
+from finding import find_one
 from pictures import aligned_by_reference, decoded_by_opencv, picture_bytes
 from serving import Service
 
@@ -88,7 +89,7 @@ def found_on(image: Image) -> Points:
         row: Features = session.run(None, {"input": to_tensor([crop], REGRESSOR_INPUT)})[0][0]
         return row
 
-    landmarks = find_landmarks(image, run)
+    landmarks = find_one(image, run)
     assert landmarks.are_sure
     return landmarks.points
 
@@ -277,13 +278,13 @@ def test_gpu_and_many_threads_do_not_wait_for_faces_to_be_found(
 def test_faces_are_found_together_eight_at_most(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many the regressor was proved with; a recogniser's batch may be larger. They are cut as they are alone."""
     sizes: list[int] = []
-    real = find_landmarks_of_many
+    real = find_landmarks
 
     def spying(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
         sizes.append(len(images))
         return real(images, run)
 
-    monkeypatch.setattr(prepare, "find_landmarks_of_many", spying)
+    monkeypatch.setattr(prepare, "find_landmarks", spying)
     preparer = opened(models)
     pictures = [UncutFace(loose_portrait()[number:], Fit.STRETCH) for number in range(20)]
     together = preparer.find_and_cut(pictures)

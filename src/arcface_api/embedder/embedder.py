@@ -21,7 +21,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from arcface_api.arrays import Embedding
 from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.attributes import AttributePredictor
 from arcface_api.embedder.models import Models
@@ -65,9 +64,9 @@ class Embedder:
         Args:
             models: Loaded.
             limits: Of each picture.
-            capacity: The number of pictures that may be between upload and answer at once.
+            capacity: The number of pictures that may be inside at once.
             decode_threads: The number of threads that decode and cut.
-            decoders: Processes that decode pictures; `close` ends them. None: decode in this process.
+            decoders: Processes that decode pictures, to be closed with this; None: the threads do it.
         """
         self.models = models
         self.recogniser = models.recogniser
@@ -90,6 +89,8 @@ class Embedder:
         pixels_of = pixels_here if decoders is None else decoders.pixels
         self._preparer = Preparer(models, self._predictor, limits, lambda: self._recognition.is_idle, pixels_of)
         self._recognition = recognition_queue(models.recogniser, self._preparer, 2 * capacity)  # two for `flip`
+        attribute_queues = self._predictor.queues if self._predictor else ()
+        self._queues: tuple[Batcher[Any, Any], ...] = self._recognition, *attribute_queues
         height, width = self.recogniser.spec.height, self.recogniser.spec.width
         shades = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
         self._probe = Picture(cv2.imencode(".jpg", shades)[1].tobytes())
@@ -165,7 +166,7 @@ class Embedder:
         """What has been running on a thread since before this moment of `time.monotonic`; None: nothing."""
         if any(since < before for since in list(self._decoding_since.values())):
             return "decoding a picture does not end"
-        for queue in self._queues():
+        for queue in self._queues:
             if queue.has_lost_its_thread:
                 return f"the thread of the model {queue.name} has ended"
             if queue.running_since is not None and queue.running_since < before:
@@ -185,14 +186,11 @@ class Embedder:
         while self._inside:
             self._became_empty.clear()
             await self._became_empty.wait()
-        for queue in self._queues():
+        for queue in self._queues:
             await queue.close()
         self._decode_threads.shutdown(wait=False)  # they are idle
         if self._decoders is not None:
             await asyncio.to_thread(self._decoders.close)
-
-    def _queues(self) -> tuple[Batcher[Any, Any], ...]:
-        return (self._recognition, *(self._predictor.queues if self._predictor else ()))
 
     @contextmanager
     def _admitted(self, pictures: int) -> Iterator[None]:
@@ -228,7 +226,7 @@ class Embedder:
         try:
             async with wait:
                 self._waits.add(wait)
-                return await self._work_on(picture, options)
+                return await self._run_steps(picture, options)
         except TimeoutError:
             if not wait.expired():
                 raise
@@ -236,24 +234,33 @@ class Embedder:
         finally:
             self._waits.discard(wait)
 
-    async def _work_on(self, picture: Picture, options: EmbedOptions) -> Embedded:
+    async def _run_steps(self, picture: Picture, options: EmbedOptions) -> Embedded:
         async with self._bulk_decoding if options.is_bulk else nullcontext():
             submitted = time.monotonic()
             prepared = await self._prepare(picture, options)
         queue_ms = (time.monotonic() - submitted) * 1000 - prepared.decode_ms - prepared.crop_ms
         stages = {"decode": prepared.decode_ms, "crop": prepared.crop_ms}
         attributes: Attributes | None = None
-        recognition = self._recognise(prepared.face, options)
+        face = prepared.face
+        if options.flip and isinstance(face, CutFace):  # with `flip`, no face is left uncut
+            recognition = self._recognise_with_mirror_image(face, options)
+        else:
+            recognition = self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk)
         if prepared.attribute_crops is None or self._predictor is None:
             recognised = await recognition
         else:
             prediction = self._predictor.predict(prepared.attribute_crops, options)
             recognised, (attributes, stages["attributes"]) = await both(recognition, prediction)
         row = recognised.row
-        norm = _checked_norm(row.raw)
+        norm = float(np.linalg.norm(row.raw.astype(np.float64)))
+        if not _SHORTEST <= norm <= _LONGEST:  # also if it is NaN: such a vector must never reach a database
+            raise EmbeddingInvalid(
+                f"The model returned an embedding of length {norm}, which cannot be compared with anything. Try another"
+                " picture; if every picture fails, the model or its provider is broken: see /health."
+            )
         self.last_success = time.monotonic()
         stages["queue"] = queue_ms + recognised.waited_ms
-        stages["crop" if isinstance(prepared.face, UncutFace) else "queue"] += row.crop_ms
+        stages["crop" if isinstance(face, UncutFace) else "queue"] += row.crop_ms
         stages["inference"] = row.inference_ms
         is_unsure = row.alignment is Alignment.UNSURE
         return Embedded(
@@ -275,7 +282,7 @@ class Embedder:
         """
         loop = asyncio.get_running_loop()
         decoding = _Decoding(picture)
-        prepared = self._decode_threads.submit(self._run, decoding, options)
+        prepared = self._decode_threads.submit(self._prepare_on_thread, decoding, options)
         try:
             return await asyncio.wrap_future(prepared)
         except asyncio.CancelledError:
@@ -285,8 +292,7 @@ class Embedder:
                 prepared.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, 1))
             raise
 
-    def _run(self, decoding: _Decoding, options: EmbedOptions) -> Prepared:
-        """On a decode thread."""
+    def _prepare_on_thread(self, decoding: _Decoding, options: EmbedOptions) -> Prepared:
         picture = decoding.picture
         if picture is None:
             raise DeadlineExceeded.told()
@@ -296,29 +302,12 @@ class Embedder:
         finally:
             del self._decoding_since[decoding]
 
-    async def _recognise(self, face: CutFace | UncutFace, options: EmbedOptions) -> Batched[Recognition]:
-        """The raw embedding of a face; with `flip`, the sum of its own and its mirror image's."""
-        own = self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk)
-        if not options.flip:
-            return await own
-        assert isinstance(face, CutFace)  # noqa: S101  # with `flip`, no face waits uncut
+    async def _recognise_with_mirror_image(self, face: CutFace, options: EmbedOptions) -> Batched[Recognition]:
+        """The sum of the raw embeddings of a face and of its mirror image."""
         mirror_image = CutFace(np.ascontiguousarray(face.pixels[:, ::-1]), face.alignment)
-        mirrored = self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=options.is_bulk)
-        one, other = await both(own, mirrored)
+        one, other = await both(
+            self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk),
+            self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=options.is_bulk),
+        )
         inference_ms = max(one.row.inference_ms, other.row.inference_ms)
         return replace(one, row=replace(one.row, raw=one.row.raw + other.row.raw, inference_ms=inference_ms))
-
-
-def _checked_norm(raw: Embedding) -> float:
-    """Length of a raw embedding, computed in float64.
-
-    Raises:
-        EmbeddingInvalid: It is NaN, zero or infinite in float32: such a vector must never reach a database.
-    """
-    norm = float(np.linalg.norm(raw.astype(np.float64)))
-    if not _SHORTEST <= norm <= _LONGEST:  # also if it is NaN
-        raise EmbeddingInvalid(
-            f"The model returned an embedding of length {norm}, which cannot be compared with anything. Try another"
-            " picture; if every picture fails, the model or its provider is broken: see /health."
-        )
-    return norm

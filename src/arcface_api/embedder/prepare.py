@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from arcface_api.arrays import TEMPLATE_SIDE, Crop, Features, Image
+from arcface_api.arrays import TEMPLATE_SIDE, Crop, Image
 from arcface_api.embedder.attributes import AttributeCrops, AttributePredictor
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.request import EmbedOptions, Picture
 from arcface_api.errors import DeadlineExceeded
 from arcface_api.face.geometry import align, input_template, lies_aligned
 from arcface_api.face.given import check_landmarks
-from arcface_api.face.landmarks import Landmarks, find_landmarks, find_landmarks_of_many
+from arcface_api.face.landmarks import Landmarks, find_landmarks
 from arcface_api.face.quality import Quality, QualityWarning, picture_quality
 from arcface_api.image import OVERSAMPLING, ImageLimits, PixelsOf, Resize, decode, letterbox, pixels_here, stretch
 from arcface_api.session import GPU_PROVIDERS
@@ -29,7 +29,6 @@ from arcface_api.wire import Align, Alignment, Fit
 MAX_IDLING_THREADS = 2
 """Recogniser threads that may idle while one of them finds the faces of a batch. Measured to pay with two; on a GPU or
 more threads, which would idle more, it was not measured (docs/adr/0010)."""
-
 MAX_WAITING_PIXELS = 512 * 512
 """Larger pictures are not kept decoded until their batch forms: this many pixels are 0.8 MB, and hundreds of pictures
 may wait. Decoding them takes at least as long as finding faces together could save."""
@@ -58,9 +57,7 @@ class Prepared:
 
     face: CutFace | UncutFace
     attribute_crops: AttributeCrops | None
-    """None unless asked for."""
     quality: Quality | None
-    """None unless asked for."""
     warnings: tuple[QualityWarning, ...]
     decode_ms: float
     crop_ms: float
@@ -105,7 +102,7 @@ class Preparer:
         may_reduce = options.align is Align.NONE and options.resize is Resize.AUTO
         least_side = self._least_side if may_reduce else None
         image, reduction = decode(picture.content, self._limits, least_side, self._pixels_of)
-        decoded = time.monotonic()
+        decoded_at = time.monotonic()
         predictor = self._predictor if options.include_attributes else None
         landmarks: Landmarks | None = None
         quality: Quality | None = None
@@ -137,18 +134,16 @@ class Preparer:
             attribute_crops=attribute_crops,
             quality=quality,
             warnings=warnings,
-            decode_ms=(decoded - started) * 1000,
-            crop_ms=(time.monotonic() - decoded) * 1000,
+            decode_ms=(decoded_at - started) * 1000,
+            crop_ms=(time.monotonic() - decoded_at) * 1000,
         )
 
     def find(self, image: Image) -> Landmarks:
         """The landmarks of one picture; raises `ModelFailed` if the regressor failed."""
-
-        def run(crop: Crop) -> Features:
-            row: Features = self._regressor.run([crop])[0]
-            return row
-
-        return find_landmarks(image, run)
+        (found,) = find_landmarks([image], self._regressor.run)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def cut(self, image: Image, wanted: Align, fit: Fit, landmarks: Landmarks | None) -> CutFace:
         """The recogniser's crop of a picture, (h, w, 3) uint8 RGB; with `Align.NONE` the landmarks are not used.
@@ -180,7 +175,7 @@ class Preparer:
             part = pictures[start : start + most]
             found: Sequence[Landmarks | Exception | None]
             try:
-                found = find_landmarks_of_many([picture.image for picture in part], self._regressor.run)
+                found = find_landmarks([picture.image for picture in part], self._regressor.run)
             except Exception:  # noqa: BLE001  # whichever picture caused it: each is tried alone
                 found = [None] * len(part)
             faces.extend(self._cut_or_error(*each) for each in zip(part, found, strict=True))

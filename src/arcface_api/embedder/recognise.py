@@ -1,10 +1,7 @@
 """The recogniser's queue: faces of a batch that are not cut yet are found together, then all are embedded.
 
-    CutFace ──────────────────────────────────────────▶┬──▶ recogniser ──▶ Recognition
-    UncutFace ──landmarks, all in one batch──▶ CutFace ┘
-
-Faces are found between two batches because a regressor beside a running batch would take a core from it, and all
-threads of that batch would wait for the one on that core (docs/adr/0010).
+A regressor beside a running batch would take a core from it, and all its threads would wait for the one on that core;
+so faces are found between two batches (docs/adr/0010).
 """
 
 import time

@@ -1,7 +1,4 @@
-"""Landmarks, similarities between pixel frames, and the aligned crop.
-
-Coordinates are OpenCV's: pixel centres lie at whole numbers. "Left" is the left side of the picture.
-"""
+"""Landmarks, similarities between pixel frames, and the aligned crop. Pixel centres are whole numbers, as in OpenCV."""
 
 from math import atan2, ceil, floor, hypot, isfinite
 
@@ -12,7 +9,7 @@ from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Box, Crop, Image, InputS
 from arcface_api.errors import LandmarksInvalid
 
 LANDMARKS = 5
-"""Left eye, right eye, nose tip, left mouth corner, right mouth corner."""
+"""Left eye, right eye, nose tip, left and right mouth corner; "left" is the left side of the picture."""
 TEMPLATE_BOX = (55.4, 65.0, 106.0)
 """Centre x, y and longer side of a face detector's box around an aligned face, pixels of `TEMPLATE_SIDE`.
 Source: medians of YuNet's boxes on the regressor's training pictures."""
@@ -119,8 +116,7 @@ def lies_aligned(points: Points, template: Points, size: int, height: int, width
 def align(image: Image, points: Points, size: int, template: Points | None = None) -> Crop:
     """The crop whose landmarks lie as close to the template as a similarity can bring them.
 
-    Equal to InsightFace's `norm_crop`, unless the picture shrinks to half or less: there the pixels that become one are
-    averaged first (see `sample`).
+    Equal to InsightFace's `norm_crop`, unless the picture shrinks to half or less (see `sample`).
 
     Args:
         image: (h, w, 3) uint8, RGB.

@@ -44,12 +44,11 @@ between faces and pictures without one."""
 
 @dataclass(frozen=True)
 class View:
-    """A part of the picture as the regressor sees it."""
+    """A part of the picture as the regressor sees it: (64, 64, 3)."""
 
     crop: Crop
-    """(64, 64, 3) uint8, RGB."""
     transform: Transform
-    """(2, 3), from the picture's pixels to the view's."""
+    """From the picture's pixels to the view's."""
 
 
 @dataclass(frozen=True)
@@ -74,30 +73,16 @@ def regressor() -> bytes:
     return resources.files("arcface_api").joinpath("landmarks.onnx").read_bytes()
 
 
-def find_landmarks(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
-    """The landmarks of the one face on a picture.
+def find_landmarks(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
+    """The landmarks of the one face on each picture, or the exception that this picture alone caused.
 
     Two passes; a third if the second is not certain enough or shows that the face was not yet upright. If the result is
     unsure although the first pass saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
 
-    `run` is the regressor: it takes a crop of (64, 64, 3) and returns its row, (12,).
-
-    Raises:
-        ModelFailed, ...: A row is not finite; or what `run` raises.
-    """
-    (found,) = find_landmarks_of_many([image], lambda crops: np.stack([run(crop) for crop in crops]))
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
-def find_landmarks_of_many(
-    images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]
-) -> list[Landmarks | Exception]:
-    """What `find_landmarks` finds on each picture, or the exception that this picture alone caused.
-
-    The same pass of all pictures runs as one batch: `run` takes m crops of (64, 64, 3) and returns (m, 12), for each m
-    from 1 to the number of pictures. What it raises, this raises.
+    Args:
+        images: Each (h, w, 3) uint8, RGB, of any shape, with or without a face.
+        run: The regressor: m crops of (64, 64, 3) to (m, 12), for m up to the number of images. The same pass of all
+            pictures runs as one batch. Its exceptions are not caught.
     """
     searches = [_search(image) for image in images]
     found: dict[int, Landmarks | Exception] = {}

@@ -5,10 +5,8 @@
 Light and sharpness are measured on the middle of the aligned face, so their cost does not depend on the picture's size.
 Face size, pose and squeezing follow from the landmarks, if those are sure.
 
-Source of the limits, except for the pose: benchmarks/quality.py. A limit is where one in twenty comparisons of degraded
-pictures with others of the same person fails at a false accept rate of 1e-3 (or twice as many as of ordinary pictures,
-if that is more), but no further than where it would flag one in a hundred ordinary pictures; rounded. docs/quality.md
-says how many errors each warning flags.
+Source of the limits: benchmarks/quality.py; docs/quality.md says how they were chosen and how many errors each warning
+flags.
 """
 
 from dataclasses import dataclass
