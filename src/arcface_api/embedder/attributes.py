@@ -51,7 +51,7 @@ class AttributePredictor:
     def prepare(self, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
         """Cuts the models' crops from a picture, (h, w, 3) uint8 RGB; several threads may call it at once.
 
-        If the landmarks are None or unsure, the whole picture counts as the face.
+        If landmarks are None or unsure, the whole picture counts as the face; for `AlignedModels`, its middle.
         """
         if isinstance(self._models, BoxModels):
             return _crops_of_box(self._models, image, landmarks)
