@@ -1,4 +1,4 @@
-"""Promises of `align` and `fit`: what becomes of a picture, what is said of it, and which landmarks are refused."""
+"""Promises of `align` and `fit`: which crop is embedded, what the answer states, and which landmarks are refused."""
 
 import asyncio
 import json
@@ -82,7 +82,7 @@ def loose_portrait() -> Image:
 
 
 def found_on(image: Image) -> Points:
-    """The landmarks that the regressor finds, run by hand."""
+    """The landmarks that the regressor finds, run without the service."""
     session = ort.InferenceSession(regressor())
 
     def run(crop: Crop) -> Features:
@@ -150,7 +150,7 @@ def test_auto_leaves_a_crop_that_is_aligned_as_it_is(service: Service) -> None:
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_auto_turns_a_face_upright(service: Service, degrees: int) -> None:
-    """The crop of a turned picture is that of the upright one, as nearly as landmarks can tell."""
+    """The crop of a turned picture is that of the upright one, as nearly as landmarks are certain."""
     upright = aligned_by_reference(loose_portrait(), found_on(loose_portrait()))
     image = np.ascontiguousarray(np.rot90(loose_portrait(), degrees // 90))
     assert embed(service, png(image), align="auto").headers["x-alignment"] == "auto"
@@ -166,7 +166,7 @@ def test_auto_leaves_a_picture_without_a_face_as_it_is_and_says_so(service: Serv
     assert vector(answer) == vector(embed(service, NO_FACE))
 
 
-def test_auto_changes_no_vector_by_company(service: Service) -> None:
+def test_auto_gives_the_same_vector_alone_and_in_a_batch(service: Service) -> None:
     contents = [png(loose_portrait()), NO_FACE, png(loose_portrait()[5:, 9:]), png(portrait())]
     alone = [vector(embed(service, content, align="auto")) for content in contents]
     answer = batch(service, contents, align="auto")
@@ -180,8 +180,8 @@ def test_auto_is_sure_of_real_crops(
     run_service: Callable[..., Service], tiny_pack: Path, face_crops: list[FaceCrop]
 ) -> None:
     service = run_service(tiny_pack)
-    told = [embed(service, face.content, align="auto").headers["x-alignment"] for face in face_crops]
-    assert told.count("auto") >= 0.98 * len(told)
+    reported = [embed(service, face.content, align="auto").headers["x-alignment"] for face in face_crops]
+    assert reported.count("auto") >= 0.98 * len(reported)
 
 
 def test_line_of_a_million_pixels_costs_neither_gigabytes_nor_its_neighbours(service: Service) -> None:
@@ -252,12 +252,12 @@ def test_large_picture_is_not_kept_until_its_batch_has_been_formed(models: Model
     assert not waits(models, large, AUTO)
 
 
-def test_no_face_waits_where_company_might_change_it(models: Models) -> None:
+def test_no_face_waits_if_its_batch_might_change_it(models: Models) -> None:
     varying = replace(models, regressor=replace(models.regressor, is_batch_invariant=False))
     assert not waits(varying, loose_portrait(), AUTO)
 
 
-def test_start_proves_the_regressor_and_says_where_its_rows_vary(
+def test_start_proves_the_regressor_and_warns_if_its_rows_vary(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert open_regressor().is_batch_invariant
@@ -313,7 +313,7 @@ def test_lone_face_is_found_on_a_decode_thread(service: Service, monkeypatch: py
 
 
 @pytest.mark.parametrize("is_idle", [True, False])
-def test_what_one_picture_meets_is_the_same_on_both_roads_and_its_own(
+def test_error_of_one_picture_is_its_own_whichever_thread_finds_its_face(
     service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
     monkeypatch.setattr(Batcher, "is_idle", is_idle)
@@ -335,7 +335,7 @@ def test_what_one_picture_meets_is_the_same_on_both_roads_and_its_own(
 
 
 @pytest.mark.parametrize("is_idle", [True, False])
-def test_stages_tell_where_a_face_was_found(
+def test_stages_include_finding_the_face_in_crop(
     service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
     """The regressor is held for 50 ms a pass; whichever thread waits for it, that is `crop` and nothing else."""
@@ -349,8 +349,8 @@ def test_stages_tell_where_a_face_was_found(
 
     monkeypatch.setattr(OnnxCpuSession, "run", held)
     answer = embed(service, png(loose_portrait()), align="auto")
-    told = dict(stage.split(";dur=") for stage in answer.headers["server-timing"].split(", "))
-    stages = {name: float(ms) for name, ms in told.items()}
+    timing = dict(stage.split(";dur=") for stage in answer.headers["server-timing"].split(", "))
+    stages = {name: float(ms) for name, ms in timing.items()}
     assert stages["crop"] >= 100
     assert stages["total"] >= sum(ms for name, ms in stages.items() if name != "total") - 1
 
@@ -379,7 +379,7 @@ class Mixed:
 
 
 def test_faces_to_be_found_and_others_share_a_batch_and_keep_their_rows(models: Models) -> None:
-    """With a regressor that fails, those that want no alignment are served all the same."""
+    """If the regressor fails, faces that need no alignment are still embedded."""
     session = Mixed(models.regressor.session)
     mixed = replace(
         models,
@@ -559,11 +559,13 @@ def test_example_for_a_batch_is_a_list_of_lists(service: Service) -> None:
     assert "for each file: [[[" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(("landmarks", "told"), [([POINTS], "a list of 1"), (POINTS, "a list of 5"), ({}, "no list")])
-def test_batch_needs_landmarks_for_each_file(service: Service, landmarks: object, told: str) -> None:
+@pytest.mark.parametrize(
+    ("landmarks", "sentence"), [([POINTS], "a list of 1"), (POINTS, "a list of 5"), ({}, "no list")]
+)
+def test_batch_needs_landmarks_for_each_file(service: Service, landmarks: object, sentence: str) -> None:
     answer = batch(service, [NO_FACE, NO_FACE], landmarks, align="landmarks")
     assert problem(answer) == (422, "landmarks_invalid")
-    assert told in answer.json()["detail"]
+    assert sentence in answer.json()["detail"]
     assert "2 files" in answer.json()["detail"]
 
 
@@ -667,7 +669,7 @@ def test_attributes_see_the_whole_picture_if_its_landmarks_are_unsure(predictor:
     assert not np.array_equal(unsure, predictor.prepare(image, Landmarks(found_on(image), 0.0, 1.0)).crops[0])
 
 
-def test_head_pose_of_a_turned_picture_is_told_in_the_picture_s_frame(
+def test_head_pose_of_a_turned_picture_is_in_the_picture_s_frame(
     run_service: Callable[..., Service], tiny_pack: Path
 ) -> None:
     """The pack's landmark model sees a roll of 5 degrees in every crop: beside the 90 of the picture, where it is
@@ -688,7 +690,7 @@ def test_box_of_the_template_is_where_detectors_draw_it() -> None:
 # ── quality ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_quality_is_told_and_changes_no_embedding(service: Service) -> None:
+def test_quality_is_returned_and_changes_no_embedding(service: Service) -> None:
     large = cv2.imencode(".jpg", cv2.resize(loose_portrait(), (1600, 1500))[..., ::-1])[1].tobytes()
     for content in (png(loose_portrait()), NO_FACE, large):
         for mode in ("none", "auto"):

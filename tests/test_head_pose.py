@@ -156,7 +156,7 @@ def angles_by_reference(landmarks: NDArray[np.float32]) -> tuple[float, float, f
 @pytest.mark.parametrize("yaw", [-90, -89.99999, -45, 0, 30, 89.9, 90, 120])
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (25, 40), (-70, 170)])
 def test_angles_equal_the_reference_for_every_turn(yaw: float, pitch: float, roll: float) -> None:
-    """Straight aside too, where pitch and roll cannot be told apart."""
+    """Straight aside too, where pitch and roll cannot be distinguished."""
     for noise in (0.0, 0.02):
         moved = turned(yaw, pitch, roll) + np.random.default_rng(0).normal(0, noise, (68, 3))
         landmarks = moved.astype(np.float32)
@@ -169,15 +169,15 @@ def test_landmarks_and_pose_equal_the_reference_on_photographs(model_file: Path)
         assert_equal_to_reference(reference, session, image)
 
 
-def test_stand_in_model_tells_pictures_apart(model_file: Path) -> None:
+def test_substitute_model_distinguishes_pictures(model_file: Path) -> None:
     """Else the tests here would prove nothing."""
     session = ort.InferenceSession(model_file)
-    told = []
+    poses = []
     for image in photographs():
         crop, transform = attribute_crop(image, whole_picture(*image.shape[:2]), 192)
         (rows,) = session.run(None, {"input": to_tensor([crop], SPEC)})
-        told.append(head_pose(landmarks_in_picture(rows[0], 192, transform)))
-    assert np.ptp([angles(pose) for pose in told], axis=0).min() > 0.1
+        poses.append(head_pose(landmarks_in_picture(rows[0], 192, transform)))
+    assert np.ptp([angles(pose) for pose in poses], axis=0).min() > 0.1
 
 
 @pytest.mark.parametrize("size", SIZES)
