@@ -91,18 +91,14 @@ def embedding_value(embedding: Embedding, encoding: Encoding) -> Any:
 
 
 def json_bytes(body: Mapping[str, Any]) -> bytes:
-    """A JSON object; float32 arrays in it become lists of numbers.
-
-    orjson writes the shortest decimal that reads back to the same float32: exact, and half the bytes of float64 digits.
-    """
+    """A JSON object; float32 arrays become lists of the shortest decimals that read back to the same float32."""
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def embedding_npy(embedding: Embedding) -> bytes:
     """One embedding (dim,) or many (n, dim) as an `.npy` file: little-endian float32, readable with `numpy.load`."""
     buffer = BytesIO()
-    numbers = np.ascontiguousarray(embedding, dtype="<f4")
-    np.lib.format.write_array(buffer, numbers, version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(buffer, np.ascontiguousarray(embedding, "<f4"), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
 
 

@@ -4,7 +4,7 @@ Image, Landmarks ──prepare, on a decode thread──▶ AttributeCrops ─�
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from arcface_api.arrays import Box, Crop, Features, Image
@@ -46,7 +46,7 @@ class AttributePredictor:
         side = max(model.spec.height for model in named.values())
         self.least_side = side / BOX_MARGIN if isinstance(models, BoxModels) else side
         """Pixels that the shorter side of a reduced picture must keep for these models, before oversampling."""
-        self.queues = tuple(_queue(model, name, capacity) for name, model in named.items())
+        self.queues = tuple(_queue(model, name, capacity + 1) for name, model in named.items())  # and a probe
 
     def prepare(self, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
         """Cuts the models' crops from a picture, (h, w, 3) uint8 RGB; several threads may call it at once.
@@ -104,7 +104,5 @@ def _aligned_crops(models: AlignedModels, image: Image, landmarks: Landmarks) ->
 
 
 def _queue(model: Model, name: str, capacity: int) -> Batcher[Crop, Features]:
-    def run(crops: Sequence[Crop]) -> list[Features]:
-        return list(model.session.run(crops))
-
-    return Batcher(run, name=name, sizes=model.session.batch_sizes, capacity=capacity + 1)  # and a probe
+    session = model.session
+    return Batcher(lambda crops: list(session.run(crops)), name=name, sizes=session.batch_sizes, capacity=capacity)

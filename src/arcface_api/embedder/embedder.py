@@ -21,11 +21,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from arcface_api.batching import Batched, Batcher, both
+from arcface_api.batching import Batcher, both
 from arcface_api.embedder.attributes import AttributePredictor
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace
-from arcface_api.embedder.recognise import Recognition, recognition_queue
+from arcface_api.embedder.recognise import recognise_with_mirror_image, recognition_queue
 from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
 from arcface_api.errors import (
     AlignmentUnavailable,
@@ -119,8 +119,7 @@ class Embedder:
             EmbeddingInvalid, ModelFailed: The model failed on it.
             ServiceClosing: `close` or `give_up` was called.
         """
-        self._check_models(options)
-        with self._admitted(1):
+        with self._admitted(1, options):
             return await self._embed(picture, options)
 
     async def embed_many(
@@ -133,7 +132,6 @@ class Embedder:
         Raises:
             AttributesUnavailable, AlignmentUnavailable, QueueFull, ServiceClosing: As `embed`, for all of them.
         """
-        self._check_models(options)
         bulk = replace(options, is_bulk=True)
 
         async def each(picture: Picture) -> Embedded | Exception:
@@ -145,7 +143,7 @@ class Embedder:
                 _log.exception("A defect in embedding one picture of many:")
                 return error
 
-        with self._admitted(len(pictures)):
+        with self._admitted(len(pictures), options):
             return await asyncio.gather(*map(each, pictures))
 
     async def probe(self) -> float:
@@ -193,7 +191,19 @@ class Embedder:
             await asyncio.to_thread(self._decoders.close)
 
     @contextmanager
-    def _admitted(self, pictures: int) -> Iterator[None]:
+    def _admitted(self, pictures: int, options: EmbedOptions) -> Iterator[None]:
+        """Holds places for pictures, if the models can do what the options ask for and there is room."""
+        if options.include_attributes and self._predictor is None:
+            raise AttributesUnavailable(
+                f"The loaded pack ({self.recogniser.name}) has no models for age, gender and head pose. Leave out"
+                " include_attributes, or run the service with a pack that has them, for example antelopev2."
+            )
+        spec = self.recogniser.spec
+        if options.align is not Align.NONE and spec.height != spec.width:
+            raise AlignmentUnavailable(
+                f"The loaded recogniser ({self.recogniser.name}) takes crops of {spec.width}x{spec.height} pixels, but"
+                " ArcFace's template, by which faces are aligned, is square. Send align=none."
+            )
         self.check_room(pictures)
         self._inside += pictures
         try:
@@ -205,19 +215,6 @@ class Embedder:
         self._inside -= pictures
         if not self._inside:
             self._became_empty.set()
-
-    def _check_models(self, options: EmbedOptions) -> None:
-        if options.include_attributes and self._predictor is None:
-            raise AttributesUnavailable(
-                f"The loaded pack ({self.recogniser.name}) has no models for age, gender and head pose. Leave out"
-                " include_attributes, or run the service with a pack that has them, for example antelopev2."
-            )
-        spec = self.recogniser.spec
-        if options.align is not Align.NONE and spec.height != spec.width:
-            raise AlignmentUnavailable(
-                f"The loaded recogniser ({self.recogniser.name}) takes crops of {spec.width}x{spec.height} pixels;"
-                " ArcFace's template, by which faces are aligned, is square. Send align=none."
-            )
 
     async def _embed(self, picture: Picture, options: EmbedOptions) -> Embedded:
         """One picture; raises at its deadline, or when the service gives up, whatever its thread does."""
@@ -243,7 +240,7 @@ class Embedder:
         attributes: Attributes | None = None
         face = prepared.face
         if options.flip and isinstance(face, CutFace):  # with `flip`, no face is left uncut
-            recognition = self._recognise_with_mirror_image(face, options)
+            recognition = recognise_with_mirror_image(self._recognition, face, options)
         else:
             recognition = self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk)
         if prepared.attribute_crops is None or self._predictor is None:
@@ -301,13 +298,3 @@ class Embedder:
             return self._preparer.prepare(picture, options)
         finally:
             del self._decoding_since[decoding]
-
-    async def _recognise_with_mirror_image(self, face: CutFace, options: EmbedOptions) -> Batched[Recognition]:
-        """The sum of the raw embeddings of a face and of its mirror image."""
-        mirror_image = CutFace(np.ascontiguousarray(face.pixels[:, ::-1]), face.alignment)
-        one, other = await both(
-            self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk),
-            self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=options.is_bulk),
-        )
-        inference_ms = max(one.row.inference_ms, other.row.inference_ms)
-        return replace(one, row=replace(one.row, raw=one.row.raw + other.row.raw, inference_ms=inference_ms))

@@ -6,14 +6,15 @@ so faces are found between two batches (docs/adr/0010).
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from arcface_api.arrays import Embedding
-from arcface_api.batching import Batcher
+from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.models import Model
 from arcface_api.embedder.prepare import CutFace, Preparer, UncutFace
+from arcface_api.embedder.request import EmbedOptions
 from arcface_api.wire import Alignment
 
 
@@ -51,3 +52,16 @@ def recognition_queue(model: Model, preparer: Preparer, capacity: int) -> Batche
         ]
 
     return Batcher(run, name="recogniser", sizes=session.batch_sizes, capacity=capacity + 1)
+
+
+async def recognise_with_mirror_image(
+    queue: Batcher[CutFace | UncutFace, Recognition], face: CutFace, options: EmbedOptions
+) -> Batched[Recognition]:
+    """The sum of the raw embeddings of a face and of its mirror image."""
+    mirror_image = CutFace(np.ascontiguousarray(face.pixels[:, ::-1]), face.alignment)
+    one, other = await both(
+        queue.submit(face, deadline=options.deadline, is_bulk=options.is_bulk),
+        queue.submit(mirror_image, deadline=options.deadline, is_bulk=options.is_bulk),
+    )
+    inference_ms = max(one.row.inference_ms, other.row.inference_ms)
+    return replace(one, row=replace(one.row, raw=one.row.raw + other.row.raw, inference_ms=inference_ms))
