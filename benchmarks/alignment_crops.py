@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from arcface_api.arrays import TEMPLATE, Image, Points
-from arcface_api.face import align, moved, similarity
+from arcface_api.face.geometry import align, moved, similarity
 from conditions import CONDITIONS, Condition
 from faces import Face
 

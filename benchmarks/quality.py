@@ -32,11 +32,12 @@ from numpy.typing import NDArray
 import machine
 import quality_report as report
 from arcface_api.arrays import Crop, Image, InputSpec, to_tensor
-from arcface_api.face import Landmarks, align, face_size, regressor
-from arcface_api.face.quality import Finding, QualityWarning, face_shape, picture_quality
+from arcface_api.face.geometry import align
+from arcface_api.face.landmarks import Landmarks, regressor
+from arcface_api.face.quality import QualityWarning, face_shape, picture_quality
 from arcface_api.image import stretch
 from check_set import check_set
-from faces import Face, read_faces
+from faces import Face, face_size, read_faces
 from finding import Run, find, load
 from quality_errors import Measured
 from spoilt import NEVER_ALIGNED, WAYS, spoil
@@ -150,9 +151,8 @@ def measure_way(faces: Sequence[Face], models: Models, way: str, turn: int) -> M
 
 def _row(image: Image, crop: Crop, landmarks: Landmarks) -> dict[str, float | bool]:
     """All that is told of one picture, by name; the warnings by their codes."""
-    finding = _finding(landmarks)
-    quality = picture_quality(image, crop, finding)
-    shape = face_shape(finding.points)
+    quality = picture_quality(image, crop, landmarks)
+    shape = face_shape(landmarks.points)
     assert shape is not None
     return {
         "face_size_px": quality.face_size_px,
@@ -168,10 +168,6 @@ def _row(image: Image, crop: Crop, landmarks: Landmarks) -> dict[str, float | bo
     }
 
 
-def _finding(landmarks: Landmarks) -> Finding:
-    return Finding(landmarks.points, landmarks.uncertainty, landmarks.face_probability, landmarks.are_sure)
-
-
 def embed(run: Run, crops: Sequence[Crop]) -> NDArray[np.float32]:
     """Raw embeddings, (n, dim)."""
     starts = range(0, len(crops), BATCH)
@@ -182,7 +178,7 @@ def of_non_faces(run: Run, images: Sequence[Image]) -> dict[str, Any]:
     """How many pictures without a face are told to be such."""
     found = [landmarks for _, landmarks in find(run, images)]
     warnings = [
-        picture_quality(image, stretch(image, 112, 112), _finding(landmarks)).warnings
+        picture_quality(image, stretch(image, 112, 112), landmarks).warnings
         for image, landmarks in zip(images, found, strict=True)
     ]
     counted = (QualityWarning.NO_FACE, QualityWarning.LANDMARKS_UNSURE)

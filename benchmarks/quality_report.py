@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from arcface_api.face import quality
+from arcface_api.face.landmarks import MAX_UNCERTAINTY
 from arcface_api.face.quality import QualityWarning
 from quality_errors import FAR, FAR_OF_CHOICE, Mask, Measured, Values, percent, spearman
 from spoilt import NEVER_ALIGNED
@@ -205,7 +206,7 @@ def confidence(measured: Measured) -> list[dict[str, Any]]:
     for low, high in pairwise(CONFIDENCES):
         rows = (value >= low) & (value < high)
         mean = round(float(value[rows].mean()), 3) if rows.any() else None
-        right = percent(error[rows] <= quality.TOLERABLE_ERROR) if rows.any() else None
+        right = percent(error[rows] <= MAX_UNCERTAINTY) if rows.any() else None
         found.append({"from": low, "to": high, "pictures": int(rows.sum()), "mean": mean, "right_percent": right})
     return found
 

@@ -26,7 +26,7 @@ from arcface_api.evaluate.boxes import FaceBox
 from arcface_api.evaluate.embedding import Prepare
 from arcface_api.evaluate.in_process import open_in_process
 from arcface_api.evaluate.pairs import Pairs
-from arcface_api.face import align
+from arcface_api.face.geometry import align
 from arcface_api.image import ImageLimits, decode
 from arcface_api.packs import PackLocations, locate
 from arcface_api.progress import BarProgress

@@ -1,4 +1,4 @@
-"""The generated parts of quality.md: meanings and limits from the code, figures from what benchmarks/quality.py saw."""
+"""The generated parts of quality.md: meanings and limits from the code, figures from benchmarks/quality.py."""
 
 import ast
 import inspect
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from arcface_api.face import quality
+from arcface_api.face.landmarks import MAX_UNCERTAINTY
 from arcface_api.face.quality import QualityWarning
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "quality.json"
@@ -21,14 +22,14 @@ LIMITS = {
     QualityWarning.LOW_SHARPNESS: "`sharpness` below {MIN_SHARPNESS:g}",
     QualityWarning.UNDEREXPOSED: "`brightness` below {MIN_BRIGHTNESS:g}",
     QualityWarning.OVEREXPOSED: "`brightness` above {MAX_BRIGHTNESS:g}",
-    QualityWarning.LANDMARKS_UNSURE: "what `align=auto` does not align by",
+    QualityWarning.LANDMARKS_UNSURE: "landmarks that `align=auto` does not align by",
     QualityWarning.NO_FACE: "face probability below {MIN_FACE_PROBABILITY:g}",
     QualityWarning.EXTREME_POSE: (
         "nose tip more than {MAX_TURN:g} of the distance of eyes and mouth beside the line between them, or not within"
         " {MIN_NOD:g} … {MAX_NOD:g} of it"
     ),
 }
-TOLERANCE = f"{quality.TOLERABLE_ERROR:g} eye distances"
+TOLERANCE = f"{MAX_UNCERTAINTY:g} eye distances"
 NUMBERS = {
     "landmark_confidence": "0 … 1",
     "face_size_px": "pixels of the picture",
@@ -48,14 +49,14 @@ def meanings_table() -> str:
 
 
 def numbers_table() -> str:
-    """A row for each number: its range, what it means, and where ordinary pictures lie."""
+    """A row for each number: its range, the values of untouched pictures, and what it means."""
     meanings = _docstrings(quality.Quality)
     percentiles = _report()["clean"]["percentiles"]
     rows = ["| number | range, unit | untouched LFW: 1 %, median, 99 % | meaning |", "| --- | --- | --- | --- |"]
     for name, unit in NUMBERS.items():
         seen = ", ".join(f"{value:.3g}" for value in percentiles[name])
-        meaning = re.sub("^0 to [^:]*: ", "", meanings[name]).replace("`TOLERABLE_ERROR`", TOLERANCE)
-        meaning = meaning[0].upper() + meaning[1:].replace("TOLERABLE_ERROR", f"{quality.TOLERABLE_ERROR:g}")
+        meaning = re.sub("^0 to [^:]*: ", "", meanings[name]).replace("`MAX_UNCERTAINTY`", TOLERANCE)
+        meaning = meaning[0].upper() + meaning[1:].replace("MAX_UNCERTAINTY", f"{MAX_UNCERTAINTY:g}")
         rows.append(f"| `{name}` | {unit} | {seen} | {meaning} |")
     return "\n".join(rows)
 
@@ -84,7 +85,7 @@ def errors_table() -> str:
 
 
 def ways_table() -> str:
-    """A row for each way in which pictures were spoilt: who is warned of, and what the others cost."""
+    """A row for each kind of degradation: the share of pictures with a warning, and the errors with and without."""
     columns = ["pictures", "warned of", "most often by", "not recognised where warned of, %", "where not, %"]
     rows = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for way, row in _report()["ways"].items():
@@ -97,7 +98,7 @@ def ways_table() -> str:
 
 
 def confidence_table() -> str:
-    """Whether landmarks were as good as their confidence said."""
+    """How often landmarks were within the tolerance, by their confidence."""
     rows = ["| confidence | pictures | mean confidence | landmarks within the tolerance |", "| --- | --- | --- | --- |"]
     for part in _report()["confidence"]:
         if part["pictures"]:
@@ -107,7 +108,7 @@ def confidence_table() -> str:
 
 
 def sentence() -> str:
-    """Of whom, and what stays without a warning."""
+    """The people and pictures measured, and the errors without a warning."""
     report = _report()
     clean, none, non_faces = report["clean"], report["no_warning"], report["non_faces"]
     names, people, rate = " / ".join(report["recognisers"]), report["people"], report["false_accept_rate"]
@@ -115,7 +116,7 @@ def sentence() -> str:
         f"{people['test']} people, {clean['pictures']:,} untouched pictures of them, of which"
         f" {clean['any_warning_percent']:.1f} % have any warning; limits chosen on {people['validation']} others."
         f" Two figures in a cell: {names}. False accept rate of the tables: {rate:g}."
-        f" Pictures without any warning, spoilt or not, are not recognised in {_each(none, 'rejected_percent')} % of"
+        f" Pictures without any warning, degraded or not, are not recognised in {_each(none, 'rejected_percent')} % of"
         f" comparisons. Of {non_faces['pictures']} pictures without a face,"
         f" {non_faces['probably_no_face_percent']:.0f} % are `probably_no_face` and"
         f" {non_faces['landmarks_unsure_percent']:.0f} % `landmarks_unsure`."
@@ -123,7 +124,7 @@ def sentence() -> str:
 
 
 def aspect_sentence() -> str:
-    """What the picture's own shape costs where it is stretched."""
+    """The errors of stretched pictures, by the picture's own shape."""
     found = _report()["never_aligned"]
     return (
         f"Stretched without alignment, pictures of `extreme_aspect` are not recognised in"
@@ -133,13 +134,13 @@ def aspect_sentence() -> str:
 
 
 def norm_sentence() -> str:
-    """Whether the norm tells anything, by recogniser."""
-    told = [
+    """How well the norm predicts similarity, by recogniser."""
+    correlations = [
         f"{name}: {found['spearman']:.2f} (untouched pictures have {found['clean_percentiles'][0]:.3g} to"
         f" {found['clean_percentiles'][2]:.3g})"
         for name, found in _report()["norm"].items()
     ]
-    return f"Rank correlation of the norm with the similarity to the same person: {'; '.join(told)}."
+    return f"Rank correlation of the norm with the similarity to the same person: {'; '.join(correlations)}."
 
 
 def _report() -> dict[str, Any]:
@@ -156,7 +157,7 @@ def _each(found: dict[str, Any], key: str) -> str:
 
 
 def _docstrings(kind: type) -> dict[str, str]:
-    """What stands below each assignment in a class."""
+    """The docstring below each assignment in a class."""
     (tree,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(tree, ast.ClassDef)
     found = {}

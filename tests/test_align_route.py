@@ -1,4 +1,4 @@
-"""Promises of `align` and `fit`: what becomes of a picture, what is said of it, and which landmarks are refused."""
+"""Promises of `align` and `fit`: which crop is embedded, what the answer states, and which landmarks are refused."""
 
 import asyncio
 import json
@@ -17,17 +17,17 @@ import onnxruntime as ort
 import pytest
 from insightface.data import get_image
 
-from arcface_api import face
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.batching import Batcher
-from arcface_api.embedder import BoxModels, EmbedOptions, Models, Picture, aligning
-from arcface_api.embedder.aligning import Aligner, CutFace, UncutFace
-from arcface_api.embedder.cropping import Cropper, Crops
-from arcface_api.embedder.recognition import recognition_queue
-from arcface_api.embedder.telling import BoxTeller
+from arcface_api.embedder import EmbedOptions, Picture, prepare
+from arcface_api.embedder.attributes import AttributePredictor
+from arcface_api.embedder.models import Models
+from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace
+from arcface_api.embedder.recognise import recognition_queue
 from arcface_api.errors import RuntimeUnfit
-from arcface_api.face import REGRESSOR_INPUT, Landmarks, face_box, find_landmarks, regressor
+from arcface_api.face.geometry import align, face_box
+from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, regressor
 from arcface_api.image import ImageLimits
 from arcface_api.loading import open_embedder, open_regressor
 from arcface_api.packs import PackLocations, locate
@@ -36,6 +36,7 @@ from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
 from arcface_api.wire import Align, Alignment, Fit
 from conftest import FaceCrop
+from finding import find_one
 from pictures import aligned_by_reference, decoded_by_opencv, picture_bytes
 from serving import Service
 
@@ -81,14 +82,14 @@ def loose_portrait() -> Image:
 
 
 def found_on(image: Image) -> Points:
-    """The landmarks that the regressor finds, run by hand."""
+    """The landmarks that the regressor finds, run without the service."""
     session = ort.InferenceSession(regressor())
 
     def run(crop: Crop) -> Features:
         row: Features = session.run(None, {"input": to_tensor([crop], REGRESSOR_INPUT)})[0][0]
         return row
 
-    landmarks = find_landmarks(image, run)
+    landmarks = find_one(image, run)
     assert landmarks.are_sure
     return landmarks.points
 
@@ -149,7 +150,7 @@ def test_auto_leaves_a_crop_that_is_aligned_as_it_is(service: Service) -> None:
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_auto_turns_a_face_upright(service: Service, degrees: int) -> None:
-    """The crop of a turned picture is that of the upright one, as nearly as landmarks can tell."""
+    """The crop of a turned picture is that of the upright one, as nearly as landmarks are certain."""
     upright = aligned_by_reference(loose_portrait(), found_on(loose_portrait()))
     image = np.ascontiguousarray(np.rot90(loose_portrait(), degrees // 90))
     assert embed(service, png(image), align="auto").headers["x-alignment"] == "auto"
@@ -165,7 +166,7 @@ def test_auto_leaves_a_picture_without_a_face_as_it_is_and_says_so(service: Serv
     assert vector(answer) == vector(embed(service, NO_FACE))
 
 
-def test_auto_changes_no_vector_by_company(service: Service) -> None:
+def test_auto_gives_the_same_vector_alone_and_in_a_batch(service: Service) -> None:
     contents = [png(loose_portrait()), NO_FACE, png(loose_portrait()[5:, 9:]), png(portrait())]
     alone = [vector(embed(service, content, align="auto")) for content in contents]
     answer = batch(service, contents, align="auto")
@@ -179,8 +180,8 @@ def test_auto_is_sure_of_real_crops(
     run_service: Callable[..., Service], tiny_pack: Path, face_crops: list[FaceCrop]
 ) -> None:
     service = run_service(tiny_pack)
-    told = [embed(service, face.content, align="auto").headers["x-alignment"] for face in face_crops]
-    assert told.count("auto") >= 0.98 * len(told)
+    reported = [embed(service, face.content, align="auto").headers["x-alignment"] for face in face_crops]
+    assert reported.count("auto") >= 0.98 * len(reported)
 
 
 def test_line_of_a_million_pixels_costs_neither_gigabytes_nor_its_neighbours(service: Service) -> None:
@@ -195,14 +196,14 @@ def test_line_of_a_million_pixels_costs_neither_gigabytes_nor_its_neighbours(ser
 
 
 def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Cropper.crops
+    real = Preparer.prepare
 
-    def defective(self: Cropper, picture: Picture, options: EmbedOptions) -> Crops:
+    def defective(self: Preparer, picture: Picture, options: EmbedOptions) -> Prepared:
         if picture.content == b"defect":
             raise ZeroDivisionError
         return real(self, picture, options)
 
-    monkeypatch.setattr(Cropper, "crops", defective)
+    monkeypatch.setattr(Preparer, "prepare", defective)
     results = batch(service, [NO_FACE, b"defect", NO_FACE]).json()["results"]
     assert [result.get("problem", {}).get("code") for result in results] == [None, "internal_error", None]
 
@@ -218,11 +219,14 @@ def models(tiny_pack: Path, tmp_path: Path) -> Models:
     return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, settings).models
 
 
+def opened(models: Models, *, is_idle: bool = True) -> Preparer:
+    predictor = AttributePredictor(models.attributes, 1) if models.attributes else None
+    return Preparer(models, predictor, ImageLimits(1_000_000), lambda: is_idle)
+
+
 def waits(models: Models, image: Image, options: EmbedOptions, *, is_idle: bool = False) -> bool:
-    """Whether a picture's face is left to be found with others."""
-    teller = BoxTeller(models.attributes, 1) if isinstance(models.attributes, BoxModels) else None
-    cropper = Cropper(models, Aligner(models), teller, ImageLimits(1_000_000), lambda: is_idle)
-    return isinstance(cropper.crops(Picture(png(image)), options).face, UncutFace)
+    """True if a picture's face is left to be found with others."""
+    return isinstance(opened(models, is_idle=is_idle).prepare(Picture(png(image)), options).face, UncutFace)
 
 
 AUTO = EmbedOptions(align=Align.AUTO)
@@ -248,12 +252,12 @@ def test_large_picture_is_not_kept_until_its_batch_has_been_formed(models: Model
     assert not waits(models, large, AUTO)
 
 
-def test_no_face_waits_where_company_might_change_it(models: Models) -> None:
+def test_no_face_waits_if_its_batch_might_change_it(models: Models) -> None:
     varying = replace(models, regressor=replace(models.regressor, is_batch_invariant=False))
     assert not waits(varying, loose_portrait(), AUTO)
 
 
-def test_start_proves_the_regressor_and_says_where_its_rows_vary(
+def test_start_proves_the_regressor_and_warns_if_its_rows_vary(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert open_regressor().is_batch_invariant
@@ -274,19 +278,19 @@ def test_gpu_and_many_threads_do_not_wait_for_faces_to_be_found(
 def test_faces_are_found_together_eight_at_most(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many the regressor was proved with; a recogniser's batch may be larger. They are cut as they are alone."""
     sizes: list[int] = []
-    real = face.find_landmarks_of_many
+    real = find_landmarks
 
     def spying(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
         sizes.append(len(images))
         return real(images, run)
 
-    monkeypatch.setattr(aligning, "find_landmarks_of_many", spying)
-    aligner = Aligner(models)
+    monkeypatch.setattr(prepare, "find_landmarks", spying)
+    preparer = opened(models)
     pictures = [UncutFace(loose_portrait()[number:], Fit.STRETCH) for number in range(20)]
-    together = aligner.find_and_cut(pictures)
+    together = preparer.find_and_cut(pictures)
     assert sizes == [8, 8, 4]
     for picture, cut in zip(pictures, together, strict=True):
-        alone = aligner.cut(picture.image, Align.AUTO, Fit.STRETCH, aligner.find(picture.image))
+        alone = preparer.cut(picture.image, Align.AUTO, Fit.STRETCH, preparer.find(picture.image))
         assert isinstance(cut, CutFace)
         assert np.array_equal(cut.pixels, alone.pixels)
 
@@ -297,30 +301,30 @@ def test_vector_is_the_same_whichever_thread_found_the_face(service: Service, mo
     monkeypatch.setattr(Batcher, "is_idle", True)
     alone = [embed(service, content, align="auto", fit="letterbox") for content in contents]
     monkeypatch.setattr(Batcher, "is_idle", False)
-    monkeypatch.delattr(Aligner, "find")  # what decode threads find faces by
+    monkeypatch.delattr(Preparer, "find")  # what decode threads find faces by
     results = batch(service, contents, align="auto", fit="letterbox").json()["results"]
     assert [result["embedding"] for result in results] == [vector(answer) for answer in alone]
     assert [result["warnings"] for result in results] == [answer.json()["warnings"] for answer in alone]
 
 
 def test_lone_face_is_found_on_a_decode_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Aligner, "find_and_cut")
+    monkeypatch.delattr(Preparer, "find_and_cut")
     assert embed(service, png(loose_portrait()), align="auto").headers["x-alignment"] == "auto"
 
 
 @pytest.mark.parametrize("is_idle", [True, False])
-def test_what_one_picture_meets_is_the_same_on_both_roads_and_its_own(
+def test_error_of_one_picture_is_its_own_whichever_thread_finds_its_face(
     service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
     monkeypatch.setattr(Batcher, "is_idle", is_idle)
-    real = face.align
+    real = align
 
     def defective(image: Image, points: Points, size: int, template: Points) -> Crop:
         if image.shape == loose_portrait().shape:
             raise ZeroDivisionError
         return real(image, points, size, template)
 
-    monkeypatch.setattr(aligning, "align", defective)
+    monkeypatch.setattr(prepare, "align", defective)
     others = [png(loose_portrait()[4:]), png(loose_portrait()[:, 6:])]
     expected = [vector(embed(service, content, align="auto")) for content in others]
     results = batch(service, [others[0], png(loose_portrait()), others[1]], align="auto").json()["results"]
@@ -331,7 +335,7 @@ def test_what_one_picture_meets_is_the_same_on_both_roads_and_its_own(
 
 
 @pytest.mark.parametrize("is_idle", [True, False])
-def test_stages_tell_where_a_face_was_found(
+def test_stages_include_finding_the_face_in_crop(
     service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
 ) -> None:
     """The regressor is held for 50 ms a pass; whichever thread waits for it, that is `crop` and nothing else."""
@@ -345,8 +349,8 @@ def test_stages_tell_where_a_face_was_found(
 
     monkeypatch.setattr(OnnxCpuSession, "run", held)
     answer = embed(service, png(loose_portrait()), align="auto")
-    told = dict(stage.split(";dur=") for stage in answer.headers["server-timing"].split(", "))
-    stages = {name: float(ms) for name, ms in told.items()}
+    timing = dict(stage.split(";dur=") for stage in answer.headers["server-timing"].split(", "))
+    stages = {name: float(ms) for name, ms in timing.items()}
     assert stages["crop"] >= 100
     assert stages["total"] >= sum(ms for name, ms in stages.items() if name != "total") - 1
 
@@ -375,7 +379,7 @@ class Mixed:
 
 
 def test_faces_to_be_found_and_others_share_a_batch_and_keep_their_rows(models: Models) -> None:
-    """With a regressor that fails, those that want no alignment are served all the same."""
+    """If the regressor fails, faces that need no alignment are still embedded."""
     session = Mixed(models.regressor.session)
     mixed = replace(
         models,
@@ -390,7 +394,7 @@ def test_faces_to_be_found_and_others_share_a_batch_and_keep_their_rows(models: 
     ]
 
     async def rows() -> list[object]:
-        queue = recognition_queue(mixed, Aligner(mixed), 20)
+        queue = recognition_queue(mixed.recogniser, opened(mixed), 20)
         session.may_run.clear()
         tasks = [asyncio.create_task(queue.submit(face)) for face in faces]
         await asyncio.sleep(0)  # all have reached the queue
@@ -643,29 +647,29 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
 
 
 @pytest.fixture
-def box_teller(models: Models) -> BoxTeller:
-    """What tells attributes with the tiny pack's models."""
-    assert isinstance(models.attributes, BoxModels)
-    return BoxTeller(models.attributes, 1)
+def predictor(models: Models) -> AttributePredictor:
+    """Of the tiny pack's models, which see boxes."""
+    assert models.attributes is not None
+    return AttributePredictor(models.attributes, 1)
 
 
-def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(box_teller: BoxTeller) -> None:
+def test_attributes_see_the_face_upright_and_as_large_as_a_detector_s_box(predictor: AttributePredictor) -> None:
     """However the picture is cut: turned, or with more background."""
-    upright = box_teller.crops(portrait(), Landmarks(found_on(portrait()), 0.0, 1.0)).age_gender
+    upright = predictor.prepare(portrait(), Landmarks(found_on(portrait()), 0.0, 1.0)).crops[0]
     for image in (loose_portrait(), np.ascontiguousarray(np.rot90(loose_portrait()))):
-        seen = box_teller.crops(image, Landmarks(found_on(image), 0.0, 1.0)).age_gender
+        seen = predictor.prepare(image, Landmarks(found_on(image), 0.0, 1.0)).crops[0]
         middle = slice(24, 72)  # the pictures differ in what lies around the face
         assert np.abs(seen[middle, middle].astype(int) - upright[middle, middle]).mean() < 12
 
 
-def test_attributes_see_the_whole_picture_where_its_landmarks_are_unsure(box_teller: BoxTeller) -> None:
+def test_attributes_see_the_whole_picture_if_its_landmarks_are_unsure(predictor: AttributePredictor) -> None:
     image = portrait()
-    unsure = box_teller.crops(image, Landmarks(found_on(image), 1.0, 1.0)).age_gender
-    assert np.array_equal(unsure, box_teller.crops(image, None).age_gender)
-    assert not np.array_equal(unsure, box_teller.crops(image, Landmarks(found_on(image), 0.0, 1.0)).age_gender)
+    unsure = predictor.prepare(image, Landmarks(found_on(image), 1.0, 1.0)).crops[0]
+    assert np.array_equal(unsure, predictor.prepare(image, None).crops[0])
+    assert not np.array_equal(unsure, predictor.prepare(image, Landmarks(found_on(image), 0.0, 1.0)).crops[0])
 
 
-def test_head_pose_of_a_turned_picture_is_told_in_the_picture_s_frame(
+def test_head_pose_of_a_turned_picture_is_in_the_picture_s_frame(
     run_service: Callable[..., Service], tiny_pack: Path
 ) -> None:
     """The pack's landmark model sees a roll of 5 degrees in every crop: beside the 90 of the picture, where it is
@@ -686,12 +690,12 @@ def test_box_of_the_template_is_where_detectors_draw_it() -> None:
 # ── quality ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_quality_is_told_and_changes_no_embedding(service: Service) -> None:
+def test_quality_is_returned_and_changes_no_embedding(service: Service) -> None:
     large = cv2.imencode(".jpg", cv2.resize(loose_portrait(), (1600, 1500))[..., ::-1])[1].tobytes()
     for content in (png(loose_portrait()), NO_FACE, large):
-        for align in ("none", "auto"):
-            answer = embed(service, content, align=align, include_quality=True)
-            assert vector(answer) == vector(embed(service, content, align=align))
+        for mode in ("none", "auto"):
+            answer = embed(service, content, align=mode, include_quality=True)
+            assert vector(answer) == vector(embed(service, content, align=mode))
             body = answer.json()
             assert list(body) == [*list(embed(service, content).json()), "quality", "warnings"]
             assert body["quality"]["norm"] == pytest.approx(float(answer.headers["x-embedding-norm"]), rel=1e-6)

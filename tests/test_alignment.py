@@ -15,30 +15,26 @@ from skimage.transform import SimilarityTransform
 
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.errors import LandmarksInvalid, ModelFailed
-from arcface_api.face import (
+from arcface_api.face.geometry import align, back, moved, scale_of, similarity
+from arcface_api.face.given import check_landmarks
+from arcface_api.face.landmarks import (
     MAX_UNCERTAINTY,
     MIN_FACE_PROBABILITY,
     REGRESSOR_DIM,
     REGRESSOR_INPUT,
     Landmarks,
     View,
-    align,
-    back,
-    check_landmarks,
-    face_size,
     face_view,
     find_landmarks,
-    find_landmarks_of_many,
-    moved,
     read_landmarks,
     regressor,
-    scale_of,
-    similarity,
     turned_view,
     view_template,
     whole_view,
 )
 from conftest import FaceCrop
+from faces import face_size
+from finding import find_one
 from pictures import aligned_by_reference, decoded_by_opencv
 
 SWAPPED = [1, 0, 2, 4, 3]
@@ -110,10 +106,6 @@ def test_points_come_back_from_where_they_were_moved(scale: float, degrees: floa
     np.testing.assert_allclose(moved(points, transform), TEMPLATE, atol=0.02)
     np.testing.assert_allclose(back(moved(points, transform), transform), points, atol=0.02 * scale + 0.01)
     assert scale_of(transform) == pytest.approx(1 / scale, rel=1e-3)
-
-
-def test_face_size_is_the_eye_distance_of_a_face_that_looks_straight() -> None:
-    assert face_size(placed(3, 70, 0, 0)) == pytest.approx(3 * np.hypot(*(TEMPLATE[1] - TEMPLATE[0])), rel=1e-5)
 
 
 # ── what the regressor sees ────────────────────────────────────────────────────────────────────────────────────────
@@ -436,14 +428,14 @@ class Answers:
 
 def test_two_passes_are_enough_where_the_second_is_certain() -> None:
     regress = Answers(row(0.3, 0.9), row(0.03, 0.99))
-    assert find_landmarks(smooth(80, 80), regress).uncertainty == pytest.approx(0.03)
+    assert find_one(smooth(80, 80), regress).uncertainty == pytest.approx(0.03)
     assert not regress.rows
 
 
 def test_third_pass_counts_only_where_it_is_more_certain() -> None:
     for third, kept in ((0.05, 0.05), (0.2, 0.1)):
         regress = Answers(row(0.3, 0.9), row(0.1, 0.99), row(third, 0.99))
-        assert find_landmarks(smooth(80, 80), regress).uncertainty == pytest.approx(kept)
+        assert find_one(smooth(80, 80), regress).uncertainty == pytest.approx(kept)
         assert not regress.rows
 
 
@@ -452,14 +444,14 @@ def test_third_pass_looks_again_at_a_face_that_the_first_left_turned() -> None:
     turn = cv2.getRotationMatrix2D((31.5, 31.5), 6, 1).astype(np.float64, copy=False)
     for points, passes in ((view_template(), 2), (moved(view_template(), turn), 3)):
         regress = Answers(row(0.3, 0.9), row(0.03, 0.99, points), row(0.02, 0.99))
-        found = find_landmarks(smooth(80, 80), regress)
+        found = find_one(smooth(80, 80), regress)
         assert len(regress.seen) == passes
         assert found.uncertainty == pytest.approx(0.03 if passes == 2 else 0.02)
 
 
 def test_sure_landmarks_are_kept_though_unsure_ones_look_more_certain() -> None:
     regress = Answers(row(0.3, 0.9), row(0.1, 0.45), row(0.12, 0.95))
-    found = find_landmarks(smooth(80, 80), regress)
+    found = find_one(smooth(80, 80), regress)
     assert found.are_sure
     assert not regress.rows
 
@@ -469,7 +461,7 @@ def test_face_that_leads_nowhere_is_looked_for_on_the_turned_picture() -> None:
     lost = [row(1.0, 0.1), row(1.0, 0.1)]
     regress = Answers(row(0.3, 0.9), *lost, row(0.3, 0.9), *lost, row(0.3, 0.9), row(0.02, 0.99))
     image = smooth(80, 80)
-    found = find_landmarks(image, regress)
+    found = find_one(image, regress)
     assert found.are_sure
     assert not regress.rows
     assert np.array_equal(regress.seen[3], regress.seen[0][::-1, ::-1])
@@ -478,7 +470,7 @@ def test_face_that_leads_nowhere_is_looked_for_on_the_turned_picture() -> None:
 
 def test_picture_without_a_face_is_not_looked_at_again() -> None:
     regress = Answers(row(0.9, 0.2), row(1.0, 0.1), row(1.0, 0.1))
-    assert not find_landmarks(smooth(80, 80), regress).are_sure
+    assert not find_one(smooth(80, 80), regress).are_sure
     assert not regress.rows
 
 
@@ -495,11 +487,11 @@ def test_landmarks_of_many_are_those_of_each_alone() -> None:
         rows: Features = session.run(None, {"input": to_tensor(crops, REGRESSOR_INPUT)})[0]
         return rows
 
-    found = find_landmarks_of_many(images, run)
+    found = find_landmarks(images, run)
     assert sizes[:2] == [5, 5]
     assert sizes == sorted(sizes, reverse=True)
     for image, together in zip(images, found, strict=True):
-        alone = find_landmarks(image, lambda crop: run([crop])[0])
+        alone = find_one(image, lambda crop: run([crop])[0])
         assert isinstance(together, Landmarks)
         assert np.array_equal(together.points, alone.points)
         assert (together.uncertainty, together.face_probability) == (alone.uncertainty, alone.face_probability)
@@ -512,14 +504,14 @@ def test_what_one_of_many_meets_is_its_own() -> None:
     def run(crops: Sequence[Crop]) -> Features:
         return np.stack([row(np.nan if crop.mean() > 200 else 0.01, 0.99) for crop in crops])
 
-    one, other, third = find_landmarks_of_many([dark, bright, dark], run)
+    one, other, third = find_landmarks([dark, bright, dark], run)
     assert isinstance(other, ModelFailed)
     assert [isinstance(found, Landmarks) and found.are_sure for found in (one, third)] == [True, True]
-    assert find_landmarks_of_many([], run) == []
+    assert find_landmarks([], run) == []
 
 
 def test_landmarks_in_one_place_are_unsure_and_no_error() -> None:
     regress = Answers(row(0.02, 0.4, np.full((5, 2), 20, np.float32)))
-    found = find_landmarks(smooth(80, 80), regress)
+    found = find_one(smooth(80, 80), regress)
     assert (found.are_sure, found.face_probability) == (False, 0)
     assert not regress.rows

@@ -16,7 +16,8 @@ from alignment import CHUNKS_AT_ONCE, Answered, hash_of, in_parallel, read_kept
 from alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
 from alignment_pairs import Pairs, official_pairs, table_row
 from arcface_api.arrays import TEMPLATE, Image
-from arcface_api.face import align, check_landmarks
+from arcface_api.face.geometry import align
+from arcface_api.face.given import check_landmarks
 from conditions import CONDITIONS
 from faces import Face
 

@@ -127,7 +127,7 @@ def test_what_hangs_is_answered_by_its_deadline_and_ends_the_process(
 
 
 @pytest.mark.parametrize(
-    "where", ["arcface_api.session.onnx_cpu.OnnxCpuSession.run", "arcface_api.embedder.cropping.decode"]
+    "where", ["arcface_api.session.onnx_cpu.OnnxCpuSession.run", "arcface_api.embedder.prepare.decode"]
 )
 def test_probes_report_a_hang(
     where: str, run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch

@@ -12,9 +12,9 @@ from insightface.model_zoo.landmark import Landmark
 from insightface.utils.transform import P2sRt, estimate_affine_matrix_3d23d, matrix2angle
 from numpy.typing import NDArray
 
-from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
+from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, Transform, to_tensor
 from arcface_api.errors import ModelFailed
-from arcface_api.face.attributes import attribute_crop, box_transform, whole_picture
+from arcface_api.face.attributes import attribute_crop, whole_picture
 from arcface_api.face.head_pose import FIVE_POINTS, HeadPose, head_pose, landmarks_in_picture, mean_shape, pose_of_five
 from pictures import decoded_by_opencv
 from test_attributes import SIZES, Face, noisy, photographs
@@ -31,6 +31,11 @@ def row_of(landmarks: NDArray[np.float64]) -> NDArray[np.float32]:
     return row.ravel()
 
 
+def transform_to_input(width: int, height: int) -> Transform:
+    """From a picture of this size to the model's input."""
+    return attribute_crop(np.zeros((height, width, 3), np.uint8), whole_picture(height, width), 192)[1]
+
+
 def angles(pose: HeadPose) -> tuple[float, float, float]:
     return pose.yaw, pose.pitch, pose.roll
 
@@ -41,8 +46,7 @@ def angles(pose: HeadPose) -> tuple[float, float, float]:
 @pytest.mark.parametrize("roll", [-75, 0, 11])
 def test_known_rotation_comes_back_in_its_fields(size: tuple[int, int], yaw: float, pitch: float, roll: float) -> None:
     width, height = size
-    transform = box_transform(whole_picture(height, width), 192)
-    landmarks = landmarks_in_picture(row_of(turned(yaw, pitch, roll)), 192, transform)
+    landmarks = landmarks_in_picture(row_of(turned(yaw, pitch, roll)), 192, transform_to_input(width, height))
     assert angles(head_pose(landmarks)) == pytest.approx((yaw, pitch, roll), abs=0.01)
 
 
@@ -69,20 +73,20 @@ def test_positive_roll_tilts_clockwise() -> None:
 def test_points_on_one_line_are_refused(slope: float) -> None:
     across = mean_shape()[:, 0]
     landmarks = 100 + 30 * np.column_stack([across, slope * across, mean_shape()[:, 2]])
-    with pytest.raises(ModelFailed, match="no head pose can be told"):
+    with pytest.raises(ModelFailed, match="no head pose can be computed"):
         head_pose(landmarks.astype(np.float32))
 
 
 def test_points_that_differ_by_rounding_only_are_refused() -> None:
     landmarks = 500.3 + np.random.default_rng(0).normal(0, 2e-5, (68, 3))
-    with pytest.raises(ModelFailed, match="no head pose can be told"):
+    with pytest.raises(ModelFailed, match="no head pose can be computed"):
         head_pose(landmarks.astype(np.float32))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3e38])
 def test_row_that_is_not_finite_or_overflows_is_refused(bad: float) -> None:
-    landmarks = landmarks_in_picture(row_of(np.full((68, 3), bad)), 192, box_transform(whole_picture(90, 60), 192))
-    with pytest.raises(ModelFailed, match="no head pose can be told"):
+    landmarks = landmarks_in_picture(row_of(np.full((68, 3), bad)), 192, transform_to_input(60, 90))
+    with pytest.raises(ModelFailed, match="no head pose can be computed"):
         head_pose(landmarks)
 
 
@@ -95,7 +99,7 @@ def test_size_and_place_of_the_face_do_not_matter(scale: float, place: float) ->
 def test_row_is_left_as_it_was() -> None:
     row = row_of(turned(20, -10, 5))
     before = row.copy()
-    landmarks_in_picture(row, 192, box_transform(whole_picture(90, 60), 192))
+    landmarks_in_picture(row, 192, transform_to_input(60, 90))
     assert np.array_equal(row, before)
 
 
@@ -118,7 +122,7 @@ def test_mean_shape_cannot_be_changed_by_a_caller() -> None:
     "landmarks", [np.zeros((68, 3)), np.ones((68, 3)), np.full((68, 3), np.nan), np.full((68, 3), np.inf)]
 )
 def test_points_without_a_pose_are_refused(landmarks: NDArray[np.float64]) -> None:
-    with pytest.raises(ModelFailed, match="no head pose can be told"):
+    with pytest.raises(ModelFailed, match="no head pose can be computed"):
         head_pose(landmarks.astype(np.float32))
 
 
@@ -152,7 +156,7 @@ def angles_by_reference(landmarks: NDArray[np.float32]) -> tuple[float, float, f
 @pytest.mark.parametrize("yaw", [-90, -89.99999, -45, 0, 30, 89.9, 90, 120])
 @pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (25, 40), (-70, 170)])
 def test_angles_equal_the_reference_for_every_turn(yaw: float, pitch: float, roll: float) -> None:
-    """Straight aside too, where pitch and roll cannot be told apart."""
+    """Straight aside too, where pitch and roll cannot be distinguished."""
     for noise in (0.0, 0.02):
         moved = turned(yaw, pitch, roll) + np.random.default_rng(0).normal(0, noise, (68, 3))
         landmarks = moved.astype(np.float32)
@@ -165,15 +169,15 @@ def test_landmarks_and_pose_equal_the_reference_on_photographs(model_file: Path)
         assert_equal_to_reference(reference, session, image)
 
 
-def test_stand_in_model_tells_pictures_apart(model_file: Path) -> None:
+def test_substitute_model_distinguishes_pictures(model_file: Path) -> None:
     """Else the tests here would prove nothing."""
     session = ort.InferenceSession(model_file)
-    told = []
+    poses = []
     for image in photographs():
         crop, transform = attribute_crop(image, whole_picture(*image.shape[:2]), 192)
         (rows,) = session.run(None, {"input": to_tensor([crop], SPEC)})
-        told.append(head_pose(landmarks_in_picture(rows[0], 192, transform)))
-    assert np.ptp([angles(pose) for pose in told], axis=0).min() > 0.1
+        poses.append(head_pose(landmarks_in_picture(rows[0], 192, transform)))
+    assert np.ptp([angles(pose) for pose in poses], axis=0).min() > 0.1
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -222,10 +226,10 @@ def test_nose_beside_the_middle_is_a_turned_head() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0, 1e30])
 def test_five_points_without_a_pose_are_an_error(bad: float) -> None:
-    with pytest.raises(ModelFailed, match="no head pose"):
+    with pytest.raises(ModelFailed, match="No head pose"):
         pose_of_five(np.full((5, 2), bad, np.float32))
 
 
 def test_five_points_on_one_line_are_an_error() -> None:
-    with pytest.raises(ModelFailed, match="no head pose"):
+    with pytest.raises(ModelFailed, match="No head pose"):
         pose_of_five(np.array([[x, 2 * x] for x in range(5)], np.float32))

@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from arcface_api.arrays import TEMPLATE
+from arcface_api.face.geometry import moved
 from augment import Cut, cut, random_cut, views
-from faces import PARTS, Face, bucket_of, part_of
+from faces import PARTS, Face, bucket_of, face_size, part_of
 from verification import balanced_accuracy, make_pairs, tar_at_far
 
 POINTS = np.array([[105, 110], [147, 112], [128, 135], [109, 158], [145, 160]], np.float32)
@@ -41,6 +43,15 @@ def test_split_stays_as_it_was_trained_with() -> None:
     names = ("Aaron_Eckhart", "Abel_Pacheco", "AJ_Cook", "Zhang_Ziyi")
     assert [bucket_of(f"{name}/{name}_0001.jpg") for name in names] == [38, 22, 42, 23]
     assert {part_of(f"Person_{n}/1.jpg") for n in range(100)} == set(PARTS)
+
+
+# ── sizes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_face_size_is_the_eye_distance_of_a_face_that_looks_straight() -> None:
+    turned = cv2.getRotationMatrix2D((0, 0), 70, 3).astype(np.float64, copy=False)
+    expected = 3 * np.hypot(*(TEMPLATE[1] - TEMPLATE[0]))
+    assert face_size(moved(TEMPLATE, turned)) == pytest.approx(expected, rel=1e-5)
 
 
 # ── augmentation ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,27 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arcface_api import face
 from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
-from arcface_api.face import (
-    REGRESSOR_INPUT,
-    Landmarks,
-    align,
-    face_view,
-    quality,
-    read_landmarks,
-    regressor,
-    scale_of,
-    similarity,
-    whole_view,
-)
+from arcface_api.face.geometry import align, scale_of, similarity
 from arcface_api.face.head_pose import mean_shape
-from arcface_api.face.quality import Finding, Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
+from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, face_view, read_landmarks, regressor, whole_view
+from arcface_api.face.quality import Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
 from arcface_api.image import stretch
 from conftest import LFW
 from pictures import decoded_by_opencv
 
-SURE = Finding(TEMPLATE, 0.04, 0.99, are_sure=True)
+SURE = Landmarks(TEMPLATE, 0.04, 0.99)
 
 
 def turned_head(yaw: float = 0, pitch: float = 0, scale: float = 1) -> Points:
@@ -80,8 +69,8 @@ def exposed(image: Image, stops: float) -> Image:
     return np.clip(255 * ((image / 255) ** 2.2 * 2**stops) ** (1 / 2.2), 0, 255).round().astype(np.uint8)
 
 
-def told(face: Image, finding: Finding = SURE, picture: Image | None = None) -> Quality:
-    return picture_quality(face if picture is None else picture, face, finding)
+def measured(face: Image, landmarks: Landmarks = SURE, picture: Image | None = None) -> Quality:
+    return picture_quality(face if picture is None else picture, face, landmarks)
 
 
 def numbers(quality: Quality) -> list[float]:
@@ -112,33 +101,33 @@ def test_codes_never_change() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_good_crop_has_no_warning(seed: int) -> None:
-    assert told(textured(seed)).warnings == ()
+    assert measured(textured(seed)).warnings == ()
 
 
-UNSURE = replace(SURE, uncertainty=0.3, are_sure=False)
+UNSURE = replace(SURE, uncertainty=0.3)
 BLANK_WIDE, BLANK_TALL = np.zeros((100, 260, 3), np.uint8), np.zeros((260, 100, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("warning", "quality"),
     [
-        (QualityWarning.UPSCALED, lambda: told(textured(), replace(SURE, points=scaled(1 / 6)))),
-        (QualityWarning.UPSCALED, lambda: told(textured(), UNSURE, np.zeros((30, 15, 3), np.uint8))),
-        (QualityWarning.EXTREME_ASPECT, lambda: told(textured(), picture=BLANK_WIDE)),
-        (QualityWarning.EXTREME_ASPECT, lambda: told(textured(), picture=BLANK_TALL)),
-        (QualityWarning.EXTREME_ASPECT, lambda: told(textured(), replace(SURE, points=scaled(2, 1)))),
-        (QualityWarning.EXTREME_ASPECT, lambda: told(textured(), replace(SURE, points=scaled(1, 2)))),
-        (QualityWarning.LOW_SHARPNESS, lambda: told(blurred(textured(), 5))),
-        (QualityWarning.LOW_SHARPNESS, lambda: told(moved(textured(), 25, 0))),
-        (QualityWarning.LOW_SHARPNESS, lambda: told(moved(textured(), 25, 60))),
-        (QualityWarning.UNDEREXPOSED, lambda: told(exposed(textured(), -9))),
-        (QualityWarning.OVEREXPOSED, lambda: told(exposed(textured(), 3))),
-        (QualityWarning.LANDMARKS_UNSURE, lambda: told(textured(), UNSURE)),
-        (QualityWarning.NO_FACE, lambda: told(textured(), replace(UNSURE, face_probability=0.2))),
-        (QualityWarning.EXTREME_POSE, lambda: told(textured(), replace(SURE, points=turned_head(yaw=65)))),
-        (QualityWarning.EXTREME_POSE, lambda: told(textured(), replace(SURE, points=turned_head(yaw=-65)))),
-        (QualityWarning.EXTREME_POSE, lambda: told(textured(), replace(SURE, points=turned_head(pitch=35)))),
-        (QualityWarning.EXTREME_POSE, lambda: told(textured(), replace(SURE, points=turned_head(pitch=-60)))),
+        (QualityWarning.UPSCALED, lambda: measured(textured(), replace(SURE, points=scaled(1 / 6)))),
+        (QualityWarning.UPSCALED, lambda: measured(textured(), UNSURE, np.zeros((30, 15, 3), np.uint8))),
+        (QualityWarning.EXTREME_ASPECT, lambda: measured(textured(), picture=BLANK_WIDE)),
+        (QualityWarning.EXTREME_ASPECT, lambda: measured(textured(), picture=BLANK_TALL)),
+        (QualityWarning.EXTREME_ASPECT, lambda: measured(textured(), replace(SURE, points=scaled(2, 1)))),
+        (QualityWarning.EXTREME_ASPECT, lambda: measured(textured(), replace(SURE, points=scaled(1, 2)))),
+        (QualityWarning.LOW_SHARPNESS, lambda: measured(blurred(textured(), 5))),
+        (QualityWarning.LOW_SHARPNESS, lambda: measured(moved(textured(), 25, 0))),
+        (QualityWarning.LOW_SHARPNESS, lambda: measured(moved(textured(), 25, 60))),
+        (QualityWarning.UNDEREXPOSED, lambda: measured(exposed(textured(), -9))),
+        (QualityWarning.OVEREXPOSED, lambda: measured(exposed(textured(), 3))),
+        (QualityWarning.LANDMARKS_UNSURE, lambda: measured(textured(), UNSURE)),
+        (QualityWarning.NO_FACE, lambda: measured(textured(), replace(UNSURE, face_probability=0.2))),
+        (QualityWarning.EXTREME_POSE, lambda: measured(textured(), replace(SURE, points=turned_head(yaw=65)))),
+        (QualityWarning.EXTREME_POSE, lambda: measured(textured(), replace(SURE, points=turned_head(yaw=-65)))),
+        (QualityWarning.EXTREME_POSE, lambda: measured(textured(), replace(SURE, points=turned_head(pitch=35)))),
+        (QualityWarning.EXTREME_POSE, lambda: measured(textured(), replace(SURE, points=turned_head(pitch=-60)))),
     ],
 )
 def test_each_warning_has_its_cause(warning: QualityWarning, quality: Callable[[], Quality]) -> None:
@@ -150,30 +139,30 @@ def test_each_warning_has_its_cause(warning: QualityWarning, quality: Callable[[
 def test_head_that_looks_about_ahead_has_no_warning_at_any_angle_and_size(yaw: float, degrees: float) -> None:
     turn = np.array([[cos(radians(degrees)), -sin(radians(degrees))], [sin(radians(degrees)), cos(radians(degrees))]])
     points = np.asarray(turned_head(yaw, pitch=-10, scale=3) @ turn.T + 900, np.float32)
-    assert told(textured(), replace(SURE, points=points)).warnings == ()
+    assert measured(textured(), replace(SURE, points=points)).warnings == ()
 
 
 @pytest.mark.parametrize("shape", [(100, 210), (190, 100), (100, 100)])
 def test_picture_may_be_nearly_twice_as_long_as_wide_or_high(shape: tuple[int, int]) -> None:
-    assert told(textured(), picture=np.zeros((*shape, 3), np.uint8)).warnings == ()
+    assert measured(textured(), picture=np.zeros((*shape, 3), np.uint8)).warnings == ()
 
 
 def test_profile_is_no_squeezed_face() -> None:
     """It looks narrow, but nobody squeezed it."""
-    warnings = told(textured(), replace(SURE, points=turned_head(yaw=65))).warnings
+    warnings = measured(textured(), replace(SURE, points=turned_head(yaw=65))).warnings
     assert warnings == (QualityWarning.EXTREME_POSE,)
 
 
-def test_unsure_landmarks_tell_nothing_of_size_and_pose() -> None:
-    finding = replace(UNSURE, points=turned_head(yaw=80, scale=0.05))
-    quality = told(textured(), finding, np.zeros((300, 200, 3), np.uint8))
+def test_size_and_pose_follow_from_sure_landmarks_only() -> None:
+    landmarks = replace(UNSURE, points=turned_head(yaw=80, scale=0.05))
+    quality = measured(textured(), landmarks, np.zeros((300, 200, 3), np.uint8))
     assert quality.face_size_px == 200
     assert quality.warnings == (QualityWarning.LANDMARKS_UNSURE,)
 
 
 def test_warnings_come_in_their_order() -> None:
-    finding = replace(SURE, points=scaled(0.1), uncertainty=0.9, face_probability=0.01, are_sure=False)
-    warnings = told(np.zeros((112, 112, 3), np.uint8), finding, np.zeros((5, 400, 3), np.uint8)).warnings
+    landmarks = replace(SURE, points=scaled(0.1), uncertainty=0.9, face_probability=0.01)
+    warnings = measured(np.zeros((112, 112, 3), np.uint8), landmarks, np.zeros((5, 400, 3), np.uint8)).warnings
     assert warnings == (
         QualityWarning.UPSCALED,
         QualityWarning.EXTREME_ASPECT,
@@ -192,39 +181,39 @@ def falls(values: list[float]) -> bool:
 
 
 def test_sharpness_falls_with_blur() -> None:
-    assert falls([told(blurred(textured(), pixels)).sharpness for pixels in (0.3, 1, 1.5, 2, 3, 5, 8)])
+    assert falls([measured(blurred(textured(), pixels)).sharpness for pixels in (0.3, 1, 1.5, 2, 3, 5, 8)])
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 60, 90, 135])
 def test_sharpness_falls_with_movement_in_any_direction(degrees: float) -> None:
-    assert falls([told(moved(textured(), pixels, degrees)).sharpness for pixels in (1, 7, 15, 31)])
+    assert falls([measured(moved(textured(), pixels, degrees)).sharpness for pixels in (1, 7, 15, 31)])
 
 
 def test_no_direction_of_movement_hides_the_blur() -> None:
-    sharp = told(textured()).sharpness
+    sharp = measured(textured()).sharpness
     for degrees in range(0, 180, 15):
-        assert told(moved(textured(), 21, degrees)).sharpness < 0.45 * sharp
+        assert measured(moved(textured(), 21, degrees)).sharpness < 0.45 * sharp
 
 
 @pytest.mark.parametrize("stops", [-2, -1, 0.5])
 def test_sharpness_hardly_depends_on_light(stops: float) -> None:
-    assert told(exposed(textured(), stops)).sharpness == pytest.approx(told(textured()).sharpness, rel=0.15)
+    assert measured(exposed(textured(), stops)).sharpness == pytest.approx(measured(textured()).sharpness, rel=0.15)
 
 
 def test_brightness_falls_with_light() -> None:
-    assert falls([told(exposed(textured(), stops)).brightness for stops in (4, 2, 1, 0, -1, -3, -6)])
+    assert falls([measured(exposed(textured(), stops)).brightness for stops in (4, 2, 1, 0, -1, -3, -6)])
 
 
 def test_brightness_and_contrast_are_shares_of_the_full_range() -> None:
     halves = np.zeros((112, 112, 3), np.uint8)
     halves[::2] = 255
-    assert told(halves).brightness == pytest.approx(0.5)
-    assert told(halves).contrast == 1
+    assert measured(halves).brightness == pytest.approx(0.5)
+    assert measured(halves).contrast == 1
     ramp = np.repeat(np.linspace(0, 255, 80).astype(np.uint8), 64).reshape(80, 64, 1)
     middle = np.zeros((112, 112, 3), np.uint8)
     middle[28:108, 24:88] = ramp
-    assert told(middle).contrast == pytest.approx(0.9, abs=0.02)
-    flat = told(np.full((112, 112, 3), 51, np.uint8))
+    assert measured(middle).contrast == pytest.approx(0.9, abs=0.02)
+    flat = measured(np.full((112, 112, 3), 51, np.uint8))
     assert flat.brightness == pytest.approx(0.2)
     assert (flat.contrast, flat.sharpness) == (0, 0)
 
@@ -232,14 +221,14 @@ def test_brightness_and_contrast_are_shares_of_the_full_range() -> None:
 def test_what_surrounds_the_face_does_not_count() -> None:
     framed = textured()
     framed[:20] = framed[:, :20] = framed[:, -20:] = 0
-    assert numbers(told(framed)) == numbers(told(textured()))
+    assert numbers(measured(framed)) == numbers(measured(textured()))
 
 
 @pytest.mark.parametrize("scale", [0.2, 1, 7.5])
 def test_face_size_is_what_the_aligned_crop_covers(scale: float) -> None:
     points = np.asarray(turned_head(yaw=20) * scale + 30, np.float32)
     expected = 112 / scale_of(similarity(points, TEMPLATE))
-    assert told(textured(), replace(SURE, points=points)).face_size_px == pytest.approx(expected, rel=1e-5)
+    assert measured(textured(), replace(SURE, points=points)).face_size_px == pytest.approx(expected, rel=1e-5)
 
 
 def test_turn_and_nod_say_which_way() -> None:
@@ -263,28 +252,27 @@ def test_confidence_falls_with_uncertainty_and_rises_with_the_face_s_probability
 # ── whatever comes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("are_sure", [True, False])
+@pytest.mark.parametrize("landmarks", [SURE, UNSURE], ids=["sure", "unsure"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (2, 3), (300, 200)])
 @pytest.mark.parametrize("filling", ["noise", 0, 127, 255])
-def test_no_picture_gives_nan(shape: tuple[int, int], filling: str | int, are_sure: bool) -> None:
+def test_no_picture_gives_nan(shape: tuple[int, int], filling: str | int, landmarks: Landmarks) -> None:
     rng = np.random.default_rng(0)
     picture = (
         rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
         if filling == "noise"
         else np.full((*shape, 3), filling, np.uint8)
     )
-    quality = told(stretch(picture, 112, 112), replace(SURE, are_sure=are_sure), picture)
+    quality = measured(stretch(picture, 112, 112), landmarks, picture)
     assert all(isfinite(number) for number in numbers(quality))
 
 
 @given(
     st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=5, max_size=5),
-    st.floats(0, 1e30),
-    st.floats(-1, 2),
+    st.floats(0, 0.15) | st.floats(0, 1e30),
+    st.floats(0.5, 2) | st.floats(-1, 2),
 )
 def test_no_landmarks_give_nan(points: list[list[float]], uncertainty: float, probability: float) -> None:
-    finding = Finding(np.array(points, np.float32), uncertainty, probability, are_sure=True)
-    quality = told(textured(), finding)
+    quality = measured(textured(), Landmarks(np.array(points, np.float32), uncertainty, probability))
     assert all(isfinite(number) for number in numbers(quality))
     assert 0 <= quality.landmark_confidence <= 1
 
@@ -292,7 +280,7 @@ def test_no_landmarks_give_nan(points: list[list[float]], uncertainty: float, pr
 @pytest.mark.parametrize(
     "points", [np.zeros((5, 2)), np.full((5, 2), np.nan), [[0, 0], [2, 0], [1, 1], [0, 0], [2, 0]]]
 )
-def test_landmarks_that_are_no_face_tell_nothing(points: Points) -> None:
+def test_landmarks_that_are_no_face_have_no_shape(points: Points) -> None:
     assert face_shape(np.asarray(points, np.float32)) is None
 
 
@@ -337,9 +325,7 @@ def look() -> Callable[[Image], Quality]:
     def quality(image: Image) -> Quality:
         found = landmarks_of(image)
         face = align(image, found.points, 112) if found.are_sure else stretch(image, 112, 112)
-        return picture_quality(
-            image, face, Finding(found.points, found.uncertainty, found.face_probability, found.are_sure)
-        )
+        return picture_quality(image, face, found)
 
     return quality
 
@@ -392,9 +378,3 @@ def test_numbers_follow_a_real_face_down(look: Callable[[Image], Quality], faces
     assert falls(means(lambda face, share: resized(face, share, share), (1, 0.5, 0.25, 0.15), "face_size_px"))
     assert falls(means(exposed, (3, 1, 0, -2, -5), "brightness"))
     assert falls(means(exposed, (0, -2, -4, -6), "contrast"))
-
-
-def test_limits_that_two_rooms_know_are_the_same() -> None:
-    """Rooms of one floor do not import each other."""
-    assert quality.TOLERABLE_ERROR == face.MAX_UNCERTAINTY
-    assert quality.MIN_FACE_PROBABILITY == face.MIN_FACE_PROBABILITY

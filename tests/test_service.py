@@ -279,7 +279,7 @@ def test_of_callers_that_left_only_pictures_on_a_thread_keep_their_place(
         await embedder.close()
         assert decoded == [len(JPEG)] * 2
 
-    monkeypatch.setattr("arcface_api.embedder.cropping.decode", held)
+    monkeypatch.setattr("arcface_api.embedder.prepare.decode", held)
     asyncio.run(asyncio.wait_for(check(), 60))
 
 

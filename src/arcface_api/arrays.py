@@ -1,6 +1,6 @@
-"""The shapes that travel through the service, one name each (docs/glossary.md), and the step from crops to a tensor.
+"""The arrays that travel through the service, one name each (docs/glossary.md), and the step from crops to a tensor.
 
-NumPy's types carry no shape, so the names do: a function that takes a `Crop` takes what is written here.
+NumPy's types carry no shape, so these names do.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,16 @@ from numpy.typing import NDArray
 
 Image: TypeAlias = NDArray[np.uint8]
 """A decoded, upright picture: (h, w, 3) uint8, RGB."""
-
 Crop: TypeAlias = NDArray[np.uint8]
 """One face at a model's input size: (size, size, 3) uint8, RGB."""
-
 Tensor: TypeAlias = NDArray[np.float32]
-"""A batch as a model wants it: (n, 3, height, width) float32."""
-
+"""A batch as a model takes it: (n, 3, height, width) float32."""
 Features: TypeAlias = NDArray[np.float32]
 """What a model returns for a batch: (n, dim) float32."""
-
 Embedding: TypeAlias = NDArray[np.float32]
 """A recogniser's output row for one crop, not normalised: (dim,) float32."""
-
 Points: TypeAlias = NDArray[np.float32]
 """Landmarks: (n, 2) or (n, 3) float32, pixels x, y (and z, in the same unit)."""
-
 Transform: TypeAlias = NDArray[np.float64]
 """Similarity from one frame's pixels x, y to another's: (2, 3) float64."""
 
@@ -38,23 +32,18 @@ TEMPLATE: Points = np.array(
 """Where the landmarks of an aligned face lie in a crop of `TEMPLATE_SIDE` pixels: (5, 2).
 Source: InsightFace, `utils/face_align.py` (`arcface_dst`)."""
 TEMPLATE.flags.writeable = False
-
 TEMPLATE_SIDE = 112
-"""Side of the crop that the template is stated for, pixels."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """The square that holds a face, turned as the face is."""
+    """The square around a face: its centre and side in pixels."""
 
     x: float
-    """Of its centre, pixels."""
     y: float
-    """Of its centre, pixels."""
     side: float
-    """Pixels."""
     angle: float = 0.0
-    """Radians, clockwise as seen: 0 where the face is upright, pi / 2 where its top points to the right."""
+    """Radians, clockwise as seen: 0 if the face is upright, pi / 2 if its top points to the right."""
 
 
 class ChannelOrder(StrEnum):
@@ -66,30 +55,21 @@ class ChannelOrder(StrEnum):
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a model wants its pixels: `(pixel - mean) / std` on `height` x `width` planes in `channel_order`."""
+    """How a model takes its pixels: `(pixel - mean) / std` on `height` x `width` planes in `channel_order`."""
 
     name: str | None
-    """Name of the graph's input; None: whatever its only input is called."""
+    """Name of the graph's input; None: its only one."""
     height: int
     width: int
     mean: float
     std: float
     channel_order: ChannelOrder = ChannelOrder.RGB
     template: tuple[tuple[float, float], ...] | None = None
-    """Where the five landmarks of an aligned face lie in the input, pixels x, y; None: where `TEMPLATE`, scaled to the
-    input's size, has them."""
+    """Where the five landmarks of an aligned face lie in the input, pixels x, y; None: `TEMPLATE`, scaled to it."""
 
 
 def to_tensor(crops: Sequence[Crop], spec: InputSpec) -> Tensor:
-    """Crops of the model's input size as one batch.
-
-    Args:
-        crops: n arrays of (spec.height, spec.width, 3) uint8, RGB.
-        spec: What the model expects.
-
-    Returns:
-        (n, 3, spec.height, spec.width) float32, planes in `spec.channel_order`.
-    """
+    """One batch of n crops, (spec.height, spec.width, 3) uint8 RGB: (n, 3, spec.height, spec.width) float32."""
     planes = np.stack(crops).transpose(0, 3, 1, 2)
     if spec.channel_order is ChannelOrder.BGR:
         planes = planes[:, ::-1]

@@ -1,4 +1,4 @@
-"""Builds the embedder of a pack as the settings say, without HTTP.
+"""Loads a pack's models as the settings say, without HTTP.
 
 Settings, InstalledPack ──open_embedder──▶ Embedder
 """
@@ -10,21 +10,11 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
-from arcface_api import face
 from arcface_api.cpus import available_cpus
-from arcface_api.embedder import (
-    AlignedModels,
-    AttributeModels,
-    BoxModels,
-    Embedder,
-    EmbedOptions,
-    Limits,
-    Model,
-    Models,
-    Recogniser,
-    Regressor,
-)
+from arcface_api.embedder import Embedder, EmbedOptions
+from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels, Model, Models, Recogniser, Regressor
 from arcface_api.errors import RuntimeUnfit
+from arcface_api.face.landmarks import REGRESSOR_DIM, REGRESSOR_INPUT, regressor
 from arcface_api.image import Decoders, ImageLimits
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.session import (
@@ -43,61 +33,17 @@ from arcface_api.settings import Device, Settings
 from arcface_api.wire import Align, Fit
 
 REGRESSOR_MAX_BATCH = 8
-"""Nearly all that batching gains on a CPU is in by 8."""
+"""Larger batches gain next to nothing on a CPU."""
 
 _log = logging.getLogger(__name__)
 
 
-def regressor_content() -> ModelContent:
-    """The model file."""
-    content = face.regressor()
-    sha256 = hashlib.sha256(content).hexdigest()
-    return ModelContent(content, sha256, face.REGRESSOR_INPUT, face.REGRESSOR_DIM)
-
-
-def open_regressor() -> Regressor:
-    """The regressor, warmed in every batch size up to `REGRESSOR_MAX_BATCH`.
-
-    Raises:
-        ModelFailed: It cannot be loaded or run.
-    """
-    # One thread: it runs on decode threads, too, several at once. Any size: how many passes a picture takes differs.
-    session = open_reference(regressor_content(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
-    spec = face.REGRESSOR_INPUT
-    is_invariant = is_batch_invariant(session, probe_crops(spec.height, spec.width))
-    if not is_invariant:
-        _log.warning(
-            "On this machine the landmark regressor's answers vary with the batch size, so faces are found one by one;"
-            " align=auto takes a little longer."
-        )
-    return Regressor(session, is_invariant)
-
-
-def check_default(pack: InstalledPack, settings: Settings) -> None:
-    """Refuse to start with a default that no request could be served with."""
-    file = pack.manifest.file(Role.RECOGNISER)
-    is_square = file is None or file.input.height == file.input.width
-    if default_options(pack, settings).align is not Align.NONE and not is_square:
-        raise RuntimeUnfit(
-            f"Faces cannot be aligned for {pack.manifest.name}, whose recogniser's input is not square. Set"
-            " ARCFACE_ALIGN=none."
-        )
-
-
-def default_options(pack: InstalledPack, settings: Settings) -> EmbedOptions:
-    """How pictures are embedded for a caller who asks for nothing: as the settings say, else the pack."""
-    manifest = pack.manifest
-    return EmbedOptions(
-        align=Align(settings.align or manifest.align or Align.NONE),
-        fit=Fit(settings.fit or manifest.fit or Fit.STRETCH),
-    )
-
-
 def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], settings: Settings) -> Embedder:
-    """Load the pack's models and start the embedder's threads.
+    """Loads the pack's models and opens the embedder on them.
 
     Raises:
-        ModelFailed, RuntimeUnfit: As `create_app`.
+        ModelFailed: A model cannot be loaded, or takes or returns something unexpected.
+        RuntimeUnfit: The device that was asked for, or decoding in processes, is not available.
     """
     check_installation()
     cpus = max(1, available_cpus() // settings.workers)
@@ -115,7 +61,7 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
         return ModelContent(model.content, model.sha256, model.file.input, model.file.output_dim)
 
     def load_attribute_model(role: Role) -> Model:
-        # Small beside the recogniser, and read as numbers: float32, on the GPU where the recogniser is.
+        # Small beside the recogniser, and read as numbers: float32, on a GPU if the recogniser is.
         model = content(role)
         if chosen.session.provider in GPU_PROVIDERS:
             device: Device = "tensorrt" if chosen.session.provider == TENSORRT_PROVIDER else "cuda"
@@ -123,37 +69,59 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
             return Model(open_session(model, wish, cache).session, model.spec)
         return Model(open_reference(model, threads, chosen.session.batch_sizes), model.spec)
 
-    recogniser, file = content(Role.RECOGNISER), verified[Role.RECOGNISER]
+    recogniser = content(Role.RECOGNISER)
     chosen = open_session(recogniser, Wish(settings.device, settings.precision, threads, settings.max_batch), cache)
     attribute_models: AttributeModels | None = None
     if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
         attribute_models = BoxModels(load_attribute_model(Role.AGE_GENDER), load_attribute_model(Role.LANDMARKS_3D))
     elif Role.AGE in verified and Role.GENDER in verified:
         attribute_models = AlignedModels(load_attribute_model(Role.AGE), load_attribute_model(Role.GENDER))
+    loaded = Recogniser(
+        session=chosen.session,
+        spec=recogniser.spec,
+        name=pack.manifest.model,
+        dim=recogniser.output_dim,
+        sha256=recogniser.sha256,
+        self_test_cosine=chosen.self_test_cosine,
+        reason=chosen.reason,
+    )
     return Embedder(
-        Models(
-            Recogniser(
-                chosen.session,
-                recogniser.spec,
-                pack.manifest.model,
-                file.file.output_dim,
-                file.sha256,
-                chosen.self_test_cosine,
-                chosen.reason,
-            ),
-            open_regressor(),
-            attribute_models,
-        ),
-        Limits(ImageLimits(settings.max_image_pixels), _capacity(settings), settings.decode_threads or cpus),
-        open_decoders(settings),
+        models=Models(loaded, open_regressor(), attribute_models),
+        limits=ImageLimits(settings.max_image_pixels),
+        capacity=_capacity(settings),
+        decode_threads=settings.decode_threads or cpus,
+        decoders=open_decoders(settings),
     )
 
 
-def open_decoders(settings: Settings) -> Decoders | None:
-    """Where pictures are decoded; None: in this process.
+def regressor_content() -> ModelContent:
+    """The landmark regressor's file, and its input and output."""
+    content = regressor()
+    return ModelContent(content, hashlib.sha256(content).hexdigest(), REGRESSOR_INPUT, REGRESSOR_DIM)
+
+
+def open_regressor() -> Regressor:
+    """The regressor, warmed up in every batch size to `REGRESSOR_MAX_BATCH`.
 
     Raises:
-        RuntimeUnfit: Processes were asked for, and cannot be had on this system.
+        ModelFailed: It cannot be loaded or run.
+    """
+    # One thread, because several decode threads run it at once. Every size, because faces need different passes.
+    session = open_reference(regressor_content(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
+    is_invariant = is_batch_invariant(session, probe_crops(REGRESSOR_INPUT.height, REGRESSOR_INPUT.width))
+    if not is_invariant:
+        _log.warning(
+            "On this machine the landmark regressor's answers vary with the batch size, so faces are found one by one;"
+            " align=auto takes a little longer."
+        )
+    return Regressor(session, is_invariant)
+
+
+def open_decoders(settings: Settings) -> Decoders | None:
+    """The processes that decode pictures; None: this process does.
+
+    Raises:
+        RuntimeUnfit: Processes were asked for, but this system cannot provide them.
     """
     if settings.decode_isolation == "none":
         return None
@@ -164,11 +132,31 @@ def open_decoders(settings: Settings) -> Decoders | None:
     )
 
 
-def _capacity(settings: Settings) -> int:
-    """This worker's part of the service's capacity; a batch request that one worker alone would take still fits."""
-    return max(math.ceil(settings.queue_capacity / settings.workers), max_batch_files(settings))
+def check_default(pack: InstalledPack, settings: Settings) -> None:
+    """Raises `RuntimeUnfit` if no request could be served with the default options."""
+    file = pack.manifest.file(Role.RECOGNISER)
+    is_square = file is None or file.input.height == file.input.width
+    if default_options(pack, settings).align is not Align.NONE and not is_square:
+        raise RuntimeUnfit(
+            f"Faces cannot be aligned for {pack.manifest.name}, whose recogniser's input is not square. Set"
+            " ARCFACE_ALIGN=none."
+        )
+
+
+def default_options(pack: InstalledPack, settings: Settings) -> EmbedOptions:
+    """The options of a request that chooses nothing: from the settings, else from the pack."""
+    manifest = pack.manifest
+    return EmbedOptions(
+        align=Align(settings.align or manifest.align or Align.NONE),
+        fit=Fit(settings.fit or manifest.fit or Fit.STRETCH),
+    )
 
 
 def max_batch_files(settings: Settings) -> int:
-    """Most pictures of one batch request. More than may be inside would be told to come back, for ever."""
+    """The largest batch request: one with more pictures than may be inside could never be admitted."""
     return min(settings.max_batch_files, settings.queue_capacity)
+
+
+def _capacity(settings: Settings) -> int:
+    """This worker's share of the service's capacity, but at least the largest batch request."""
+    return max(math.ceil(settings.queue_capacity / settings.workers), max_batch_files(settings))

@@ -1,7 +1,4 @@
-"""What goes over the wire: names of headers, media types and options, and the embedding in each of its forms.
-
-Server and client share this module, so that neither spells a name the other does not know.
-"""
+"""What server and clients share: names of headers, media types and options, and the embedding in each of its forms."""
 
 import base64
 from collections.abc import Mapping
@@ -15,23 +12,23 @@ import orjson
 from arcface_api.arrays import Embedding
 
 MODEL_FINGERPRINT_HEADER = "X-Model-Fingerprint"
-"""Two embeddings may be compared only if this header was equal."""
+"""Two embeddings may be compared only if it is equal."""
 EMBEDDING_NORM_HEADER = "X-Embedding-Norm"
-"""Length of the raw embedding, also where the body holds the normalised one; with `flip`, of the sum of two."""
+"""Length of the raw embedding (with `flip`, of the sum of two), also if the body holds the normalised one."""
 REQUIRE_FINGERPRINT_HEADER = "X-Require-Fingerprint"
-"""From the caller: the fingerprint that its stored embeddings have. Another one is refused."""
+"""From the caller: the fingerprint of its stored embeddings. A service with another one refuses the request."""
 SERVER_TIMING_HEADER = "Server-Timing"
 """Milliseconds per stage (W3C Server Timing)."""
 BATCH_SIZE_HEADER = "X-Batch-Size"
-"""How many crops, of whichever callers, ran together with this one, itself among them."""
+"""The number of crops, of any callers, in the batch that this one ran in."""
 EMBEDDING_VALID_HEADER = "X-Embedding-Valid"
-"""Of a batch as npy or bytes: one digit for each picture, 1 where its row is an embedding, 0 where it is all NaN."""
+"""For a batch as npy or bytes: one digit per picture, 1 if its row is an embedding, 0 if it is all NaN."""
 ALIGNMENT_HEADER = "X-Alignment"
-"""What became of the alignment, an `Alignment`; of a batch one for each picture, `-` where it has no embedding."""
+"""An `Alignment`; for a batch one per picture, `-` for a picture without an embedding."""
 WARNINGS_HEADER = "X-Warnings"
-"""Codes of what may be wrong with the picture, separated by commas; absent where there are none."""
+"""Codes of what may be wrong with the picture, separated by commas; absent if there are none."""
 REQUEST_TIMEOUT_HEADER = "X-Request-Timeout"
-"""From the caller: seconds within which the answer is of use."""
+"""From the caller: seconds after which it no longer needs the answer."""
 
 
 class MediaType(StrEnum):
@@ -45,7 +42,7 @@ class MediaType(StrEnum):
 
 
 class Encoding(StrEnum):
-    """How the embedding stands inside the JSON body."""
+    """Form of the embedding in a JSON body."""
 
     FLOAT = "float"
     """A list of numbers; each reads back to exactly the same float32."""
@@ -54,12 +51,12 @@ class Encoding(StrEnum):
 
 
 class Align(StrEnum):
-    """Whether the face is turned, scaled and shifted to where the recogniser was trained to see faces."""
+    """How to turn, scale and shift the face to where the recogniser was trained to see faces."""
 
     NONE = "none"
     """The whole picture is the crop, as `Fit` says."""
     AUTO = "auto"
-    """By landmarks that the service finds; where it is unsure of them, as with `none`."""
+    """By landmarks that the service finds; if it is unsure of them, as `none`."""
     LANDMARKS = "landmarks"
     """By landmarks that the caller sends."""
 
@@ -68,50 +65,43 @@ class Fit(StrEnum):
     """How a picture that is not aligned becomes a crop."""
 
     STRETCH = "stretch"
-    """Each side is scaled by itself: the contract's way, and InsightFace's `get_feat`'s."""
+    """Each side is scaled separately, as in InsightFace's `get_feat`; the contract's default."""
     LETTERBOX = "letterbox"
-    """Both sides are scaled alike; what is left over is black."""
+    """Both sides are scaled alike; the rest is black."""
 
 
 class Alignment(StrEnum):
-    """What became of the alignment of one picture."""
+    """How a picture was aligned."""
 
     NONE = "none"
-    """None was asked for."""
+    """Not aligned, as asked for."""
     AUTO = "auto"
     """Aligned by landmarks that the service found."""
     LANDMARKS = "landmarks"
     """Aligned by the caller's landmarks."""
     UNSURE = "unsure"
-    """`auto` was asked for, but the landmarks were too uncertain: not aligned."""
+    """Not aligned: `auto` was asked for, but the landmarks were too uncertain."""
 
 
 def embedding_value(embedding: Embedding, encoding: Encoding) -> Any:
-    """The embedding as it stands in a JSON body that `json_bytes` writes."""
+    """The embedding in a JSON body that `json_bytes` writes."""
     if encoding is Encoding.BASE64:
         return base64.b64encode(embedding_bytes(embedding)).decode()
     return np.ascontiguousarray(embedding)
 
 
 def json_bytes(body: Mapping[str, Any]) -> bytes:
-    """A JSON object; float32 arrays in it are written straight as lists of numbers.
-
-    orjson writes the shortest decimal that reads back to the same float32: exact, and half the bytes of float64 digits.
-    """
+    """A JSON object; float32 arrays become lists of the shortest decimals that read back to the same float32."""
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def embedding_npy(embedding: Embedding) -> bytes:
     """One embedding (dim,) or many (n, dim) as an `.npy` file: little-endian float32, readable with `numpy.load`."""
     buffer = BytesIO()
-    np.lib.format.write_array(buffer, _little_endian(embedding), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(buffer, np.ascontiguousarray(embedding, "<f4"), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
 
 
 def embedding_bytes(embedding: Embedding) -> bytes:
     """The numbers of one embedding (dim,) or many (n, dim) alone: little-endian float32, row after row."""
-    return _little_endian(embedding).tobytes()
-
-
-def _little_endian(embedding: Embedding) -> Embedding:
-    return np.ascontiguousarray(embedding, dtype="<f4")
+    return np.ascontiguousarray(embedding, dtype="<f4").tobytes()

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.random import Generator
 
 from arcface_api.arrays import Image, Points
-from arcface_api.face import View, back, face_size, face_view, moved, whole_view
-from faces import Face
+from arcface_api.face.geometry import back, moved
+from arcface_api.face.landmarks import View, face_view, whole_view
+from faces import Face, face_size
 
 SWAPPED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored picture."""

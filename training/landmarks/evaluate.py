@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
-from arcface_api.face import Landmarks, align, lies_aligned, regressor
+from arcface_api.face.geometry import align, lies_aligned
+from arcface_api.face.landmarks import Landmarks, regressor
 from check_set import check_set
 from conditions import AUGMENTED, CONDITIONS
 from faces import PARTS, Face, read_faces

@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.arrays import Image, Points
+from arcface_api.arrays import TEMPLATE, Image, Points
+from arcface_api.face.geometry import scale_of, similarity
 
 PARTS = {"train": range(76), "validation": range(76, 84), "test": range(84, 100)}
 """Which identities belong to which part, by `bucket_of`."""
@@ -32,6 +33,9 @@ them."""
 
 LABEL_SHIFT = 0.5 / 48
 """Of all labels to the right, in parts of the box's width. Measured: 0.0108 and 0.0109 on validation."""
+
+TEMPLATE_EYE_DISTANCE = float(np.hypot(*(TEMPLATE[1] - TEMPLATE[0])))
+"""Of an aligned face, pixels of the template: the unit of errors and of uncertainty."""
 
 _POINT_NAMES = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
@@ -50,6 +54,17 @@ class Face:
     points: Points
     """(5, 2), without the labels' shift."""
     spread: float
+
+
+def face_size(points: Points) -> float:
+    """Eye distance that the face would have if it looked straight ahead, in the pixels of `points`.
+
+    Unlike the distance between the eyes it does not vanish for a face that looks aside.
+
+    Raises:
+        LandmarksInvalid: As `similarity`.
+    """
+    return TEMPLATE_EYE_DISTANCE / scale_of(similarity(points, TEMPLATE))
 
 
 def bucket_of(image_name: str) -> int:

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 
 from arcface_api.arrays import Crop, Features, Image, Tensor, to_tensor
-from arcface_api.face import REGRESSOR_INPUT, Landmarks, find_landmarks, read_landmarks, whole_view
+from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, read_landmarks, whole_view
 
 Run = Callable[[Tensor], Features]
 
@@ -24,7 +25,15 @@ def load(content: bytes | Path) -> Run:
 
 def find(run: Run, images: Sequence[Image]) -> list[tuple[Landmarks, Landmarks]]:
     """What the first pass says of each picture, and what the service makes of it."""
-    return [(_first(run, image), find_landmarks(image, lambda crop: _row(run, crop))) for image in images]
+    return [(_first(run, image), find_one(image, lambda crop: _row(run, crop))) for image in images]
+
+
+def find_one(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
+    """What the service finds on one picture, with a regressor that takes one crop at a time."""
+    (found,) = find_landmarks([image], lambda crops: np.stack([run(crop) for crop in crops]))
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _first(run: Run, image: Image) -> Landmarks:

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from arcface_api.face import face_size, face_view, view_template, whole_view
+from arcface_api.face.landmarks import face_view, view_template, whole_view
 from augment import cut, degrade, jittered, random_cut, views
 from export import export
-from faces import Face, read_faces
+from faces import Face, face_size, read_faces
 from network import Regressor
 from non_faces import non_face
 

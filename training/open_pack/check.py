@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 import dat
 from age_gender import AGES, MEANS
 from arcface_api.arrays import Crop, Points
-from arcface_api.face import similarity
+from arcface_api.face.geometry import similarity
 from convert import to_onnx
 from make_pack import AGE, DLIB, GENDER, PACK
 from onnx_file import to_bytes

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, Field
 
-from arcface_api import __version__, face, wire
+from arcface_api import __version__, wire
 from arcface_api.api.options import RequestOptions
 from arcface_api.api.problems import ProblemAnswer
 from arcface_api.arrays import Embedding
 from arcface_api.embedder import Embedded, Embedder
+from arcface_api.face.landmarks import REGRESSOR_PROVENANCE
 from arcface_api.face.quality import QualityWarning
 from arcface_api.loading import default_options, max_batch_files, regressor_content
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
@@ -238,7 +239,7 @@ class InfoAnswer(BaseModel):
             sha256=regressor.sha256,
             size_bytes=len(regressor.content),
             licence="Apache-2.0",
-            provenance=face.REGRESSOR_PROVENANCE,
+            provenance=REGRESSOR_PROVENANCE,
         )
         return cls(
             version=__version__,

@@ -1,25 +1,22 @@
-"""The loaded models that the embedder runs, and how each wants its pixels."""
+"""The loaded models that the embedder runs, and how each takes its pixels."""
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from arcface_api.arrays import InputSpec
-from arcface_api.session import GPU_PROVIDERS, Session
+from arcface_api.session import Session
 
 PREPROCESSING_VERSION = 2
-"""Raised with every change that can change a vector: decoding, resizing, normalising.
+"""Raised with every change to decoding, resizing or normalising that can change a vector.
 
 2: a JPEG of more than a million pixels is decoded at a fraction of its size, unless `resize=exact` is asked for.
 """
 
 
-MAX_IDLING_THREADS = 2
-"""So many threads of the recogniser may wait while its batch's faces are found on one: with two, measured, it pays."""
-
-
 @dataclass(frozen=True)
 class Model:
-    """A loaded model and how it wants its pixels."""
+    """A loaded model and its input."""
 
     session: Session
     spec: InputSpec
@@ -27,10 +24,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Recogniser(Model):
-    """The loaded model that makes embeddings."""
+    """The model that makes embeddings."""
 
     name: str
-    """What answers report as `model`."""
+    """Reported as `model`."""
     dim: int
     """Length of an embedding."""
     sha256: str
@@ -38,14 +35,14 @@ class Recogniser(Model):
     self_test_cosine: float
     """Lowest cosine to float32 on the probe faces, at start."""
     reason: str | None
-    """Why it does not run on what would be faster; None where there is nothing to explain."""
+    """Why it does not run on a faster provider; None if there is nothing to explain."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hex digits; two embeddings may be compared only if it is equal.
 
-        It covers the weights, how pixels are fed to them, and a template other than ArcFace's. What a request chooses
-        (`align`, `fit`, `flip`, `resize`) leaves embeddings comparable, and it out.
+        Covers the weights, how pixels are fed to them, and a template other than ArcFace's; not what a request chooses
+        (`align`, `fit`, `flip`, `resize`), which leaves embeddings comparable.
         """
         spec = self.spec
         steps: tuple[object, ...] = (
@@ -58,7 +55,7 @@ class Recogniser(Model):
 
 @dataclass(frozen=True)
 class BoxModels:
-    """InsightFace's two models behind `include_attributes`, which see a box amid a margin."""
+    """InsightFace's two attribute models, which see a box amid a margin."""
 
     age_gender: Model
     landmarks_3d: Model
@@ -66,7 +63,7 @@ class BoxModels:
 
 @dataclass(frozen=True)
 class AlignedModels:
-    """Two models behind `include_attributes` that see an aligned face; the head pose comes from its landmarks."""
+    """Two attribute models that see an aligned face; the head pose follows from its landmarks."""
 
     age: Model
     gender: Model
@@ -77,11 +74,11 @@ AttributeModels = BoxModels | AlignedModels
 
 @dataclass(frozen=True)
 class Regressor:
-    """The loaded model that finds landmarks, for `align=auto`. Small: several threads run it at once."""
+    """The model that finds landmarks. Small: several threads run it at once."""
 
     session: Session
     is_batch_invariant: bool
-    """A crop's row is the same, bit for bit, alone and in any batch, so that no face is cut by the company it has."""
+    """A crop's row is the same, bit for bit, alone and in any batch: no face is cut differently in company."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +88,4 @@ class Models:
     recogniser: Recogniser
     regressor: Regressor
     attributes: AttributeModels | None
-    """None: the pack lacks them."""
-
-    @property
-    def may_align_in_batches(self) -> bool:
-        """Landmarks of a batch's pictures may be found together, on the thread that then embeds them.
-
-        Not with a GPU or many threads, which would idle meanwhile.
-        """
-        session = self.recogniser.session
-        idles_much = session.provider in GPU_PROVIDERS or session.threads > MAX_IDLING_THREADS
-        return self.regressor.is_batch_invariant and not idles_much
+    """None: the pack has none."""

@@ -1,4 +1,4 @@
-"""What is asked of the embedder, and what it answers."""
+"""What a request asks of the embedder, and what it returns."""
 
 import math
 from dataclasses import dataclass
@@ -19,35 +19,36 @@ class Picture:
     content: bytes
     """A JPEG, PNG or WebP file."""
     landmarks: Any = None
-    """With `Align.LANDMARKS`: five pairs x, y in pixels of the upright picture, as they came; checked when it is
-    decoded."""
+    """For `Align.LANDMARKS`: five pairs x, y in pixels of the upright picture, not yet checked."""
 
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """What is wanted of a picture; the defaults are the contract's."""
+    """What to do with a picture; the defaults are the contract's."""
 
     include_attributes: bool = False
     include_quality: bool = False
     flip: bool = False
-    """Add the embedding of the crop's mirror image, before normalising: the evaluation habit of the field."""
+    """Add the embedding of the mirrored crop, before normalising, as evaluations of recognisers often do."""
     normalize: bool = False
     """Divide the embedding by its norm."""
     align: Align = Align.NONE
     fit: Fit = Fit.STRETCH
     resize: Resize = Resize.AUTO
-    """Of a picture that is not aligned; alignment samples from the picture's own pixels."""
+    """For a picture that is not aligned; alignment always samples the full-size picture."""
     deadline: float = math.inf
-    """On `time.monotonic`'s clock, in seconds: what cannot be served by then is dropped before it costs the model."""
+    """On `time.monotonic`'s clock, in seconds. What cannot be served by then is dropped before it costs the model."""
+    is_bulk: bool = False
+    """One of many pictures that a caller sends at once; it gives way to single ones. `Embedder.embed_many` sets it."""
 
 
 CONTRACT = EmbedOptions()
-"""What is wanted by a caller who says nothing."""
+"""For a caller who chooses nothing."""
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """What the attribute models say of one face."""
+    """What the attribute models predict for one face."""
 
     age_gender: AgeGender
     head_pose: HeadPose
@@ -55,21 +56,21 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Embedded:
-    """The answer to one request."""
+    """The answer for one picture."""
 
     embedding: Embedding
-    """(dim,) float32: the model's raw output, with `flip` the sum of two; divided by its norm where asked for."""
+    """(dim,) float32: the model's raw output, with `flip` the sum of two; with `normalize` divided by its norm."""
     norm: float
     """Length of the raw output, or sum."""
     alignment: Alignment
     warnings: tuple[QualityWarning, ...]
-    """What may be wrong with the picture, as far as what was asked for tells it."""
+    """As far as the options required to look for them."""
     quality: Quality | None
     """None unless asked for."""
     attributes: Attributes | None
     """None unless asked for."""
     stages: dict[str, float]
-    """Milliseconds: `decode`, `crop` (from the picture to the models' crops, alignment included; of the whole batch
-    where its faces were found together), `queue` (waiting for threads), `inference` (its batch), `attributes`."""
+    """Milliseconds: `decode`, `crop` (from the picture to the models' crops, alignment included; for the whole batch if
+    its faces were found together), `queue` (waiting for threads), `inference` (of its batch), `attributes`."""
     batch_size: int
     """Of the batch it ran in."""

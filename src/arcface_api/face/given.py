@@ -1,21 +1,20 @@
-"""Landmarks that a caller gives: five points of one face, or a sentence on what is wrong with them."""
+"""Checks the landmarks that a caller sends."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from arcface_api.arrays import TEMPLATE, Points
 from arcface_api.errors import LandmarksInvalid
-from arcface_api.face.geometry import LANDMARKS
+from arcface_api.face.geometry import LANDMARKS, scale_of, similarity
 
 MIN_SPREAD = 2.0
-"""Landmarks closer together than this (root of the summed squares about their mean, pixels) are one place."""
-
+"""Pixels, root of the summed squares about the mean. Landmarks that spread less are in one place."""
 MIN_THICKNESS = 0.1
-"""Narrower in one direction than this part of the other, landmarks are on a line; a full profile still has 0.3."""
+"""Smallest by largest extent. Landmarks with less are on a line; a full profile still has 0.3."""
 
 
 def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
-    """A caller's landmarks, as an array that can be aligned by.
+    """A caller's landmarks as (5, 2) float32, if the picture can be aligned by them.
 
     Args:
         points: Five pairs x, y in pixels of the upright picture: left eye, right eye, nose tip, left and right mouth
@@ -23,12 +22,9 @@ def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
         height: Of the picture, pixels.
         width: Of the picture, pixels.
 
-    Returns:
-        (5, 2) float32.
-
     Raises:
-        LandmarksInvalid: They are not five pairs of finite numbers inside the picture, lie all but on one line, or the
-            face they describe is mirrored: left and right were swapped.
+        LandmarksInvalid: They are not five pairs of finite numbers inside the picture, lie nearly on one line, or
+            describe a mirrored face: left and right were swapped.
     """
     array = _pairs(points)
     if not np.isfinite(array).all():
@@ -50,25 +46,28 @@ def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
             "The landmarks lie in one place or on one line, so they describe no face. Send left eye, right eye, nose"
             " tip, left and right mouth corner."
         )
-    if _looks_mirrored(array):
+    landmarks = array.astype(np.float32)
+    mirrored = TEMPLATE * np.array([-1, 1], np.float32)
+    # The similarity with the larger scale is the better fit: its scale is the covariance by a common factor.
+    if scale_of(similarity(landmarks, mirrored)) > scale_of(similarity(landmarks, TEMPLATE)):
         raise LandmarksInvalid(
             "The landmarks describe a mirrored face. Send left eye, right eye, nose tip, left and right mouth corner,"
             " where left is the left side of the picture, not of the person."
         )
-    return array.astype(np.float32)
+    return landmarks
 
 
 def _pairs(points: ArrayLike) -> NDArray[np.float64]:
     try:
         given = np.asarray(points)
-        has_truths = any(isinstance(value, bool) for value in np.asarray(points, object).ravel())  # 0 and 1 to NumPy
-        array = given.astype(np.float64) if given.dtype.kind in "iuf" and not has_truths else None
-    except (TypeError, ValueError, OverflowError):  # lists of different lengths; integers beyond all bounds
+        has_booleans = any(isinstance(value, bool) for value in np.asarray(points, object).ravel())  # numbers to NumPy
+        array = given.astype(np.float64) if given.dtype.kind in "iuf" and not has_booleans else None
+    except (TypeError, ValueError, OverflowError):  # lists of different lengths; integers that are too large
         array = None
     if array is None:
         raise LandmarksInvalid(
-            f"The landmarks are something else than {LANDMARKS} pairs of numbers x, y in pixels. Send left eye, right"
-            " eye, nose tip, left and right mouth corner, each as a list of two numbers."
+            f"The landmarks are not {LANDMARKS} pairs of numbers x, y in pixels. Send left eye, right eye, nose tip,"
+            " left and right mouth corner, each as a list of two numbers."
         )
     if array.shape != (LANDMARKS, 2):
         raise LandmarksInvalid(
@@ -76,14 +75,3 @@ def _pairs(points: ArrayLike) -> NDArray[np.float64]:
             " left eye, right eye, nose tip, left and right mouth corner."
         )
     return array
-
-
-def _looks_mirrored(array: NDArray[np.float64]) -> bool:
-    """True: a mirrored template fits better than the template."""
-    return _residual(array, TEMPLATE) > _residual(array, TEMPLATE * np.array([-1, 1], np.float32))
-
-
-def _residual(array: NDArray[np.float64], template: Points) -> float:
-    """Squared distance, relative to the template's extent, that the best similarity leaves."""
-    (x, y), (u, v) = (array - array.mean(0)).T, (template - template.mean(0)).T
-    return float(1 - ((x @ u + y @ v) ** 2 + (x @ v - y @ u) ** 2) / ((x @ x + y @ y) * (u @ u + v @ v)))

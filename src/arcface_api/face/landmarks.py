@@ -1,12 +1,10 @@
-"""What the landmark regressor sees of a picture, and what its output means.
+"""Finds the five landmarks of a face: what the landmark regressor sees of a picture, and what its output means.
 
     Image ──whole_view──▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   first pass
     Image ──face_view───▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   second pass, upright
 
-`find_landmarks` does all of it, and again where it has to.
-
-The regressor (`landmarks.onnx`, made in `training/landmarks`, which has its model card) is run by a session. Training
-makes its samples with the functions here.
+Views are sampled from the picture's own pixels, never from a smaller copy. The regressor is `landmarks.onnx`;
+`training/landmarks` trains it on views from these functions, and has its model card.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -17,107 +15,74 @@ import numpy as np
 
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Features, Image, InputSpec, Points, Transform
 from arcface_api.errors import LandmarksInvalid, ModelFailed
-from arcface_api.face.geometry import LANDMARKS, back, corner_drift, moved, similarity
-from arcface_api.face.warp import sample
+from arcface_api.face.geometry import LANDMARKS, back, corner_drift, moved, sample, similarity
 
 REGRESSOR_INPUT = InputSpec("input", 64, 64, 127.5, 127.5)
-"""What the landmark regressor takes: RGB, -1 to 1."""
-
+"""RGB, -1 to 1."""
 REGRESSOR_DIM = 12
-"""Length of its output row: x, y of five points in sides of the input; uncertainty; probability that it is a face."""
-
+"""Length of an output row: x, y of five points in sides of the input; uncertainty; probability of a face."""
 REGRESSOR_PROVENANCE = (
     "A part of Labeled Faces in the Wild, with landmarks of Intel's landmarks-regression-retail-0009."
 )
 """What it was trained on; training/landmarks/MODEL_CARD.md says more."""
-
 VIEW_MARGIN = 1.15
-"""The second pass sees this many template sides: little more than the aligned crop."""
-
+"""Side of what the second pass sees, in template sides: little more than the aligned crop."""
 VIEW_BORDER = 127.0
-"""Grey beyond the picture in the regressor's input: nothing, once normalised. Training used the same."""
-
+"""Grey beyond the picture: zero once normalised, as in training."""
 REFINABLE_UNCERTAINTY = 0.06
-"""Above it, in eye distances, another pass is worth its time. Chosen on pictures kept for choosing."""
-
+"""Eye distances. Above it, another pass is worth its time. Source: validation pictures."""
 REFINABLE_DRIFT = 0.05
-"""Above it, in sides of the view, the second pass did not see the face upright enough. Chosen on the same pictures: at
-90 degrees a third pass brings the errors' 99th percentile from 6.6 to 5.7 % of the eye distance (tried by hand), and
-upright crops hardly ever need it."""
-
+"""Sides of the view. Above it, the second pass did not see the face upright enough. Source: validation pictures turned
+by 90 degrees: a third pass lowers the 99th percentile of errors from 6.6 to 5.7 % of the eye distance (measured once,
+not recorded). Upright crops hardly ever need it."""
 MAX_UNCERTAINTY = 0.15
-"""Landmarks that are expected to be further off, in eye distances, are not to be aligned by. Chosen in training."""
-
+"""Eye distances. Landmarks with more are not used to align. Source: training (docs/adr/0010)."""
 MIN_FACE_PROBABILITY = 0.5
-"""What is less probably a face is not to be aligned. Chosen in training."""
+"""A picture with less probably shows no face and is not aligned. Source: training, and benchmarks/quality.py: it lies
+between faces and pictures without one."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of the picture as the regressor sees it."""
+    """A part of the picture as the regressor sees it: (64, 64, 3)."""
 
     crop: Crop
-    """(64, 64, 3) uint8, RGB."""
     transform: Transform
-    """(2, 3), from the picture's pixels to the view's."""
+    """From the picture's pixels to the view's."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What the regressor says about one view."""
+    """What the regressor found."""
 
     points: Points
-    """(5, 2) float32, the picture's pixels."""
+    """(5, 2) float32, the picture's pixels: left eye, right eye, nose tip, left and right mouth corner."""
     uncertainty: float
     """Expected mean distance of the points from the true ones, in eye distances of the aligned face."""
     face_probability: float
-    """That the view shows a face; 0 to 1."""
+    """0 to 1."""
 
     @property
     def are_sure(self) -> bool:
-        """True: align by them. False: the picture better stays as it is."""
+        """True if the points are good enough to align by. If not, nothing else is derived from them either."""
         return self.uncertainty <= MAX_UNCERTAINTY and self.face_probability >= MIN_FACE_PROBABILITY
 
 
 def regressor() -> bytes:
-    """The landmark regressor that this package carries, an ONNX file."""
+    """The landmark regressor's ONNX file, from this package."""
     return resources.files("arcface_api").joinpath("landmarks.onnx").read_bytes()
 
 
-def find_landmarks(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
-    """All passes: where the landmarks of the one face on this picture are, and how sure that is.
+def find_landmarks(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
+    """The landmarks of the one face on each picture, or the exception that this picture alone caused.
 
-    Two passes; a third one where the second is not yet certain enough, or shows that the first had not brought the face
-    upright; and where that leads nowhere although the first saw a face, all of it again on the picture turned by half
-    and by quarter turns: faces that lie upside down are sometimes taken for others.
-
-    Args:
-        image: (h, w, 3) uint8, RGB, of any shape, with or without a face.
-        run: The regressor: one (64, 64, 3) crop in, its (12,) row out.
-
-    Raises:
-        ModelFailed: As `read_landmarks` does, or what `run` raises.
-    """
-    (found,) = find_landmarks_of_many([image], lambda crops: np.stack([run(crop) for crop in crops]))
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
-def find_landmarks_of_many(
-    images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]
-) -> list[Landmarks | Exception]:
-    """What `find_landmarks` finds on each picture, with the same pass of all of them in one batch.
+    Two passes; a third if the second is not certain enough or shows that the face was not yet upright. If the result is
+    unsure although the first pass saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
 
     Args:
-        images: n pictures.
-        run: The regressor: m crops of (64, 64, 3) in, (m, 12) out, for each m from 1 to n.
-
-    Returns:
-        Of each picture its landmarks, or what was raised on its account only.
-
-    Raises:
-        ModelFailed, ...: What `run` raises.
+        images: Each (h, w, 3) uint8, RGB, of any shape, with or without a face.
+        run: The regressor: m crops of (64, 64, 3) to (m, 12), for m up to the number of images. The same pass of all
+            pictures runs as one batch. Its exceptions are not caught.
     """
     searches = [_search(image) for image in images]
     found: dict[int, Landmarks | Exception] = {}
@@ -129,14 +94,14 @@ def find_landmarks_of_many(
                 crops[index] = searches[index].send(row)
             except StopIteration as end:
                 found[index] = end.value
-            except Exception as error:  # noqa: BLE001  # whatever it was, it is this picture's own answer
+            except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this picture only
                 found[index] = error
         rows = dict(zip(crops, run(list(crops.values())), strict=True)) if crops else {}
     return [found[index] for index in range(len(images))]
 
 
 _Search = Generator[Crop, Features | None, Landmarks]
-"""Yields what the regressor is to see next, is sent its row (at first None), and returns what was found."""
+"""Yields the regressor's next input, is sent its row (None to start), and returns what was found."""
 
 
 def _search(image: Image) -> _Search:
@@ -154,14 +119,14 @@ def _search(image: Image) -> _Search:
 
 
 def _refined(image: Image, first: Landmarks) -> _Search:
-    """The second pass, and a third where it may help."""
+    """The second pass, and a third if it may help."""
     try:
         view = face_view(image, first.points)
         found = yield from _look(view)
         if found.uncertainty > REFINABLE_UNCERTAINTY or _drift_in(view, found.points) > REFINABLE_DRIFT:
             again = yield from _look(face_view(image, found.points))
             found = min(found, again, key=_doubt)
-        similarity(found.points, TEMPLATE)  # it can be aligned by
+        similarity(found.points, TEMPLATE)  # raises if they cannot be aligned by
     except LandmarksInvalid:
         return Landmarks(first.points, uncertainty=1.0, face_probability=0.0)
     return found
@@ -169,27 +134,23 @@ def _refined(image: Image, first: Landmarks) -> _Search:
 
 def _look(view: View) -> _Search:
     row = yield view.crop
-    assert row is not None  # noqa: S101  # only the first thing that a search is sent is None
+    assert row is not None  # noqa: S101  # only the start of a search is sent None
     return read_landmarks(row, view)
 
 
 def _drift_in(view: View, points: Points) -> float:
-    """How far a view's furthest corner is from where it should be, if these are the landmarks; in sides of the view."""
+    """How far the view's corners are from where these landmarks would put them, at most; in sides of the view."""
     side = REGRESSOR_INPUT.width
     return corner_drift(similarity(moved(points, view.transform), view_template()), side) / side
 
 
 def _doubt(landmarks: Landmarks) -> tuple[bool, float]:
-    """Least for the landmarks to be kept."""
+    """Sort key: the smaller, the better."""
     return not landmarks.are_sure, landmarks.uncertainty
 
 
 def whole_view(image: Image) -> View:
-    """The whole picture, centred in the regressor's input with its shape kept.
-
-    Args:
-        image: (h, w, 3) uint8, RGB, of any shape.
-    """
+    """The whole picture, (h, w, 3) of any shape, centred in the regressor's input without distortion."""
     height, width = image.shape[:2]
     side = REGRESSOR_INPUT.width
     scale = side / max(height, width)
@@ -209,18 +170,13 @@ def turned_view(view: View, quarter_turns: int) -> View:
 
 
 def face_view(image: Image, points: Points) -> View:
-    """The face that these landmarks imply, upright and filling the regressor's input.
-
-    Args:
-        image: (h, w, 3) uint8, RGB.
-        points: (5, 2), the picture's pixels, as the first pass found them.
+    """The face with these landmarks, (5, 2) in the picture's pixels, upright and filling the regressor's input.
 
     Raises:
-        LandmarksInvalid: As `similarity` does.
+        LandmarksInvalid: As `similarity`.
     """
-    side = REGRESSOR_INPUT.width
     transform = similarity(points, view_template())
-    return View(sample(image, transform, side, VIEW_BORDER), transform)
+    return View(sample(image, transform, REGRESSOR_INPUT.width, VIEW_BORDER), transform)
 
 
 def view_template() -> Points:
@@ -231,11 +187,7 @@ def view_template() -> Points:
 
 
 def read_landmarks(row: Features, view: View) -> Landmarks:
-    """Read the regressor's output for one view.
-
-    Args:
-        row: (12,) float32, as `REGRESSOR_DIM` says.
-        view: What it was shown.
+    """The regressor's row for one view, (12,) float32, in the picture's pixels.
 
     Raises:
         ModelFailed: A number is NaN or infinite.

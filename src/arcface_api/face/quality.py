@@ -1,17 +1,12 @@
-"""How far a face on a picture can be trusted to be recognised: numbers, and warnings with stable codes.
+"""How well a face can be recognised from its picture: numbers, and warnings with stable codes.
 
-    picture's shape ─┐
-    Finding ─────────┼──picture_quality──▶ Quality
-    Crop ────────────┘
+    picture's shape, Landmarks, Crop ──picture_quality──▶ Quality
 
-Light and sharpness are measured on the middle of the face as it would be aligned, so they cost the same whatever the
-picture's size. What only the landmarks can tell (how large the face is, which way it looks, whether it was squeezed) is
-told from sure landmarks alone.
+Light and sharpness are measured on the middle of the aligned face, so their cost does not depend on the picture's size.
+Face size, pose and squeezing follow from the landmarks, if those are sure.
 
-Each limit but those of the pose is where, with degraded pictures of people kept for choosing, one in twenty comparisons
-with another picture of the same person fails at a false accept rate of 1e-3 (or, where that is more, twice as many as
-with ordinary pictures), unless it would then warn of more than about one ordinary picture in a hundred; rounded. The
-measurement is `benchmarks/quality.py`; docs/quality.md says how much verification error each warning flags.
+Source of the limits: benchmarks/quality.py; docs/quality.md says how they were chosen and how many errors each warning
+flags.
 """
 
 from dataclasses import dataclass
@@ -23,50 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Image, Points
-
-TOLERABLE_ERROR = 0.15
-"""Mean error of the landmarks, in eye distances, up to which `landmark_confidence` counts them as right: beyond it they
-are not aligned by."""
+from arcface_api.face.landmarks import MAX_UNCERTAINTY, MIN_FACE_PROBABILITY, Landmarks
 
 MIN_FACE_SIZE_PX = 24.0
-"""Smaller faces are `upscaled`. Source: benchmarks/quality.py, pictures shrunk."""
-
+"""Smaller faces are `upscaled`. Measured on shrunk pictures."""
 MIN_PICTURE_ASPECT, MAX_PICTURE_ASPECT = 0.5, 2.2
-"""Width by height, beyond which a picture is of `extreme_aspect`. Source: benchmarks/quality.py, crops cut long and
-stretched."""
-
+"""Width by height; pictures outside are `extreme_aspect`. Measured on crops cut long and stretched."""
 MIN_FACE_ASPECT, MAX_FACE_ASPECT = 0.65, 1.2
-"""Eye distance by distance of eyes and mouth, beyond which a face was squeezed: also `extreme_aspect`. Source:
-benchmarks/quality.py, pictures squeezed, then aligned. A head turned by 40 degrees, which is recognised well, looks as
-narrow as the lower limit; so it is not rounded up further."""
-
+"""`FaceShape.aspect`; faces outside were squeezed and are `extreme_aspect`, too. Measured on pictures squeezed, then
+aligned. A head turned by 40 degrees, which is recognised well, looks as narrow as the lower limit."""
 MIN_SHARPNESS = 0.08
-"""Less is `low_sharpness`. Source: benchmarks/quality.py, pictures out of focus, moved and shrunk; here it is untouched
-pictures that forbid more: one in a hundred has less."""
-
+"""Less is `low_sharpness`. Measured on pictures out of focus, moved and shrunk; ordinary pictures set the limit."""
 MIN_BRIGHTNESS = 0.03
-"""Less is `underexposed`. Source: benchmarks/quality.py, pictures darkened by whole stops."""
-
+"""Less is `underexposed`. Measured on pictures darkened by whole stops."""
 MAX_BRIGHTNESS = 0.88
-"""More is `overexposed`. Source: benchmarks/quality.py, pictures brightened by whole stops until they clip."""
-
-MIN_FACE_PROBABILITY = 0.5
-"""Less is `probably_no_face`. Source: benchmarks/quality.py: it lies between faces and pictures without one."""
-
+"""More is `overexposed`. Measured on pictures brightened by whole stops until they clip."""
 MAX_TURN = 0.36
-"""More, to either side, is `extreme_pose`. Source: benchmarks/quality.py, the most turned 0.25 % of LFW: beyond them
-nothing is proven."""
-
+"""More, to either side, is `extreme_pose`: the most turned 0.25 % of LFW, beyond which nothing was measured."""
 MIN_NOD, MAX_NOD = 0.19, 0.79
-"""Less (head raised) or more (head lowered) is `extreme_pose`. Source: benchmarks/quality.py, LFW's outermost 0.25 % at
-either end."""
+"""Less (head raised) or more (head lowered) is `extreme_pose`: LFW's outermost 0.25 % at either end."""
 
 _MIDDLE = slice(28, 108), slice(24, 88)
 """Rows and columns of the aligned crop that show the face from brows to chin, and little else."""
-
-_SPREAD = 0.05, 0.95
-"""Contrast is the distance between these quantiles of brightness: a few highlights do not count."""
-
+_CONTRAST_QUANTILES = 0.05, 0.95
 _ANGLES = np.arange(12) * (np.pi / 12)
 _DIRECTIONS = np.stack([np.ones_like(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1)
 
@@ -77,47 +51,33 @@ class QualityWarning(StrEnum):
     UPSCALED = "upscaled"
     """The face has so few pixels that the crop is mostly interpolation. Send a crop of the original picture."""
     EXTREME_ASPECT = "extreme_aspect"
-    """The picture, or the face on it, is far too wide or too narrow. Send the crop as the camera saw it, unsqueezed."""
+    """The picture, or the face in it, is far too wide or too narrow. Send the crop as the camera saw it, unsqueezed."""
     LOW_SHARPNESS = "low_sharpness"
     """The face is blurred: out of focus, moved, or enlarged from a few pixels. Take another picture."""
     UNDEREXPOSED = "underexposed"
-    """The face is nearly black. Take a picture with more light; brightening this one brings nothing back."""
+    """The face is nearly black. Take a picture with more light; brightening this one does not restore detail."""
     OVEREXPOSED = "overexposed"
     """The face is nearly white, its detail clipped. Take a picture with less light."""
     LANDMARKS_UNSURE = "landmarks_unsure"
     """Eyes, nose and mouth were not found reliably, so the picture cannot be aligned by them: the face is covered,
-    turned away, cut off, or far from the picture's middle. Send a crop of the face alone, or landmarks of your own."""
+    turned away, cut off, or far from the picture's centre. Send a crop of the face alone, or your own landmarks."""
     NO_FACE = "probably_no_face"
-    """The picture probably shows no face. Do not store its embedding; look at the picture and the detector."""
+    """The picture probably shows no face. Do not store its embedding; check the picture and the detector."""
     EXTREME_POSE = "extreme_pose"
-    """The head is turned, raised or lowered further than this was measured for. Prefer a picture from the front."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a landmark regressor said of a picture, in plain numbers."""
-
-    points: Points
-    """(5, 2) float32, the picture's pixels: left eye, right eye, nose tip, left and right mouth corner."""
-    uncertainty: float
-    """Expected mean distance of the points from the true ones, in eye distances of the aligned face."""
-    face_probability: float
-    """0 to 1."""
-    are_sure: bool
-    """Whether the points are good enough to align by. Where not, nothing here is told from them."""
+    """The head is turned, raised or lowered further than was measured. Prefer a picture from the front."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What can be told of a face's picture before it is compared. No number is ever NaN or infinite."""
+    """What is known of a face's picture before it is compared. No number is ever NaN or infinite."""
 
     landmark_confidence: float
-    """0 to 1: the probability that this is a face and that its landmarks are off by no more than `TOLERABLE_ERROR` on
-    the mean: face_probability * (1 - exp(-TOLERABLE_ERROR / uncertainty)). The regressor learned its uncertainty as the
+    """0 to 1: the probability that this is a face and that its landmarks are off by at most `MAX_UNCERTAINTY` on
+    average: face_probability * (1 - exp(-MAX_UNCERTAINTY / uncertainty)). The regressor learned its uncertainty as the
     mean of an exponential distribution; this is that distribution's share below the tolerance."""
     face_size_px: float
     """Side, in the file's pixels, of the square that the aligned crop of 112x112 covers: below 112 the face is
-    enlarged. Where the landmarks are unsure, the picture's shorter side: the whole picture is the crop then."""
+    enlarged. If the landmarks are unsure, the picture's shorter side: the whole picture is the crop then."""
     sharpness: float
     """0 to about 0.6, in photographs about 0.13: the finest detail in the direction that has least of it, relative to
     the spread of brightness."""
@@ -131,37 +91,37 @@ class Quality:
 
 @dataclass(frozen=True)
 class FaceShape:
-    """What five landmarks say of a face, whichever way up it lies on the picture."""
+    """What five landmarks say of a face, at any rotation in the picture."""
 
     size_px: float
     """As `Quality.face_size_px`."""
     aspect: float
-    """Eye distance by the distance from the eyes' middle to the mouth's; the template has 0.87."""
+    """Eye distance by the distance between the middles of eyes and mouth; the template has 0.87."""
     turn: float
-    """How far the nose lies beside the line from the eyes' middle to the mouth's, in lengths of that line; positive
-    towards the picture's right. 0 from the front; on the mean face of `head_pose`, 0.35 is 50 degrees."""
+    """Distance of the nose from the line between these middles, in lengths of it; positive to the picture's right.
+    0 from the front; on the mean face of `head_pose`, 0.35 is 50 degrees."""
     nod: float
-    """How far down that line the nose lies, 0 at the eyes and 1 at the mouth; the template has 0.49. Less with the head
+    """Place of the nose along that line, 0 at the eyes and 1 at the mouth; the template has 0.49. Less with the head
     raised, more with the head lowered: on the mean face of `head_pose`, 0.19 and 0.79 are 30 degrees from there."""
 
 
-def picture_quality(image: Image, face: Crop, finding: Finding, *, reduction: float = 1.0) -> Quality:
-    """Measure a face, and warn of what makes it hard to recognise.
+def picture_quality(image: Image, face: Crop, landmarks: Landmarks, *, reduction: float = 1.0) -> Quality:
+    """Measures a face, and warns of what makes it hard to recognise.
 
     Args:
-        image: The decoded, upright picture: (h, w, 3) uint8, RGB, of any size; only its shape is looked at.
+        image: The decoded, upright picture: (h, w, 3), of any size; only its shape is used.
         face: (112, 112, 3) uint8, RGB: aligned by sure landmarks, or the stretched picture.
-        finding: What the landmark regressor said of `image`.
-        reduction: How many of the file's pixels one of the image's is wide: it was decoded at a fraction of its size.
+        landmarks: Of `image`.
+        reduction: Width of an image's pixel in pixels of the file, which was decoded at a fraction of its size.
     """
     height, width = image.shape[:2]
-    shape = face_shape(finding.points) if finding.are_sure else None
-    grey = cv2.cvtColor(np.ascontiguousarray(face[_MIDDLE]), cv2.COLOR_RGB2GRAY)
-    brightness, contrast = _tones(grey)  # type: ignore[arg-type]  # stub says Any dtype
-    sharpness = _sharpness(grey)  # type: ignore[arg-type]
+    shape = face_shape(landmarks.points) if landmarks.are_sure else None
+    grey = cv2.cvtColor(np.ascontiguousarray(face[_MIDDLE]), cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+    brightness, contrast = _tones(grey)
+    sharpness = _sharpness(grey)
     face_size = reduction * (shape.size_px if shape else min(height, width))
     has_extreme_pose = shape is not None and not (abs(shape.turn) <= MAX_TURN and MIN_NOD <= shape.nod <= MAX_NOD)
-    # a face that is turned away looks narrow, too
+    # A face that is turned away looks narrow, too.
     is_squeezed = shape is not None and not (has_extreme_pose or MIN_FACE_ASPECT <= shape.aspect <= MAX_FACE_ASPECT)
     holds = {
         QualityWarning.UPSCALED: face_size < MIN_FACE_SIZE_PX,
@@ -169,29 +129,28 @@ def picture_quality(image: Image, face: Crop, finding: Finding, *, reduction: fl
         QualityWarning.LOW_SHARPNESS: sharpness < MIN_SHARPNESS,
         QualityWarning.UNDEREXPOSED: brightness < MIN_BRIGHTNESS,
         QualityWarning.OVEREXPOSED: brightness > MAX_BRIGHTNESS,
-        QualityWarning.LANDMARKS_UNSURE: not finding.are_sure,
-        QualityWarning.NO_FACE: finding.face_probability < MIN_FACE_PROBABILITY,
+        QualityWarning.LANDMARKS_UNSURE: not landmarks.are_sure,
+        QualityWarning.NO_FACE: landmarks.face_probability < MIN_FACE_PROBABILITY,
         QualityWarning.EXTREME_POSE: has_extreme_pose,
     }
-    warnings = tuple(warning for warning in QualityWarning if holds[warning])
-    return Quality(landmark_confidence(finding), face_size, sharpness, brightness, contrast, warnings)
+    return Quality(
+        landmark_confidence=landmark_confidence(landmarks),
+        face_size_px=face_size,
+        sharpness=sharpness,
+        brightness=brightness,
+        contrast=contrast,
+        warnings=tuple(warning for warning in QualityWarning if holds[warning]),
+    )
 
 
-def landmark_confidence(finding: Finding) -> float:
-    """As `Quality.landmark_confidence` says; 0 to 1."""
-    uncertainty = max(finding.uncertainty, 1e-9)
-    return min(max(finding.face_probability, 0.0), 1.0) * (1 - exp(-TOLERABLE_ERROR / uncertainty))
+def landmark_confidence(landmarks: Landmarks) -> float:
+    """See `Quality.landmark_confidence`."""
+    uncertainty = max(landmarks.uncertainty, 1e-9)
+    return min(max(landmarks.face_probability, 0.0), 1.0) * (1 - exp(-MAX_UNCERTAINTY / uncertainty))
 
 
 def face_shape(points: Points) -> FaceShape | None:
-    """What the landmarks say of the face.
-
-    Args:
-        points: (5, 2), the picture's pixels.
-
-    Returns:
-        None where they describe no face: not finite, or so arranged that no size can be told.
-    """
+    """The shape of the face with these landmarks, (5, 2); None if they are not finite or describe no face."""
     # As complex numbers, a similarity is z -> a z + b: quotients of differences are the same in every frame.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         found, template = (array.astype(np.float64) @ np.array([1, 1j]) for array in (points, TEMPLATE))
@@ -200,29 +159,29 @@ def face_shape(points: Points) -> FaceShape | None:
         eyes, mouth = found[:2].mean(), found[3:].mean()
         nose = (found[2] - eyes) / (mouth - eyes)
         size, aspect = TEMPLATE_SIDE / scale, abs(found[1] - found[0]) / abs(mouth - eyes)
-    shape = FaceShape(float(size), float(aspect), float(-nose.imag), float(nose.real))
+    shape = FaceShape(size_px=float(size), aspect=float(aspect), turn=float(-nose.imag), nod=float(nose.real))
     return shape if all(isfinite(value) for value in (size, aspect, nose.imag, nose.real)) else None
 
 
 def _tones(grey: NDArray[np.uint8]) -> tuple[float, float]:
     """Brightness and contrast of (h, w) grey values, each 0 to 1."""
     counts = np.bincount(grey.ravel(), minlength=256)
-    darkest, brightest = np.searchsorted(np.cumsum(counts), np.multiply(_SPREAD, grey.size))
+    darkest, brightest = np.searchsorted(np.cumsum(counts), np.multiply(_CONTRAST_QUANTILES, grey.size))
     return float(counts @ np.arange(256)) / grey.size / 255, float(brightest - darkest) / 255
 
 
 def _sharpness(grey: NDArray[np.uint8]) -> float:
     """Root mean square of the second derivative in the direction where it is least, by the spread of grey values.
 
-    Least of all directions, because a moved picture is sharp across its movement. On half the size and smoothed: there
-    blur that costs recognition differs from noise, from compression and from sharpness that does not matter.
+    The least of all directions, because a moved picture is sharp across its movement. At half the size and smoothed:
+    there, blur that costs recognition stands out from noise, compression and detail that does not matter.
     """
     half = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
     soft = cv2.GaussianBlur(half, (0, 0), 1.0)
     middle = 2 * soft[1:-1, 1:-1]
     xx, yy = soft[1:-1, 2:] - middle + soft[1:-1, :-2], soft[2:, 1:-1] - middle + soft[:-2, 1:-1]
     xy = (soft[2:, 2:] - soft[2:, :-2] - soft[:-2, 2:] + soft[:-2, :-2]) / 4
-    # along the angle a it is (xx + yy) / 2 + cos 2a (xx - yy) / 2 + sin 2a xy
+    # Along the angle a it is (xx + yy) / 2 + cos 2a (xx - yy) / 2 + sin 2a xy.
     parts = np.stack([(xx + yy) / 2, (xx - yy) / 2, xy]).reshape(3, -1)
     moments = parts @ parts.T / parts.shape[1]
     least = float(((_DIRECTIONS @ moments) * _DIRECTIONS).sum(axis=1).min())
