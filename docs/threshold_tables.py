@@ -1,4 +1,4 @@
-"""The generated parts of thresholds.md, from what benchmarks/thresholds.py measured, and from the rule in the code."""
+"""The generated parts of thresholds.md: from benchmarks/questions/thresholds.py, and from the rule in the code."""
 
 import json
 import math

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from augment import Cut, cut, random_cut, views
-from faces import PARTS, Face, bucket_of, part_of
-from verification import balanced_accuracy, make_pairs, tar_at_far
+from training.landmarks.augment import Cut, cut, random_cut, views
+from training.landmarks.faces import PARTS, Face, bucket_of, part_of
+from training.landmarks.verification import balanced_accuracy, make_pairs, tar_at_far
 
 POINTS = np.array([[105, 110], [147, 112], [128, 135], [109, 158], [145, 160]], np.float32)
 

@@ -386,11 +386,14 @@ def test_a_watch_sees_work_and_growth() -> None:
 
 def test_the_script_measures_and_reports(tmp_path: Path) -> None:
     output = tmp_path / "load.json"
-    script = str(ROOT / "benchmarks" / "load.py")
-    command = [sys.executable, script, "--canned", "--clients", "2", "--seconds", "0.5"]
+    command = [sys.executable, "-m", "benchmarks.questions.load", "--canned", "--clients", "2", "--seconds", "0.5"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     subprocess.run(
-        [*command, "--warm-up", "0", "--output", str(output)], check=True, env=environment, capture_output=True
+        [*command, "--warm-up", "0", "--output", str(output)],
+        check=True,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
     )
     report = json.loads(output.read_text())
     assert report["served"] > 0

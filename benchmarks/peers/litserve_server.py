@@ -10,8 +10,8 @@ from typing import Any
 import litserve
 from fastapi import Request
 
-import bare
-import faces
+from benchmarks.lib import faces
+from benchmarks.questions import bare
 
 MAX_BATCH = 8
 BATCH_TIMEOUT_SECONDS = 0.002

@@ -9,8 +9,8 @@ from typing import Any
 
 from mosec import Server, Worker
 
-import bare
-import faces
+from benchmarks.lib import faces
+from benchmarks.questions import bare
 
 MAX_BATCH = 8
 WAIT_MS = 2

@@ -13,7 +13,7 @@ from numpy.random import Generator
 
 from arcface_api.alignment import View, back, face_size, face_view, moved, whole_view
 from arcface_api.arrays import Image, Points
-from faces import Face
+from training.landmarks.faces import Face
 
 SWAPPED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored picture."""

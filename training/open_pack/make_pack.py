@@ -14,11 +14,11 @@ from pathlib import Path
 
 import onnx
 
-import dat
-from age_gender import age_graph, gender_graph
-from convert import to_onnx
-from onnx_file import to_bytes
-from sources import SourceMissing, fetch, find, stated
+from training.open_pack import dat
+from training.open_pack.age_gender import age_graph, gender_graph
+from training.open_pack.convert import to_onnx
+from training.open_pack.onnx_file import to_bytes
+from training.open_pack.sources import SourceMissing, fetch, find, stated
 
 PACK = Path(__file__).parents[2] / "src" / "arcface_api" / "shipped_packs" / "open"
 

@@ -1,0 +1,136 @@
+"""How much of the model's speed reaches the callers?
+
+    python -m benchmarks.questions.batch_sizes --faces FOLDER --output benchmarks/results/batch-sizes-iresnet100.json
+
+The bare session at each batch size, and the service with ever more clients, in interleaved rounds; medians, and the
+service's throughput as a share of the bare session's: at the mean batch that the service reached, and at batch 8.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from arcface_api.bench import Address, closed_loop, embed_request
+from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib.recogniser import say
+from benchmarks.lib.service import RunningService, free_port, own_command, write_report
+from benchmarks.questions import bare
+
+BATCHES = (1, 2, 4, 8, 16)
+CLIENTS = (1, 4, 8, 16, 32)
+REFERENCE_BATCH = 8
+
+
+def main() -> None:
+    """Run the benchmark."""
+    arguments = _parser().parse_args()
+    model = recogniser.find(arguments.recogniser)
+    port = free_port()
+    requests = [embed_request(Address("127.0.0.1", port), picture) for picture in faces.load(arguments.faces)]
+    bare_rounds: list[dict[str, Any]] = []
+    service_rounds: list[dict[int, dict[str, Any]]] = []
+    with RunningService(own_command(model, port, *arguments.serve_options), port, requests[0]) as service:
+        for number in range(arguments.rounds):
+            say(f"round {number + 1} of {arguments.rounds}: bare session")
+            bare_rounds.append(run_bare(model, arguments.faces, BATCHES, arguments.seconds))
+            service_rounds.append({})
+            for clients in CLIENTS:
+                say(f"round {number + 1} of {arguments.rounds}: service, {clients} clients")
+                service_rounds[-1][clients] = measure(service, requests, clients, arguments.seconds)
+    bare_medians = medians([{batch["batch"]: batch for batch in told["batches"]} for told in bare_rounds])
+    service_medians = medians(service_rounds)
+    for figures in service_medians.values():
+        figures.update(shares(figures, bare_medians))
+    failed = [load["failed"] for load_round in service_rounds for load in load_round.values() if load["failed"]]
+    write_report(
+        {
+            "benchmark": "batch_sizes",
+            "recogniser": recogniser.describe(model),
+            "faces": faces.describe(arguments.faces),
+            "rounds": arguments.rounds,
+            "seconds": arguments.seconds,
+            "bare": bare_medians,
+            "service": service_medians,
+            "failed": failed,
+            "all_rounds": {"bare": bare_rounds, "service": service_rounds},
+            "machine": machine.describe(),
+        },
+        arguments.output,
+    )
+    if failed:
+        sys.exit("Requests failed: the figures mean little.")
+
+
+def run_bare(model: Path, folder: Path | None, batches: Sequence[int], seconds: float) -> dict[str, Any]:
+    """The bare session in a process of its own: what `bare.py` prints."""
+    command = [
+        sys.executable,
+        "-m",
+        bare.__name__,
+        str(model),
+        "--seconds",
+        str(seconds),
+        "--batch",
+        *map(str, batches),
+    ]
+    command += ["--faces", str(folder)] if folder else []
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def measure(service: RunningService, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:
+    """The service under a closed loop."""
+    report = closed_loop(service.address, requests, clients=clients, seconds=seconds, warm_up_seconds=2)
+    latency = report.latency_ms
+    return {
+        "faces_per_second": report.served_per_second,
+        "p50_ms": latency.p50 if latency else None,
+        "p99_ms": latency.p99 if latency else None,
+        "mean_batch": report.mean_batch,
+        "failed": report.failed | report.refused,
+    }
+
+
+def medians(rounds: Sequence[dict[int, dict[str, Any]]]) -> dict[int, dict[str, Any]]:
+    """Over the rounds, of each size's figures; a figure that is nowhere known is None."""
+    told: dict[int, dict[str, Any]] = {}
+    for size in rounds[0]:
+        told[size] = {}
+        for key in ("faces_per_second", "p50_ms", "p99_ms", "mean_batch"):
+            known = [of[size][key] for of in rounds if of[size].get(key) is not None]
+            told[size][key] = round(median(known), 3) if known else None
+    return told
+
+
+def shares(service: dict[str, Any], bare_medians: dict[int, dict[str, Any]]) -> dict[str, float | None]:
+    """The service's throughput over the bare session's, at the batch it reached (interpolated) and at batch 8."""
+    rates = [bare_medians[batch]["faces_per_second"] for batch in BATCHES]
+    reached = service["mean_batch"]
+    at_reached = service["faces_per_second"] / np.interp(reached, BATCHES, rates) if reached else None
+    return {
+        "of_bare_at_mean_batch": None if at_reached is None else round(float(at_reached), 3),
+        f"of_bare_at_{REFERENCE_BATCH}": round(
+            service["faces_per_second"] / bare_medians[REFERENCE_BATCH]["faces_per_second"], 3
+        ),
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10, help="for each batch size and each load (default 10)")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve")
+    recogniser.add_option(parser)
+    faces.add_option(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
