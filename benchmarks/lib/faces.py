@@ -1,12 +1,12 @@
 """Face crops to send: of a folder, of LFW's archive with detector boxes, or made here where no faces are at hand."""
 
 import argparse
-import csv
-import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from benchmarks.lib import lfw
 
 COUNT = 64
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -32,7 +32,7 @@ def load(folder: Path | None, count: int = COUNT, grow: float = 1.0) -> list[byt
     """
     if folder is None:
         return [_made(seed) for seed in range(count)]
-    if (folder / "images.tar").is_file():
+    if lfw.is_lfw(folder):
         return _lfw(folder, count, grow)
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)[:count]
     if not files:
@@ -44,7 +44,7 @@ def describe(folder: Path | None) -> str:
     """Which faces they are, for a report: no path."""
     if folder is None:
         return "made"
-    return "LFW" if (folder / "images.tar").is_file() else "a folder's"
+    return "LFW" if lfw.is_lfw(folder) else "a folder's"
 
 
 def decoded(content: bytes) -> np.ndarray:
@@ -55,20 +55,12 @@ def decoded(content: bytes) -> np.ndarray:
 
 def _lfw(folder: Path, count: int, grow: float) -> list[bytes]:
     """Detector boxes cut from the images as they are, one of each of `count` people."""
-    with (folder / "labels.csv").open() as labels:
-        people = {row["image"].split("/")[0]: row for row in csv.DictReader(labels)}
-    rows = list(people.values())[:: max(1, len(people) // count)][:count]
-    crops = []
-    with tarfile.open(folder / "images.tar") as images:
-        for row in rows:
-            file = images.extractfile(row["image"])
-            assert file is not None, row["image"]
-            picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
-            x, y, w, h = (float(row[f"box_{side}"]) for side in "xywh")
-            margin = (grow - 1) / 2
-            left, top, width, height = map(round, (x - margin * w, y - margin * h, grow * w, grow * h))
-            crops.append(_jpeg(picture[max(0, top) : top + height, max(0, left) : left + width]))
-    return crops
+    labels = lfw.read_labels(folder)
+    pictures = lfw.read_pictures(folder, lfw.one_of_each_person(labels, count))
+    return [
+        _jpeg(lfw.cut_grown(lfw.decoded(content), labels[name].box, grow)[0][..., ::-1])
+        for name, content in pictures.items()
+    ]
 
 
 def _made(seed: int) -> bytes:

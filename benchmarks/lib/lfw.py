@@ -1,12 +1,12 @@
-"""Labelled faces to measure with: crops of LFW's pictures, and how well embeddings tell its people apart.
+"""Pictures, labels and pairs of LFW, and crops made of them. Nothing is unpacked or written.
 
 A folder holds `images.tar` (`Name/Name_0001.jpg` …, 250x250), `labels.csv` (for each picture a face box `box_x, box_y,
-box_w, box_h` and five landmarks, in pixels) and `pairs.csv` (`image_a, image_b, same`). Faces stay where they are:
-nothing is unpacked or written.
+box_w, box_h` and five landmarks, in pixels) and `pairs.csv` (`image_a, image_b, same`).
 """
 
 import csv
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,6 @@ from arcface_api.arrays import Crop, Image
 from arcface_api.image.resize import stretch
 
 SIDE = 112
-FOLDS = 10
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -61,6 +60,11 @@ class Pairs:
         return {name.split("/")[0] for name in self.pictures}
 
 
+def is_lfw(folder: Path) -> bool:
+    """Whether the folder holds LFW's archive."""
+    return (folder / "images.tar").is_file()
+
+
 def read_labels(folder: Path) -> dict[str, Label]:
     """The labels by the picture's name."""
     labels = {}
@@ -83,22 +87,43 @@ def read_pairs(folder: Path) -> Pairs:
     )
 
 
+def one_of_each_person(names: Iterable[str], count: int) -> list[str]:
+    """The last picture of each of `count` people, spread over all of them."""
+    people = {name.split("/")[0]: name for name in names}
+    return list(people.values())[:: max(1, len(people) // count)][:count]
+
+
+def read_pictures(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """The files of the named pictures, in the order of the names.
+
+    Raises:
+        SystemExit: The archive lacks some.
+    """
+    found: dict[str, bytes | None] = dict.fromkeys(names)
+    with tarfile.open(folder / "images.tar") as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            content = archive.extractfile(member) if name in found else None
+            if content is not None:
+                found[name] = content.read()
+    pictures = {name: content for name, content in found.items() if content is not None}
+    if missing := found.keys() - pictures.keys():
+        raise SystemExit(f"{folder / 'images.tar'} lacks {len(missing)} pictures, {min(missing)} among them.")
+    return pictures
+
+
+def decoded(content: bytes) -> Image:
+    """A file's pixels, (h, w, 3) uint8 RGB."""
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
 def read_crops(folder: Path, labels: dict[str, Label]) -> dict[Cut, dict[str, Crop]]:
     """Crops of the labelled pictures, (112, 112, 3) uint8 RGB: by the cut, then by the picture's name."""
     crops: dict[Cut, dict[str, Crop]] = {cut: {} for cut in Cut}
-    with tarfile.open(folder / "images.tar") as archive:
-        for member in archive:
-            label = labels.get(member.name.removeprefix("./"))
-            content = archive.extractfile(member) if label else None
-            if label is None or content is None:
-                continue
-            pixels = cv2.imdecode(np.frombuffer(content.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
-            name = member.name.removeprefix("./")
-            crops[Cut.ALIGNED][name] = align(pixels, label.landmarks)
-            crops[Cut.STRETCHED][name] = cut_box(pixels, label.box)
-    missing = labels.keys() - crops[Cut.ALIGNED].keys()
-    if missing:
-        raise SystemExit(f"{folder / 'images.tar'} lacks {len(missing)} labelled pictures, {min(missing)} among them.")
+    for name, content in read_pictures(folder, labels).items():
+        pixels = decoded(content)
+        crops[Cut.ALIGNED][name] = align(pixels, labels[name].landmarks)
+        crops[Cut.STRETCHED][name] = cut_box(pixels, labels[name].box)
     return crops
 
 
@@ -121,42 +146,10 @@ def cut_box(image: Image, box: NDArray[np.float64]) -> Crop:
     return stretch(np.ascontiguousarray(image[top:bottom, left:right]), SIDE, SIDE)
 
 
-def fold_thresholds(similarities: NDArray[np.float64], same: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """For each of ten folds (row modulo 10) the threshold that is best on the other nine, (10,).
-
-    Best is the highest mean of true-positive and true-negative rate; of several such thresholds it is the middle one.
-    """
-    fold = np.arange(len(same)) % FOLDS
-    return np.array([_best_threshold(similarities[fold != own], same[fold != own]) for own in range(FOLDS)])
-
-
-def balanced_accuracy(
-    similarities: NDArray[np.float64], same: NDArray[np.bool_], thresholds: NDArray[np.float64]
-) -> float:
-    """Mean over the folds, each at its threshold, of the mean of true-positive and true-negative rate, in per cent."""
-    fold = np.arange(len(same)) % FOLDS
-    right = (similarities > thresholds[fold]) == same
-    return 100 * float(
-        np.mean(
-            [(right[same & (fold == own)].mean() + right[~same & (fold == own)].mean()) / 2 for own in range(FOLDS)]
-        )
-    )
-
-
-def true_accept_rate(similarities: NDArray[np.float64], same: NDArray[np.bool_], false_accept_rate: float) -> float:
-    """Share of same pairs above the lowest threshold that lets no larger share of different pairs pass, in per cent."""
-    different = np.sort(similarities[~same])[::-1]
-    threshold = different[int(false_accept_rate * len(different))]
-    return 100 * float((similarities[same] > threshold).mean())
-
-
-def _best_threshold(similarities: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    order = np.argsort(similarities)
-    ordered, positive = similarities[order], same[order]
-    # A threshold between two neighbours rejects all up to the lower one.
-    rejected_same = np.cumsum(positive)[:-1] / positive.sum()
-    rejected_different = np.cumsum(~positive)[:-1] / (~positive).sum()
-    balanced = rejected_different - rejected_same
-    best = np.flatnonzero(balanced == balanced.max())
-    chosen = best[len(best) // 2]
-    return float(ordered[chosen] + ordered[chosen + 1]) / 2
+def cut_grown(image: Image, box: NDArray[np.float64], grow: float) -> tuple[Image, tuple[int, int]]:
+    """Cut out the box, made `grow` times as large about its centre, within the picture; and where its corner lies."""
+    margin = (grow - 1) / 2
+    x, y, w, h = box
+    left, top, width, height = map(round, (x - margin * w, y - margin * h, grow * w, grow * h))
+    corner = max(0, left), max(0, top)
+    return image[corner[1] : top + height, corner[0] : left + width], corner

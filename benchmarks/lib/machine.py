@@ -31,15 +31,15 @@ def describe() -> dict[str, Any]:
         "instruction_sets": [name for name in wanted if name in facts.get("flags", "").split()],
         "cpus": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
-        "revision": _revision(),
+        "revision": revision(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
 
 
-def _revision() -> str | None:
-    """The commit that was measured, `-dirty` where files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+def revision(folder: Path = Path(__file__).parent) -> str | None:
+    """The commit of a checkout, `-dirty` where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude", "*"]
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -2,7 +2,6 @@
 
 import struct
 import subprocess
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -12,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image, ImageCms
+
+from benchmarks.lib import lfw
 
 EACH = 18
 """Pictures of each kind that is not made by ExifTool."""
@@ -215,14 +216,7 @@ def write_pictures(images: list[Image.Image], folder: Path, cameras: Path | None
 
 
 def faces(folder: Path) -> list[Image.Image]:
-    """The first of 500 people."""
-    found: dict[str, Image.Image] = {}
-    with tarfile.open(folder / "images.tar") as images:
-        for member in images:
-            person = member.name.split("/")[0]
-            file = images.extractfile(member) if person not in found and member.name.endswith(".jpg") else None
-            if file is not None:
-                found[person] = Image.open(BytesIO(file.read())).convert("RGB")
-            if len(found) == 500:
-                break
-    return list(found.values())
+    """One picture of each of 500 people."""
+    names = {name.split("/")[0]: name for name in sorted(lfw.read_labels(folder), reverse=True)}
+    pictures = lfw.read_pictures(folder, sorted(names.values())[:500])
+    return [Image.open(BytesIO(content)).convert("RGB") for content in pictures.values()]

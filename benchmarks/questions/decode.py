@@ -8,10 +8,8 @@ Prints the result as JSON; `--output` also writes it to a file. Progress goes to
 """
 
 import argparse
-import csv
 import json
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +23,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from arcface_api.image import OVERSAMPLING, ImageLimits, decode, stretch
-from benchmarks.lib import machine
+from benchmarks.lib import lfw, machine
 
 SIDE = 112
 """Of the crop, pixels."""
@@ -192,16 +190,10 @@ def embeddings(recognisers: list[Path], faces: Path, people: int) -> dict[str, o
 
 def face_crops(faces: Path, people: int) -> Iterator[NDArray[np.uint8]]:
     """Detector boxes of different people: (h, w, 3) uint8, BGR."""
-    with (faces / "labels.csv").open() as labels:
-        by_person = {row["image"].split("/")[0]: row for row in csv.DictReader(labels)}
-    rows = sorted(by_person.values(), key=lambda row: row["image"])
-    with tarfile.open(faces / "images.tar") as images:
-        for row in rows[:: len(rows) // people][:people]:
-            file = images.extractfile(row["image"])
-            assert file is not None
-            picture = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
-            x, y, w, h = (round(float(row[key])) for key in ("box_x", "box_y", "box_w", "box_h"))
-            yield picture[max(y, 0) : y + h, max(x, 0) : x + w]
+    labels = lfw.read_labels(faces)
+    for name, content in lfw.read_pictures(faces, lfw.one_of_each_person(sorted(labels), people)).items():
+        x, y, w, h = (round(value) for value in labels[name].box)
+        yield lfw.decoded(content)[max(y, 0) : y + h, max(x, 0) : x + w, ::-1]
 
 
 def embed(session: ort.InferenceSession, crop: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from arcface_api.arrays import Crop, to_tensor
 from benchmarks.lib import engines, lfw, machine
+from benchmarks.lib.accuracy import balanced_accuracy, fold_thresholds, true_accept_rate
 from benchmarks.lib.engines import Engine, progress
 
 SEED = 0
@@ -57,11 +58,11 @@ def compare(
     """
     cosines = (found[sample] * reference[sample]).sum(axis=1)
     own, its = similarities(found, pairs), similarities(reference, pairs)
-    thresholds = lfw.fold_thresholds(its, pairs.same)
-    accuracy = lfw.balanced_accuracy(own, pairs.same, lfw.fold_thresholds(own, pairs.same))
-    kept = lfw.balanced_accuracy(own, pairs.same, thresholds)
-    reference_accuracy = lfw.balanced_accuracy(its, pairs.same, thresholds)
-    tar, reference_tar = (lfw.true_accept_rate(found, pairs.same, FALSE_ACCEPT_RATE) for found in (own, its))
+    thresholds = fold_thresholds(its, pairs.same)
+    accuracy = balanced_accuracy(own, pairs.same, fold_thresholds(own, pairs.same))
+    kept = balanced_accuracy(own, pairs.same, thresholds)
+    reference_accuracy = balanced_accuracy(its, pairs.same, thresholds)
+    tar, reference_tar = (true_accept_rate(found, pairs.same, FALSE_ACCEPT_RATE) for found in (own, its))
     return {
         "cosine_min": round(float(cosines.min()), 5),
         "cosine_1_percent": round(float(np.percentile(cosines, 1)), 5),
