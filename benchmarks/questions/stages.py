@@ -16,12 +16,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import onnx
+
 from arcface_api import wire
 from arcface_api.arrays import Features
 from arcface_api.bench import Address, UsageWatch, closed_loop, embed_request, raw_request
 from arcface_api.image import ImageLimits, decode, stretch
-from benchmarks.lib import faces, linear, machine, recogniser
+from benchmarks.lib import faces, machine, recogniser
 from benchmarks.lib.environments import ROOT
+from benchmarks.lib.networks import linear
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import RunningService, free_port, own_command, write_report
 from benchmarks.questions import bare
@@ -60,7 +63,7 @@ def measure_road(pictures: Sequence[bytes], seconds: float) -> dict[str, Any]:
     """The service on a model that costs nothing: stages, CPU of service and client, and of each part alone."""
     path = ROOT / "build" / "linear.onnx"
     path.parent.mkdir(exist_ok=True)
-    linear.write(path)
+    onnx.save(linear(112, 112, 512), path)
     port = free_port()
     address = Address("127.0.0.1", port)
     embeds = [embed_request(address, picture) for picture in pictures]
