@@ -14,12 +14,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from arcface_api import measuring
 from arcface_api.api.answers import HealthAnswer
-from arcface_api.bench import Address, LoadReport, batch_request, closed_loop, raw_request
+from arcface_api.bench import Address, LoadReport, batch_request, closed_loop, raw_request, table
+from arcface_api.bench import measure as measuring
+from arcface_api.bench.measure import Measurement, Step
+from arcface_api.bench.plot import linear_ticks, logarithmic_ticks, svg
 from arcface_api.errors import MeasurementFailed
-from arcface_api.measuring.plot import linear_ticks, logarithmic_ticks, svg
-from arcface_api.measuring.speed import Measurement, Step
 from pictures import picture_bytes
 from scripted_server import ScriptedServer, answer
 from serving import Service
@@ -256,7 +256,7 @@ def test_logarithmic_ticks_are_round_and_leave_room_around_the_range(least: floa
 
 def test_the_table_says_why_it_is_not_faster_and_who_was_refused(a_report: LoadReport) -> None:
     refusing = replace(a_report, refused={"429": 7})
-    lines = measuring.text(measurement(refusing, (1, 50, 10, 12), (9, 100, 1234, 2345), reason="no AMX")).splitlines()
+    lines = table.text(measurement(refusing, (1, 50, 10, 12), (9, 100, 1234, 2345), reason="no AMX")).splitlines()
     assert "not faster because: no AMX" in lines
     bars = [line.count("█") for line in lines if "█" in line]
     assert bars == [12, 24]

@@ -67,7 +67,8 @@ def bench(
     given = {name: value for name, value in options.items() if value is not None}
     if url and given:
         raise click.UsageError("--url measures a service that runs and has its settings: leave out the other options.")
-    from arcface_api import measuring  # noqa: PLC0415  # brings the models' libraries
+    from arcface_api.bench import measure, table  # noqa: PLC0415  # brings the models' libraries
+    from arcface_api.bench import output as files
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else it would leave a service behind
     if url is None:
@@ -75,11 +76,11 @@ def bench(
             find_pack(read_settings(**given), progress)
     with ShareBar("Measuring") as bar:
         if url is None:
-            measured = measuring.measure_own(given, clients, seconds, bar)
+            measured = measure.measure_own(given, clients, seconds, bar)
         else:
-            measured = measuring.measure(url, clients, seconds, bar)
-    click.echo(measuring.text(measured))
+            measured = measure.measure(url, clients, seconds, bar)
+    click.echo(table.text(measured))
     if output is not None:
-        plot = measuring.write(measured, output)
+        plot = files.write(measured, output)
         click.echo(f"All figures are in {output}, a plot in {plot}.")
     measured.check()

@@ -12,19 +12,13 @@ from pydantic import ValidationError
 
 from arcface_api import __version__
 from arcface_api.api.answers import HealthAnswer
-from arcface_api.bench import (
-    Address,
-    LoadReport,
-    RunningService,
-    ask,
-    closed_loop,
-    embed_request,
-    free_port,
-    raw_request,
-)
+from arcface_api.bench.load import closed_loop
+from arcface_api.bench.pictures import drawn_faces
+from arcface_api.bench.report import LoadReport
+from arcface_api.bench.requests import Address, embed_request, raw_request
+from arcface_api.bench.service import RunningService, ask, free_port
 from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
-from arcface_api.measuring.pictures import drawn_faces
 
 WARM_UP_SECONDS = 2.0
 """Load before each step that does not count; a quarter of the step where that is less."""

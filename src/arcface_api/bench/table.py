@@ -1,6 +1,6 @@
 """A measurement as text for a terminal, throughput also as bars."""
 
-from arcface_api.measuring.speed import Measurement, Step
+from arcface_api.bench.measure import Measurement, Step
 
 BAR_CELLS = 24
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")

@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
+from arcface_api.bench.measure import Measurement
+from arcface_api.bench.table import milliseconds
 from arcface_api.cpus import machine
-from arcface_api.measuring.speed import Measurement
-from arcface_api.measuring.table import milliseconds
 
 WIDTH, HEIGHT = 760, 480
 LEFT, RIGHT, TOP, BOTTOM = 76, 676, 104, 416

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from arcface_api.bench.measure import Measurement
+from arcface_api.bench.plot import svg
 from arcface_api.errors import MeasurementFailed
-from arcface_api.measuring.plot import svg
-from arcface_api.measuring.speed import Measurement
 
 
 def write(measurement: Measurement, output: Path) -> Path:
