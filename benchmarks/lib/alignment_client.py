@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.bench import Address
+from arcface_api.bench.connection import Address
 from arcface_api.wire import ALIGNMENT_HEADER, EMBEDDING_VALID_HEADER, MediaType
 from benchmarks.lib.alignment_crops import Sent
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from arcface_api.bench import Address, embed_request, raw_request
+from arcface_api.bench.connection import Address, raw_request
 from benchmarks.lib.environments import PEERS, environment
+from benchmarks.lib.load import embed_request
 from benchmarks.lib.service import own_command
 
 

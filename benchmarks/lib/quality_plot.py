@@ -2,7 +2,7 @@
 
     python -m benchmarks.lib.quality_plot REPORT.json PLOT.png
 
-Needs the dependency group `bench` alone.
+Needs matplotlib (extra `evaluate`).
 """
 
 import argparse

@@ -3,15 +3,14 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
-from arcface_api import bench
-from arcface_api.bench.service import START_SECONDS, ask, free_port
+from arcface_api.bench.service import START_SECONDS, Service, ask, free_port, running
 from arcface_api.errors import MeasurementFailed
 
-__all__ = ["ROOT", "RunningService", "ask", "free_port", "own_command", "write_report"]
+__all__ = ["ROOT", "Service", "ask", "free_port", "own_command", "running_service", "write_report"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,33 +20,27 @@ def own_command(recogniser: Path, port: int, *options: str) -> list[str]:
     return [sys.executable, "-m", "arcface_api", "serve", "--pack", str(recogniser), "--port", str(port), *options]
 
 
-class RunningService(bench.RunningService):
-    """A service that finds this checkout's modules; where it does not start, the script ends with the reason."""
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        port: int,
-        first_request: bytes,
-        *,
-        log: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-        start_seconds: float = START_SECONDS,
-    ) -> None:
-        """Nothing starts yet; the arguments are those of `bench.RunningService`."""
-        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        found = {"PYTHONPATH": paths, **(environment or {})}
-        super().__init__(command, port, first_request, log=log, environment=found, start_seconds=start_seconds)
-
-    def __enter__(self) -> Self:
-        try:
-            return super().__enter__()
-        except MeasurementFailed as error:
-            raise SystemExit(str(error)) from None
+@contextmanager
+def running_service(  # as `running`
+    command: Sequence[str],
+    port: int,
+    first_request: bytes,
+    *,
+    log: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    start_seconds: float = START_SECONDS,
+) -> Iterator[Service]:
+    """As `running`, with this checkout's modules; if the service does not start, the program ends with the reason."""
+    found = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), **(variables or {})}
+    try:
+        with running(command, port, first_request, log=log, variables=found, start_seconds=start_seconds) as service:
+            yield service
+    except MeasurementFailed as error:
+        raise SystemExit(str(error)) from None
 
 
 def write_report(report: Mapping[str, object], output: Path | None) -> None:
-    """Print a result as JSON; also write it to a file, where one is given."""
+    """Print a result as JSON; also write it to a file, if one is given."""
     text = json.dumps(report, indent=2) + "\n"
     sys.stdout.write(text)
     if output:

@@ -16,10 +16,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from arcface_api.bench import Address, UsageWatch, closed_loop, embed_request, raw_request
+from arcface_api.bench.connection import Address, raw_request
 from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib.load import closed_loop, embed_request
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, ask, free_port, own_command, write_report
+from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
+from benchmarks.lib.usage import UsageWatch
 
 WAYS = {
     "none": "/embed?align=none",
@@ -46,7 +48,7 @@ def main() -> None:
     requests = {way: [embed_request(address, picture, path=path) for picture in pictures] for way, path in WAYS.items()}
     command = own_command(model, port, *arguments.serve_options)
     rounds: dict[int, list[Round]] = {clients: [] for clients in CLIENTS}
-    with RunningService(command, port, requests["auto"][0]) as service:
+    with running_service(command, port, requests["auto"][0]) as service:
         health, info = (json.loads(ask(address, raw_request(address, "GET", path))[1]) for path in ("/health", "/info"))
         unsure = sum(bool(json.loads(ask(address, request)[1])["warnings"]) for request in requests["auto"])
         for number in range(arguments.rounds):
@@ -77,7 +79,7 @@ def main() -> None:
         sys.exit(f"align=auto adds {added} % to the time of a face; at most {MAX_ADDED_PERCENT} were promised.")
 
 
-def load(service: RunningService, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:
+def load(service: Service, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:
     """A closed loop, and the CPU that it cost the service."""
     with UsageWatch(service.pid) as watch:
         report = closed_loop(service.address, requests, clients=clients, seconds=seconds, warm_up_seconds=1)

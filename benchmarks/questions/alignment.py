@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.bench import Address, raw_request
+from arcface_api.bench.connection import Address, raw_request
 from arcface_api.progress import ShareBar
 from benchmarks.lib import machine, recogniser
 from benchmarks.lib.alignment_client import WAYS, Client
@@ -36,7 +36,7 @@ from benchmarks.lib.alignment_crops import ALIGNED, NAMES, sent
 from benchmarks.lib.alignment_pairs import Pairs, official_pairs, table_row, unseen_pairs
 from benchmarks.lib.environments import ROOT
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, ask, free_port, own_command, write_report
+from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
 from training.landmarks.faces import Face, each_face
 
 KEPT = ROOT / "build" / "alignment"
@@ -84,7 +84,7 @@ def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: b
     command = own_command(model, port, "--request-timeout-seconds", "300")  # the machine may be a busy one
     kept_file = _kept_file(model)
     kept_file.parent.mkdir(parents=True, exist_ok=True)
-    with RunningService(command, port, health, log=kept_file.with_suffix(".log")) as service:
+    with running_service(command, port, health, log=kept_file.with_suffix(".log")) as service:
         about = describe(model, service, sets)
         conditions = {} if is_fresh else read_kept(kept_file, about)
         todo = [name for name in NAMES if name not in conditions]
@@ -145,7 +145,7 @@ def in_parallel(embed: Callable[[list[Face]], Answered], parts: Iterable[list[Fa
             yield waiting.popleft().result()
 
 
-def describe(model: Path, service: RunningService, sets: Mapping[str, Pairs]) -> dict[str, Any]:
+def describe(model: Path, service: Service, sets: Mapping[str, Pairs]) -> dict[str, Any]:
     """What is measured: figures of two runs belong together only where all of it is equal."""
     health = json.loads(service.first_answer)
     info = json.loads(ask(service.address, raw_request(service.address, "GET", "/info"))[1])

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from arcface_api.bench import Address, closed_loop, embed_request
+from arcface_api.bench.connection import Address
 from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib.load import closed_loop, embed_request
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, free_port, own_command, write_report
+from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
 from benchmarks.questions import bare
 
 BATCHES = (1, 2, 4, 8, 16)
@@ -36,7 +37,7 @@ def main() -> None:
     requests = [embed_request(Address("127.0.0.1", port), picture) for picture in faces.load(arguments.faces)]
     bare_rounds: list[dict[str, Any]] = []
     service_rounds: list[dict[int, dict[str, Any]]] = []
-    with RunningService(own_command(model, port, *arguments.serve_options), port, requests[0]) as service:
+    with running_service(own_command(model, port, *arguments.serve_options), port, requests[0]) as service:
         for number in range(arguments.rounds):
             say(f"round {number + 1} of {arguments.rounds}: bare session")
             bare_rounds.append(run_bare(model, arguments.faces, BATCHES, arguments.seconds))
@@ -84,7 +85,7 @@ def run_bare(model: Path, folder: Path | None, batches: Sequence[int], seconds: 
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def measure(service: RunningService, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:
+def measure(service: Service, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:
     """The service under a closed loop."""
     report = closed_loop(service.address, requests, clients=clients, seconds=seconds, warm_up_seconds=2)
     latency = report.latency_ms

@@ -15,19 +15,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from arcface_api.arrays import Crop
-from arcface_api.bench import Address, batch_request, closed_loop, embed_request, raw_request
+from arcface_api.bench.connection import Address, raw_request
 from arcface_api.errors import ArcFaceError
 from arcface_api.session import Session
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER, TENSORRT_PROVIDER
 from arcface_api.settings import Device, Precision
 from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib.load import batch_request, closed_loop, embed_request
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, ask, free_port, own_command, write_report
+from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
 from benchmarks.questions import bare
 from benchmarks.questions.batch_sizes import medians
 
@@ -164,7 +166,9 @@ def measure_bare(session: Session, crops: Sequence[Crop], seconds: float) -> dic
     }
 
 
-def start_service(model: Path, way: Way, workers: int, picture: bytes, options: Sequence[str]) -> RunningService:
+def start_service(
+    model: Path, way: Way, workers: int, picture: bytes, options: Sequence[str]
+) -> AbstractContextManager[Service]:
     """A service that takes the model as the bare session of that way does."""
     port = free_port()
     # Each worker has room for all callers, should they all come to it: refusals would be figures of the queue.
@@ -174,7 +178,7 @@ def start_service(model: Path, way: Way, workers: int, picture: bytes, options: 
     command = own_command(model, port, *options, *own)
     say(f"starting the service, {workers} workers ...")
     first = embed_request(Address("127.0.0.1", port), picture)
-    return RunningService(command, port, first, start_seconds=START_SECONDS)
+    return running_service(command, port, first, start_seconds=START_SECONDS)
 
 
 def check_service(address: Address, way: Way, pictures: Sequence[bytes]) -> dict[str, Any]:

@@ -32,11 +32,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from arcface_api.bench import Address, LoadReport, UsageWatch, closed_loop, embed_request, raw_request
+from arcface_api.bench.connection import Address, raw_request
 from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib.load import LoadReport, closed_loop, embed_request, progress
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, free_port, own_command, write_report
-from benchmarks.questions.load import progress
+from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
+from benchmarks.lib.usage import UsageWatch
 
 AT_ONCE = 20
 MOST_P99 = 2.0
@@ -56,7 +57,7 @@ def main() -> None:
     requests = [embed_request(Address("127.0.0.1", port), picture) for picture in faces.load(arguments.faces)]
     options = ["--shutdown-grace-seconds", str(GRACE_SECONDS), *arguments.serve_options]
     measured: dict[str, Any] = {}
-    with RunningService(own_command(model, port, *options), port, requests[0]) as service:
+    with running_service(own_command(model, port, *options), port, requests[0]) as service:
         run = _runner(service, requests, arguments)
         run()
         alone, rss = run()
@@ -98,7 +99,7 @@ def main() -> None:
 
 
 def _runner(
-    service: RunningService, requests: Sequence[bytes], arguments: argparse.Namespace
+    service: Service, requests: Sequence[bytes], arguments: argparse.Namespace
 ) -> Callable[[], tuple[LoadReport, int]]:
     def run() -> tuple[LoadReport, int]:
         """What good callers see, and the memory that the service has at the end, in bytes."""

@@ -11,17 +11,19 @@ decides for `process` as the default (docs/adr/0012-decoder-process.md).
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from arcface_api.bench import Address, UsageWatch, closed_loop, embed_request
+from arcface_api.bench.connection import Address
 from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib.load import closed_loop, embed_request
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, free_port, own_command, write_report
+from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
+from benchmarks.lib.usage import UsageWatch, pss_bytes
 
 MODES = ("none", "process")
 MANY, ALONE = 16, 1
@@ -54,7 +56,7 @@ def main() -> None:
                         told[mode][_load(clients)] = load(services[mode], pictures, clients, arguments.seconds)
                 turns.append(told)
             for mode, service in services.items():
-                memory[mode].append((service.pss_bytes() or 0) / 1e6)
+                memory[mode].append((pss_bytes(service.pid) or 0) / 1e6)
     cost = costs(turns)
     write_report(
         {
@@ -77,14 +79,14 @@ def main() -> None:
         sys.exit("It costs more than allowed for the default: see `cost`.")
 
 
-def start(model: Path, mode: str, picture: bytes) -> RunningService:
+def start(model: Path, mode: str, picture: bytes) -> AbstractContextManager[Service]:
     """A service that decodes in this mode."""
     port = free_port()
     first = embed_request(Address("127.0.0.1", port), picture)
-    return RunningService(own_command(model, port, "--decode-isolation", mode, "--log-level", "error"), port, first)
+    return running_service(own_command(model, port, "--decode-isolation", mode, "--log-level", "error"), port, first)
 
 
-def load(service: RunningService, pictures: Sequence[bytes], clients: int, seconds: float) -> Figures:
+def load(service: Service, pictures: Sequence[bytes], clients: int, seconds: float) -> Figures:
     """A closed loop, and what it cost the service's processes together."""
     requests = [embed_request(service.address, picture) for picture in pictures]
     with UsageWatch(service.pid) as watch:

@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from arcface_api.bench import Address, embed_request
+from arcface_api.bench.connection import Address
 from benchmarks.lib import machine
-from benchmarks.lib.service import RunningService, free_port, own_command, write_report
+from benchmarks.lib.load import embed_request
+from benchmarks.lib.service import free_port, own_command, running_service, write_report
 
 CALLERS = 8
 
@@ -73,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     picture, port = arguments.picture.read_bytes(), free_port()
     first = embed_request(Address("127.0.0.1", port), picture)
-    with RunningService(own_command(arguments.recogniser, port, "--device", "cpu"), port, first):
+    with running_service(own_command(arguments.recogniser, port, "--device", "cpu"), port, first):
         result = measure(f"http://127.0.0.1:{port}", picture, arguments.seconds)
     write_report(
         {"benchmark": "livez", "recogniser": arguments.recogniser.name, **result, "machine": machine.describe()},

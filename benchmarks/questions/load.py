@@ -9,13 +9,14 @@ Prints the result as JSON; `--output` also writes it to a file.
 
 import argparse
 import sys
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
-from arcface_api import bench
-from arcface_api.bench import Address
+from arcface_api.bench.connection import Address
 from benchmarks.lib import canned, faces, machine
-from benchmarks.lib.service import RunningService, free_port, own_command, write_report
+from benchmarks.lib.load import LoadReport, closed_loop, embed_request, open_loop, poisson_arrivals, progress
+from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
+from benchmarks.lib.usage import UsageWatch
 
 
 def main() -> None:
@@ -27,64 +28,37 @@ def main() -> None:
         if address is None:
             service = running.enter_context(_start(arguments, pictures[0]))
             address, pid = service.address, service.pid
-        requests = [bench.embed_request(address, picture, path=arguments.path) for picture in pictures]
-        with bench.UsageWatch(pid) if pid else nullcontext() as watch:
+        requests = [embed_request(address, picture, path=arguments.path) for picture in pictures]
+        with UsageWatch(pid) if pid else nullcontext() as watch:
             report = _load(arguments, address, requests)
     write_report(
         {
             "benchmark": "load",
             "recogniser": arguments.recogniser.name if arguments.recogniser else None,
             **report.to_json(),
-            "process": usage_summary(watch, report) if watch else None,
+            "process": watch.summary(report) if watch else None,
             "machine": machine.describe(),
         },
         arguments.output,
     )
 
 
-def progress(fraction: float) -> None:
-    """Say how much is done, on one line of standard error."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{fraction:4.0%}" if fraction < 1 else "\r    \r")
-        sys.stderr.flush()
-
-
-def usage_summary(watch: bench.UsageWatch, report: bench.LoadReport) -> dict[str, object]:
-    """Memory and CPU of the service while the load ran; warm-up included in both, so CPU a request is of all of it."""
-    rss = [round(sample.rss_bytes / 1e6, 1) for sample in watch.samples]
-    growth = watch.rss_growth
-    return {
-        "cpu_seconds": round(watch.cpu_seconds, 2),
-        "cpu_us_per_attempt": round(watch.cpu_seconds / max(1, report.costs["attempts"]) * 1e6, 1),
-        "rss_mb_first": rss[0] if rss else None,
-        "rss_mb_last": rss[-1] if rss else None,
-        "rss_mb_max": max(rss, default=None),
-        "rss_growth": round(growth, 4) if growth else None,
-        "samples": len(rss),
-    }
-
-
-def _load(arguments: argparse.Namespace, address: Address, requests: list[bytes]) -> bench.LoadReport:
-    shared = {
-        "seconds": arguments.seconds,
-        "warm_up_seconds": arguments.warm_up,
-        "obeys_retry_after": arguments.obey_retry_after,
-        "timeout_seconds": arguments.timeout,
-        "on_progress": progress,
-    }
+def _load(arguments: argparse.Namespace, address: Address, requests: list[bytes]) -> LoadReport:
+    seconds, warm_up = arguments.seconds, arguments.warm_up
+    shared = {"warm_up_seconds": warm_up, "timeout_seconds": arguments.timeout, "on_progress": progress}
     if arguments.rate is None:
-        return bench.closed_loop(address, requests, clients=arguments.clients, **shared)
-    shared["seconds"] += arguments.warm_up
-    arrivals = bench.poisson_arrivals(arguments.rate, shared["seconds"], arguments.seed)
-    return bench.open_loop(address, requests, arrivals=arrivals, **shared)
+        return closed_loop(address, requests, clients=arguments.clients, seconds=seconds, **shared)
+    arrivals = poisson_arrivals(arguments.rate, warm_up + seconds, arguments.seed)
+    obeys = arguments.obey_retry_after
+    return open_loop(address, requests, arrivals=arrivals, seconds=warm_up + seconds, obeys_retry_after=obeys, **shared)
 
 
-def _start(arguments: argparse.Namespace, picture: bytes) -> RunningService:
+def _start(arguments: argparse.Namespace, picture: bytes) -> AbstractContextManager[Service]:
     port = free_port()
-    first = bench.embed_request(Address("127.0.0.1", port), picture)
+    first = embed_request(Address("127.0.0.1", port), picture)
     if arguments.canned:
-        return RunningService([sys.executable, "-m", canned.__name__, str(port)], port, first)
-    return RunningService(own_command(arguments.recogniser, port, *arguments.serve_options), port, first)
+        return running_service([sys.executable, "-m", canned.__name__, str(port)], port, first)
+    return running_service(own_command(arguments.recogniser, port, *arguments.serve_options), port, first)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--warm-up", type=float, default=3, help="seconds before it that do not count (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
     parser.add_argument("--timeout", type=float, default=60, help="seconds after which a request has failed")
-    parser.add_argument("--obey-retry-after", action="store_true", help="who is refused comes back as told")
+    parser.add_argument("--obey-retry-after", action="store_true", help="with --rate: refused callers come back")
     parser.add_argument("--path", default="/embed", help="operation and query (default /embed)")
     parser.add_argument("--pid", type=int, help="with --url: watch memory and CPU of this process and its children")
     parser.add_argument("--output", type=Path)

@@ -19,13 +19,15 @@ import cv2
 import httpx
 import numpy as np
 
-from arcface_api import bench, evaluation
+from arcface_api import evaluation
 from arcface_api.arrays import Image
+from arcface_api.bench.connection import Address
 from arcface_api.image import ImageLimits
 from arcface_api.progress import ShareBar
 from arcface_api.wire import Align
 from benchmarks.lib import machine
-from benchmarks.lib.service import ROOT, RunningService, free_port, own_command, write_report
+from benchmarks.lib.load import embed_request
+from benchmarks.lib.service import ROOT, free_port, own_command, running_service, write_report
 
 PEOPLE = ROOT / "benchmarks" / "lib" / "people.csv"
 TAKEN = 2003
@@ -44,10 +46,10 @@ def main() -> None:
     arguments = parser.parse_args()
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    first = bench.embed_request(bench.Address("127.0.0.1", port), _png(np.zeros((8, 8, 3), np.uint8)))
+    first = embed_request(Address("127.0.0.1", port), _png(np.zeros((8, 8, 3), np.uint8)))
     with tempfile.TemporaryDirectory() as cache:
         command = own_command(Path("open"), port, "--cache-dir", cache)
-        with RunningService(command, port, first), httpx.Client(base_url=url) as client:
+        with running_service(command, port, first), httpx.Client(base_url=url) as client:
             facts = client.get("/info").json()
             report: dict[str, Any] = {
                 "benchmark": "open_pack",

@@ -19,20 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from arcface_api.bench import (
-    Address,
-    LoadReport,
-    UsageWatch,
-    closed_loop,
-    embed_request,
-    open_loop,
-    poisson_arrivals,
-    raw_request,
-)
+from arcface_api.bench.connection import Address, raw_request
 from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib.load import LoadReport, closed_loop, embed_request, open_loop, poisson_arrivals, progress
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, ask, free_port, own_command, write_report
-from benchmarks.questions.load import progress, usage_summary
+from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
+from benchmarks.lib.usage import UsageWatch
 
 CLIENTS = 32
 """Enough that a full batch waits while one runs."""
@@ -54,7 +46,7 @@ def main() -> None:
     model = recogniser.find(arguments.recogniser)
     port = free_port()
     requests = [embed_request(Address("127.0.0.1", port), picture) for picture in faces.load(arguments.faces)]
-    with RunningService(own_command(model, port, *arguments.serve_options), port, requests[0]) as service:
+    with running_service(own_command(model, port, *arguments.serve_options), port, requests[0]) as service:
         queue_capacity = read_info(service.address)["limits"]["queue_capacity"]
         before = capacity(service, requests, arguments.capacity_seconds)
         say(f"capacity {before:.1f} a second; {arguments.seconds:g} s at {OVERLOAD:.0%} of it")
@@ -100,7 +92,7 @@ def main() -> None:
         sys.exit(f"Does not hold: {', '.join(broken)}.")
 
 
-def capacity(service: RunningService, requests: Sequence[bytes], seconds: float) -> float:
+def capacity(service: Service, requests: Sequence[bytes], seconds: float) -> float:
     """Most that the service serves a second, while nobody is refused."""
     report = closed_loop(
         service.address, requests, clients=CLIENTS, seconds=seconds, warm_up_seconds=3, on_progress=progress
@@ -111,7 +103,7 @@ def capacity(service: RunningService, requests: Sequence[bytes], seconds: float)
 
 
 def offer(  # each is a fact of the run
-    service: RunningService, requests: Sequence[bytes], rate: float, fill_seconds: float, seconds: float, seed: int
+    service: Service, requests: Sequence[bytes], rate: float, fill_seconds: float, seconds: float, seed: int
 ) -> tuple[LoadReport, dict[str, Any]]:
     """Arrivals at a rate; measured once the queue is full. What was seen of the requests, and of the process."""
     with UsageWatch(service.pid) as watch:
@@ -123,7 +115,7 @@ def offer(  # each is a fact of the run
             warm_up_seconds=fill_seconds,
             on_progress=progress,
         )
-    return report, usage_summary(watch, report)
+    return report, watch.summary(report)
 
 
 def check(

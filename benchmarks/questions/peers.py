@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from arcface_api.bench import Address, LoadReport, UsageWatch, closed_loop
+from arcface_api.bench.connection import Address
 from benchmarks.lib import faces, machine, recogniser
 from benchmarks.lib.candidates import BARE, SERVICES, Peer
-from benchmarks.lib.environments import PEERS, ROOT, environment
+from benchmarks.lib.environments import PEERS, ROOT
+from benchmarks.lib.load import LoadReport, closed_loop
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, free_port, write_report
+from benchmarks.lib.service import free_port, running_service, write_report
+from benchmarks.lib.usage import UsageWatch, pss_bytes, usage_of
 from benchmarks.questions import bare
 
 CLIENTS = (1, 16)
@@ -81,8 +83,8 @@ def serve(name: str, peer: Peer, model: Path, pictures: Sequence[bytes], seconds
     log = ROOT / "build" / "peers" / f"{name}.log"
     variables = {"PEER_MODEL": str(model), "PEER_ENGINE": peer.engine}
     loads = {}
-    with RunningService(
-        peer.command(peer.python, model, port), port, requests[0], log=log, environment=variables
+    with running_service(
+        peer.command(peer.python, model, port), port, requests[0], log=log, variables=variables
     ) as service:
         for clients in CLIENTS:
             with UsageWatch(service.pid) as watch:
@@ -90,7 +92,7 @@ def serve(name: str, peer: Peer, model: Path, pictures: Sequence[bytes], seconds
                     service.address, requests, clients=clients, seconds=seconds, warm_up_seconds=2, timeout_seconds=120
                 )
             loads[str(clients)] = load_figures(report, watch)
-        rss, pss = service.usage().rss_bytes, service.pss_bytes()
+        rss, pss = usage_of(service.pid).rss_bytes, pss_bytes(service.pid)
     return {
         "ready_seconds": round(service.ready_seconds, 3),
         "rss_mb": round(rss / 1e6, 1),
@@ -187,9 +189,8 @@ def _ratio(one: float | None, other: float | None) -> float | None:
 
 
 def draw(report: Path) -> None:
-    """A plot beside the report, drawn in an environment of its own."""
-    python = environment("plot", has_own_packages=False)
-    subprocess.run([python, str(PEERS / "plot.py"), report, report.with_suffix(".png")], check=True)
+    """A plot beside the report; it needs matplotlib (extra `evaluate`)."""
+    subprocess.run([sys.executable, str(PEERS / "plot.py"), report, report.with_suffix(".png")], check=True)
 
 
 def _versions(python: str) -> dict[str, str]:

@@ -31,11 +31,12 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from arcface_api.bench import Address, LoadReport, UsageWatch, closed_loop, embed_request
+from arcface_api.bench.connection import Address
 from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib.load import LoadReport, closed_loop, embed_request, progress
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, free_port, own_command, write_report
-from benchmarks.questions.load import progress
+from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
+from benchmarks.lib.usage import UsageWatch
 
 CONNECTIONS = 500
 HUGE_CONNECTIONS = 20
@@ -86,7 +87,7 @@ def main() -> None:
     port = free_port()
     requests = [embed_request(Address("127.0.0.1", port), picture) for picture in faces.load(arguments.faces)]
     measured: dict[str, Any] = {}
-    with RunningService(own_command(model, port, *arguments.serve_options), port, requests[0]) as service:
+    with running_service(own_command(model, port, *arguments.serve_options), port, requests[0]) as service:
         alone, idle = good_callers(service, requests, arguments)
         for name in arguments.kinds or KINDS:
             say(f"{KINDS[name].connections} of the kind {name}")
@@ -120,9 +121,7 @@ def main() -> None:
         sys.exit(f"Does not hold: {', '.join(broken)}.")
 
 
-def good_callers(
-    service: RunningService, requests: Sequence[bytes], arguments: argparse.Namespace
-) -> tuple[LoadReport, int]:
+def good_callers(service: Service, requests: Sequence[bytes], arguments: argparse.Namespace) -> tuple[LoadReport, int]:
     """What good callers see, and the most memory that the service took meanwhile, in bytes."""
     with UsageWatch(service.pid, every_seconds=0.2) as watch:
         report = closed_loop(

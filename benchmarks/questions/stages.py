@@ -20,13 +20,15 @@ import onnx
 
 from arcface_api import wire
 from arcface_api.arrays import Features
-from arcface_api.bench import Address, UsageWatch, closed_loop, embed_request, raw_request
+from arcface_api.bench.connection import Address, raw_request
 from arcface_api.image import ImageLimits, decode, stretch
 from benchmarks.lib import faces, machine, recogniser
 from benchmarks.lib.environments import ROOT
+from benchmarks.lib.load import closed_loop, embed_request
 from benchmarks.lib.networks import linear
 from benchmarks.lib.recogniser import say
-from benchmarks.lib.service import RunningService, free_port, own_command, write_report
+from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
+from benchmarks.lib.usage import UsageWatch
 from benchmarks.questions import bare
 from benchmarks.questions.batch_sizes import run_bare
 
@@ -68,7 +70,7 @@ def measure_road(pictures: Sequence[bytes], seconds: float) -> dict[str, Any]:
     address = Address("127.0.0.1", port)
     embeds = [embed_request(address, picture) for picture in pictures]
     told: dict[str, Any] = {}
-    with RunningService(own_command(path, port, "--threads", "1", "--device", "cpu"), port, embeds[0]) as service:
+    with running_service(own_command(path, port, "--threads", "1", "--device", "cpu"), port, embeds[0]) as service:
         for clients in CLIENTS:
             say(f"the road: {clients} clients")
             livez = load(service, [raw_request(address, "GET", "/livez")], clients, seconds / 2)
@@ -86,7 +88,7 @@ def measure_road(pictures: Sequence[bytes], seconds: float) -> dict[str, Any]:
     }
 
 
-def load(service: RunningService, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:
+def load(service: Service, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:
     """A closed loop, and the CPU that it cost both sides."""
     with UsageWatch(service.pid) as watch:
         report = closed_loop(service.address, requests, clients=clients, seconds=seconds, warm_up_seconds=1)
@@ -131,7 +133,7 @@ def measure_lone(model: Path, pictures: Sequence[bytes], arguments: argparse.Nam
     port = free_port()
     requests = [embed_request(Address("127.0.0.1", port), picture) for picture in pictures]
     rounds = []
-    with RunningService(own_command(model, port), port, requests[0]) as service:
+    with running_service(own_command(model, port), port, requests[0]) as service:
         for number in range(arguments.rounds):
             say(f"a lone request: round {number + 1} of {arguments.rounds}")
             batch = run_bare(model, arguments.faces, (1,), arguments.seconds)["batches"][0]

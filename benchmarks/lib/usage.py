@@ -1,20 +1,18 @@
-"""What a process and its children use, read from Linux's /proc (see proc(5)); works on any service, in any language."""
+"""What a process and its descendants use; works on any service, in any language."""
 
-import os
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-PROC = Path("/proc")
+import psutil
+
+from benchmarks.lib.load import LoadReport
+
 MIN_SAMPLES_OF_A_FIFTH = 3
-"""Fewer samples tell nothing of growth."""
-
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+"""Fewer samples show nothing of growth."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +35,15 @@ def usage_of(pid: int) -> Usage:
         ProcessLookupError: There is no such process.
     """
     rss, cpu, count = 0, 0.0, 0
-    for member in _tree(pid):
-        fields = _stat(member)
-        if fields is None:
+    for process in _tree(pid):
+        try:
+            with process.oneshot():
+                rss += process.memory_info().rss
+                times = process.cpu_times()
+        except psutil.NoSuchProcess:
             continue
+        cpu += times.user + times.system + times.children_user + times.children_system
         count += 1
-        rss += int(fields[21]) * _PAGE_BYTES
-        cpu += sum(map(int, fields[11:15])) / _TICKS
-    if not count:
-        raise ProcessLookupError(f"There is no process {pid}.")
     return Usage(time.monotonic(), rss, cpu, count)
 
 
@@ -55,15 +53,14 @@ def pss_bytes(pid: int) -> int | None:
     Walks all pages, which stops the process for milliseconds: not for use during a run.
     """
     total = 0
-    for member in _tree(pid):
+    for process in _tree(pid):
         try:
-            lines = (PROC / str(member) / "smaps_rollup").read_text().splitlines()
-        except ProcessLookupError:
+            total += process.memory_full_info().pss
+        except psutil.NoSuchProcess:
             continue
-        except OSError:
+        except (psutil.AccessDenied, AttributeError):
             return None
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return total or None
+    return total
 
 
 @dataclass
@@ -74,7 +71,7 @@ class UsageWatch:
             ...
         watch.samples
 
-    Ends early, without an error, where the process does: the load will tell.
+    Ends early, without an error, if the process does.
     """
 
     pid: int
@@ -103,13 +100,26 @@ class UsageWatch:
         """Resident memory of the last fifth of the samples over that of the second fifth, by medians; 1.0 is flat.
 
         The first fifth is left out: buffers and thread stacks that the load needs once are not a leak. None where
-        there are too few samples to tell.
+        there are too few samples.
         """
         fifth = len(self.samples) // 5
         if fifth < MIN_SAMPLES_OF_A_FIFTH:
             return None
         rss = [sample.rss_bytes for sample in self.samples]
         return median(rss[-fifth:]) / median(rss[fifth : 2 * fifth])
+
+    def summary(self, report: LoadReport) -> dict[str, Any]:
+        """Memory and CPU of the service during a load; warm-up included in both, so CPU per request is of all of it."""
+        rss = [round(sample.rss_bytes / 1e6, 1) for sample in self.samples]
+        return {
+            "cpu_seconds": round(self.cpu_seconds, 2),
+            "cpu_us_per_attempt": round(self.cpu_seconds / max(1, report.costs["attempts"]) * 1e6, 1),
+            "rss_mb_first": rss[0] if rss else None,
+            "rss_mb_last": rss[-1] if rss else None,
+            "rss_mb_max": max(rss, default=None),
+            "rss_growth": round(self.rss_growth, 4) if self.rss_growth else None,
+            "samples": len(rss),
+        }
 
     def _sample(self) -> None:
         try:
@@ -121,24 +131,10 @@ class UsageWatch:
             return
 
 
-def _tree(pid: int) -> list[int]:
+def _tree(pid: int) -> list[psutil.Process]:
     """The process and its descendants."""
-    children: dict[int, list[int]] = {}
-    for entry in PROC.iterdir():
-        if entry.name.isdecimal() and (fields := _stat(int(entry.name))) is not None:
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, left = [], [pid]
-    while left:
-        member = left.pop()
-        found.append(member)
-        left += children.get(member, [])
-    return found
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the third on (state, parent, …); None where the process has ended."""
     try:
-        # The second field is the program's name in parentheses, and may itself hold spaces and parentheses.
-        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        raise ProcessLookupError(f"There is no process {pid}.") from None
