@@ -19,10 +19,10 @@ WAYS = ("stretched", "letterboxed", "auto", "landmarks")
 def lead() -> str:
     """What stretching costs, in a sentence."""
     recognisers = _report()["recognisers"]
-    tight = [told["conditions"]["tight"]["unseen"]["accuracy_percent"] for told in recognisers.values()]
+    tight = [result["conditions"]["tight"]["unseen"]["accuracy_percent"] for result in recognisers.values()]
     stretched, aligned = (" and ".join(f"{each[way]:.2f} %" for each in tight) for way in ("stretched", "auto"))
     return (
-        f"A detector's tight box, stretched to 112x112, lets {stretched} of pairs be told right"
+        f"A detector's tight box, stretched to 112x112, verifies {stretched} of pairs correctly"
         f" ({', '.join(recognisers)}); with `align=auto` it is {aligned}."
     )
 
@@ -43,21 +43,21 @@ def accuracy_table(report: dict[str, Any], pairs: str) -> str:
     columns = ["crop", *(f"{name}: {way}" if way == WAYS[0] else way for name in recognisers for way in WAYS), "unsure"]
     rows = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for condition in next(iter(recognisers.values()))["conditions"]:
-        figures = [told["conditions"][condition][pairs] for told in recognisers.values()]
+        figures = [result["conditions"][condition][pairs] for result in recognisers.values()]
         cells = [_cell(each, way, condition) for each in figures for way in WAYS]
         # of the recogniser with the most pairs: what `auto` is sure of does not depend on the recogniser
-        pictures = [told["pairs"][pairs]["pictures"] for told in recognisers.values()]
+        pictures = [result["pairs"][pairs]["pictures"] for result in recognisers.values()]
         unsure = figures[pictures.index(max(pictures))]["unsure_percent"]
         rows.append(f"| {condition} | {' | '.join(cells)} | {unsure:.1f} % |")
     return "\n".join(rows)
 
 
 def thresholds_table() -> str:
-    """A row for each way, of one ordinary kind of crop: what is told apart, and by which threshold."""
+    """A row for each way, of one ordinary kind of crop: accuracy, TAR and the threshold."""
     recognisers = _report()["recognisers"]
     columns = ["pictures", *(f"{name}: accuracy | TAR | threshold" for name in recognisers)]
     rows = [f"| {' | '.join(columns)} |", "| --- " * (1 + 3 * len(recognisers)) + "|"]
-    figures = [told["conditions"][ORDINARY]["unseen"] for told in recognisers.values()]
+    figures = [result["conditions"][ORDINARY]["unseen"] for result in recognisers.values()]
     for way in figures[0]["threshold"]:
         cells = [
             f"{each['accuracy_percent'][way]:.2f} | {each['tar_percent'][way]:.2f} | {each['threshold'][way]:.3f}"
@@ -90,14 +90,14 @@ def sentence() -> str:
     report = _report()
     recognisers = report["recognisers"]
     parts = []
-    for name, told in recognisers.items():
-        counts = {key: f"{pairs['same'] + pairs['different']:,}" for key, pairs in told["pairs"].items()}
+    for name, result in recognisers.items():
+        counts = {key: f"{pairs['same'] + pairs['different']:,}" for key, pairs in result["pairs"].items()}
         parts.append(
-            f"{name} ({told['precision']}, {told['provider']}): {counts['unseen']} pairs of people never seen,"
+            f"{name} ({result['precision']}, {result['provider']}): {counts['unseen']} pairs of people never seen,"
             f" {counts['official']} of LFW's own"
         )
     conditions = _widest(report)["conditions"]
-    outside = ", ".join(f"{name}: {told['framed']}" for name, told in conditions.items() if told["framed"])
+    outside = ", ".join(f"{name}: {result['framed']}" for name, result in conditions.items() if result["framed"])
     unseen, official = (_points_of_a_pair(report, key) for key in ("unseen", "official"))
     return (
         f"{'; '.join(parts)}. One pair of people never seen counts {unseen:.2f} points of accuracy, one of LFW's own up"
@@ -108,7 +108,7 @@ def sentence() -> str:
 
 def _points_of_a_pair(report: dict[str, Any], pairs: str) -> float:
     """What one pair counts of the accuracy, at most."""
-    counts = [told["pairs"][pairs] for told in report["recognisers"].values()]
+    counts = [result["pairs"][pairs] for result in report["recognisers"].values()]
     return max(50.0 / int(min(each["same"], each["different"])) for each in counts)
 
 
@@ -125,8 +125,8 @@ def _cell(figures: dict[str, Any], way: str, condition: str) -> str:
 
 def _widest(report: dict[str, Any]) -> dict[str, Any]:
     """The recogniser with which the most pictures were measured."""
-    told: list[dict[str, Any]] = list(report["recognisers"].values())
-    return max(told, key=lambda each: each["conditions"][ALIGNED]["pictures"])
+    result: list[dict[str, Any]] = list(report["recognisers"].values())
+    return max(result, key=lambda each: each["conditions"][ALIGNED]["pictures"])
 
 
 def _report() -> dict[str, Any]:

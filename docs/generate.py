@@ -48,7 +48,7 @@ def problems_table() -> str:
     for error, status in sorted(STATUS_BY_ERROR.items(), key=lambda item: (item[1], item[0].code)):
         rows.append(f"| {int(status)} | `{error.code}` | {(error.__doc__ or '').strip()} |")
     rows.append("| 404, 405 | `not_found`, `method_not_allowed` | No such path, or not with this method. |")
-    return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log tells more. |"])
+    return "\n".join([*rows, "| 500 | `internal_error` | A defect of the service; its log says more. |"])
 
 
 def is_outdated(result: Path) -> bool:
@@ -56,14 +56,14 @@ def is_outdated(result: Path) -> bool:
     return any(sha256 != regressor_content().sha256 for sha256 in regressors(json.loads(result.read_bytes())))
 
 
-def regressors(told: object) -> Iterator[str]:
+def regressors(figures: object) -> Iterator[str]:
     """SHA-256 of every landmark regressor that a result names, wherever it does."""
-    if isinstance(told, dict):
-        if isinstance(sha256 := told.get("regressor_sha256"), str):
+    if isinstance(figures, dict):
+        if isinstance(sha256 := figures.get("regressor_sha256"), str):
             yield sha256
-        told = list(told.values())
-    if isinstance(told, list):
-        for part in told:
+        figures = list(figures.values())
+    if isinstance(figures, list):
+        for part in figures:
             yield from regressors(part)
 
 

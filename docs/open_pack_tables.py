@@ -16,8 +16,8 @@ def verification_table() -> str:
     for way in _report()["verification"]:
         how = "stretched" if way["align"] == "none" else "`align=auto`" + (", `flip=true`" if way["flip"] else "")
         points = {point["wanted_far"]: point["found"] for point in way["operating_points"]}
-        told = " | ".join(f"{100 * points[far]['tar']:.1f} % | {points[far]['threshold']:.3f}" for far in (0.1, 0.01))
-        rows.append(f"| x{way['margin']:g} | {how} | {100 * way['accuracy']['mean']:.2f} % | {told} |")
+        result = " | ".join(f"{100 * points[far]['tar']:.1f} % | {points[far]['threshold']:.3f}" for far in (0.1, 0.01))
+        rows.append(f"| x{way['margin']:g} | {how} | {100 * way['accuracy']['mean']:.2f} % | {result} |")
     return "\n".join(rows)
 
 
@@ -35,7 +35,7 @@ def attributes_table() -> str:
 
 
 def pose_sentence() -> str:
-    """What known turns and mirror images tell about the head pose."""
+    """What known turns and mirror images show about the head pose."""
     found = _report()["head_pose"]
     roll, others, mirror = (
         found["roll_error_degrees_of_known_turns"],

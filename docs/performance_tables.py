@@ -34,12 +34,12 @@ def ratios() -> str:
         "| against | throughput, 16 clients | p99, 16 clients | p50, 1 client | memory |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name, told in report["ratios"].items():
-        if "rss" in told:
-            many, one = told["16 clients"], told["1 clients"]
-            rows.append(f"| {name} | {many['throughput']}x | {many['p99']}x | {one['p50']}x | {told['rss']}x |")
+    for name, result in report["ratios"].items():
+        if "rss" in result:
+            many, one = result["16 clients"], result["1 clients"]
+            rows.append(f"| {name} | {many['throughput']}x | {many['p99']}x | {one['p50']}x | {result['rss']}x |")
         else:
-            rows.append(f"| {name} | {told['throughput']:.1%} | | | |")
+            rows.append(f"| {name} | {result['throughput']:.1%} | | | |")
     return "\n".join(rows)
 
 
@@ -50,20 +50,20 @@ def batch_sizes() -> str:
         "| clients | faces/s | p50, ms | p99, ms | mean batch | of the bare session at that batch | at batch 8 |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for clients, told in report["service"].items():
-        figures = " | ".join(f"{told[name]:.1f}" for name in ("faces_per_second", "p50_ms", "p99_ms", "mean_batch"))
-        rows.append(f"| {clients} | {figures} | {told['of_bare_at_mean_batch']:.0%} | {told['of_bare_at_8']:.0%} |")
+    for clients, result in report["service"].items():
+        figures = " | ".join(f"{result[name]:.1f}" for name in ("faces_per_second", "p50_ms", "p99_ms", "mean_batch"))
+        rows.append(f"| {clients} | {figures} | {result['of_bare_at_mean_batch']:.0%} | {result['of_bare_at_8']:.0%} |")
     return "\n".join(rows)
 
 
 def machine() -> str:
     """What it was measured on."""
     report = _read("peers-iresnet100.json")
-    told = report["machine"]
-    sets = ", ".join(told["instruction_sets"])
-    packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
+    result = report["machine"]
+    sets = ", ".join(result["instruction_sets"])
+    packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
     return (
-        f"{told['cpus']} CPUs of {told['processor']} ({sets}), Python {told['python']}, {packages};"
+        f"{result['cpus']} CPUs of {result['processor']} ({sets}), Python {result['python']}, {packages};"
         f" {report['rounds']} interleaved rounds of {report['seconds']:g} s a load."
     )
 

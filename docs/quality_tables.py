@@ -133,13 +133,13 @@ def aspect_sentence() -> str:
 
 
 def norm_sentence() -> str:
-    """Whether the norm tells anything, by recogniser."""
-    told = [
+    """Whether the norm predicts anything, by recogniser."""
+    result = [
         f"{name}: {found['spearman']:.2f} (untouched pictures have {found['clean_percentiles'][0]:.3g} to"
         f" {found['clean_percentiles'][2]:.3g})"
         for name, found in _report()["norm"].items()
     ]
-    return f"Rank correlation of the norm with the similarity to the same person: {'; '.join(told)}."
+    return f"Rank correlation of the norm with the similarity to the same person: {'; '.join(result)}."
 
 
 def _report() -> dict[str, Any]:

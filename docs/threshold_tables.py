@@ -49,7 +49,7 @@ def lfw_table() -> str:
 
 
 def borrowed_table() -> str:
-    """What thresholds do where they were not told: one thing differs, the crop or the recogniser."""
+    """What thresholds do where they were not chosen: one thing differs, the crop or the recogniser."""
     report = _report()
     different = report["results"][0]["pairs"]["different"]
     rows = [
@@ -58,11 +58,11 @@ def borrowed_table() -> str:
         "| --- | --- | --- | --- |",
     ]
     for row in report["borrowed"]:
-        lender, user = row["told_for"], row["used_for"]
+        lender, user = row["chosen_for"], row["used_for"]
         if {user["cut"], lender["cut"]} <= BORROWED_CUTS:
-            told_for, used_for = (f"{of['recogniser']}, {of['cut']}" for of in (lender, user))
+            chosen_for, used_for = (f"{of['recogniser']}, {of['cut']}" for of in (lender, user))
             passed = f"{round(row['far'] * different):,} of {different:,}"
-            cells = [f"{told_for}: {shown_threshold(row['threshold'])}", used_for, passed]
+            cells = [f"{chosen_for}: {shown_threshold(row['threshold'])}", used_for, passed]
             rows.append(f"| {' | '.join([*cells, percent(row['tar'])])} |")
     return "\n".join(rows)
 
@@ -90,7 +90,7 @@ def search_table() -> str:
 
 
 def distances_table() -> str:
-    """Similarities as other measures tell them."""
+    """Similarities in other measures."""
     rows = [
         "| cosine similarity | cosine distance, `<=>` | negative inner product, `<#>` | Euclidean distance, `<->` | its"
         " square |",
@@ -113,8 +113,8 @@ def _point(row: dict[str, Any], wanted: float) -> dict[str, Any]:
     return next(point["found"] for point in row["operating_points"] if point["wanted_far"] == wanted)  # type: ignore[no-any-return]  # checked by its reading
 
 
-def _interval(told: dict[str, float]) -> Interval:
-    return Interval(told["low"], told["high"])
+def _interval(result: dict[str, float]) -> Interval:
+    return Interval(result["low"], result["high"])
 
 
 def _report() -> dict[str, Any]:

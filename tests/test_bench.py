@@ -101,16 +101,16 @@ def test_a_service_is_started_measured_and_stopped(tiny_recogniser: Path, tmp_pa
     output = tmp_path / "bench.json"
     done = quickly("--pack", tiny_recogniser, "--threads", "1", "--precision", "float32", "--output", output)
     assert done.returncode == 0, done.stderr
-    told = json.loads(output.read_text())
-    assert [step["clients"] for step in told["steps"]] == list(CLIENTS)
-    assert all(step["served"] > 0 and step["failed"] == {} and step["mean_batch"] >= 1 for step in told["steps"])
-    assert (told["service"]["model"], told["service"]["threads"]) == ("tiny_recogniser", 1)
-    assert told["process"]["rss_mb"] > 50
-    assert told["machine"]["cpus"] >= 1
-    for step in told["steps"]:
+    figures = json.loads(output.read_text())
+    assert [step["clients"] for step in figures["steps"]] == list(CLIENTS)
+    assert all(step["served"] > 0 and step["failed"] == {} and step["mean_batch"] >= 1 for step in figures["steps"])
+    assert (figures["service"]["model"], figures["service"]["threads"]) == ("tiny_recogniser", 1)
+    assert figures["process"]["rss_mb"] > 50
+    assert figures["machine"]["cpus"] >= 1
+    for step in figures["steps"]:
         assert re.search(rf"^ *{step['clients']} +{step['served_per_second']:.1f} ", done.stdout, re.MULTILINE)
-    assert f"tiny_recogniser on {told['service']['provider']} in float32, 1 thread," in done.stdout
-    assert f"cosine {told['service']['self_test_cosine']:.5f}" in done.stdout
+    assert f"tiny_recogniser on {figures['service']['provider']} in float32, 1 thread," in done.stdout
+    assert f"cosine {figures['service']['self_test_cosine']:.5f}" in done.stdout
     assert str(output.with_suffix(".svg")) in done.stdout
     assert ET.fromstring(output.with_suffix(".svg").read_text()).tag == "{http://www.w3.org/2000/svg}svg"
     assert processes_of(tiny_recogniser) == []
@@ -123,8 +123,8 @@ def test_a_service_that_runs_is_measured_where_it_is(service: Service) -> None:
     assert "in memory" not in done.stdout  # it may be on another machine
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_no_service_stays_behind(tiny_recogniser: Path, told: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_no_service_stays_behind(tiny_recogniser: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "arcface_api", "bench", "--pack", str(tiny_recogniser)]
     # a test run in the background ignores Ctrl-C, and its children would inherit that
     heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -132,7 +132,7 @@ def test_no_service_stays_behind(tiny_recogniser: Path, told: signal.Signals) ->
         while not serving(tiny_recogniser):
             time.sleep(0.01)
             assert running.poll() is None
-        running.send_signal(told)
+        running.send_signal(number)
         assert running.stderr is not None
         assert "Traceback" not in running.stderr.read()
         assert running.wait(30) == 1
@@ -147,13 +147,13 @@ def test_nothing_behind_the_url_is_one_sentence_and_status_1() -> None:
         gone = server.address
     done = quickly("--url", f"http://127.0.0.1:{gone.port}")
     assert (done.returncode, done.stdout) == (1, "")
-    told = f"Error: Nothing answers at http://127.0.0.1:{gone.port}: Connection refused. Start the service there,"
-    assert told in done.stderr
+    figures = f"Error: Nothing answers at http://127.0.0.1:{gone.port}: Connection refused. Start the service there,"
+    assert figures in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("said", [answer(), answer(404), b"SSH-2.0-OpenSSH_9.2\r\n"])
-def test_something_else_behind_the_url_is_told(said: bytes) -> None:
+def test_something_else_behind_the_url_is_refused(said: bytes) -> None:
     async def script(_: int) -> bytes:
         return said
 
@@ -169,7 +169,7 @@ def test_a_service_that_cannot_be_started_says_why(tiny_recogniser: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "sentence"),
     [
         (["--url", "https://a"], "http://host:port"),
         (["--url", "http://a", "--device", "cpu"], "leave out the other options"),
@@ -178,10 +178,10 @@ def test_a_service_that_cannot_be_started_says_why(tiny_recogniser: Path) -> Non
         (["--device", "gpu"], "'tensorrt'"),
     ],
 )
-def test_a_wrong_option_is_told_before_anything_is_measured(options: list[str], told: str) -> None:
+def test_a_wrong_option_is_refused_before_anything_is_measured(options: list[str], sentence: str) -> None:
     done = bench(*options)
     assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert "Measuring" not in done.stderr
 
 
@@ -201,8 +201,8 @@ def test_a_service_that_serves_nobody_is_no_measurement(service: Service) -> Non
 
     body = service.get("/health").content
     health = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    told = r"With 1 client no request was served: \d+ x refused with 429"
-    with ScriptedServer(script) as server, pytest.raises(MeasurementFailed, match=told):
+    figures = r"With 1 client no request was served: \d+ x refused with 429"
+    with ScriptedServer(script) as server, pytest.raises(MeasurementFailed, match=figures):
         measure.measure(server.address, [1], 0.1, lambda _, __: None)
 
 
@@ -246,7 +246,7 @@ def test_a_batch_request_brings_every_picture(service: Service) -> None:
     request = batch_request(address, pictures)
     head, _, body = request.partition(b"\r\n\r\n")
     headers = dict(line.split(": ") for line in head.decode().split("\r\n")[1:])
-    told = service.post("/embed/batch", content=body, headers={"Content-Type": headers["Content-Type"]}).json()
+    figures = service.post("/embed/batch", content=body, headers={"Content-Type": headers["Content-Type"]}).json()
     assert int(headers["Content-Length"]) == len(body)
     singles = [service.post("/embed", files={"file": picture}).json()["embedding"] for picture in pictures]
-    assert [result["embedding"] for result in told["results"]] == singles
+    assert [result["embedding"] for result in figures["results"]] == singles

@@ -42,7 +42,7 @@ def burst(server: ScriptedServer, count: int, **options: object) -> OpenReport:
 # ── on the real service ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_service_serves_all_and_tells_its_stages(service: Service) -> None:
+def test_the_service_serves_all_and_reports_its_stages(service: Service) -> None:
     address = Address.of(str(service.base_url))
     requests = [embed_request(address, picture_bytes(size=(40 + n, 60))) for n in range(3)]
     reports: list[LoadReport] = [
@@ -178,7 +178,7 @@ def test_refusals_are_counted_apart(status: int) -> None:
     assert len(server.bodies) == 8
 
 
-def test_retry_after_is_obeyed_and_what_became_of_it_told() -> None:
+def test_retry_after_is_obeyed_and_reported() -> None:
     with ScriptedServer(refuses_first(3, Retry_After="1")) as server:
         report = open_loop(
             server.address,
@@ -196,7 +196,7 @@ def test_retry_after_is_obeyed_and_what_became_of_it_told() -> None:
     assert report.retries.until_served_ms is not None
     assert report.retries.until_served_ms.p50 >= 1000
     assert report.latency_ms is not None
-    assert report.latency_ms.max < 1000  # waiting as told is no latency of the service
+    assert report.latency_ms.max < 1000  # the wait that was asked for is no latency of the service
     assert report.offered_per_second == 50  # a second attempt is no arrival
 
 

@@ -47,14 +47,14 @@ class Client:
         if "0" in answer.headers[EMBEDDING_VALID_HEADER]:
             results = self._post(batch, way, MediaType.JSON).json()["results"]
             name, problem = next(
-                (face.name, told["problem"]) for face, told in zip(batch, results, strict=True) if "problem" in told
+                (face.name, found["problem"]) for face, found in zip(batch, results, strict=True) if "problem" in found
             )
             raise SystemExit(f"{name}, {way}: {problem['detail']}")
         rows = np.load(io.BytesIO(answer.content), allow_pickle=False)
         return rows, answer.headers[ALIGNMENT_HEADER].split(", ")
 
     def _post(self, batch: Sequence[Sent], way: str, media_type: MediaType) -> httpx.Response:
-        """The answer to one batch request; who is refused for want of room comes back as told."""
+        """The answer to one batch request; refused for lack of room, it comes back after Retry-After."""
         by_labels = way == "landmarks"
         files = [("files", face.framed_content if by_labels else face.content) for face in batch]
         form = {"landmarks": json.dumps([face.labels for face in batch])} if by_labels else {}

@@ -1,4 +1,4 @@
-"""The pairs of faces that `alignment.py` compares, and how well a recogniser tells them apart."""
+"""The pairs of faces that `alignment.py` compares, and how well a recogniser verifies them."""
 
 import csv
 from collections.abc import Mapping

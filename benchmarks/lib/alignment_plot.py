@@ -36,20 +36,20 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     parser.add_argument("plot", type=Path)
     arguments = parser.parse_args()
-    told = json.loads(arguments.report.read_text(encoding="utf-8"))["recognisers"]
+    result = json.loads(arguments.report.read_text(encoding="utf-8"))["recognisers"]
     figure, grid = plt.subplots(
-        len(told), 2, figsize=(13, 4 * len(told) + 0.9), layout="constrained", sharey=True, squeeze=False
+        len(result), 2, figsize=(13, 4 * len(result) + 0.9), layout="constrained", sharey=True, squeeze=False
     )
-    for row, (name, of) in zip(grid, told.items(), strict=True):
+    for row, (name, of) in zip(grid, result.items(), strict=True):
         draw_angles(row[0], of["conditions"])
         draw_cuts(row[1], of["conditions"])
-        row[0].set_ylabel(f"{name}\npairs told right, %")
+        row[0].set_ylabel(f"{name}\npairs verified correctly, %")
     grid[0, 0].set_title("a face that is turned", fontsize=12, loc="left")
     grid[0, 1].set_title("an upright face, however it is cut and spoilt", fontsize=12, loc="left")
     grid[-1, 0].set_xlabel("degrees, either way")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(WAYS), fontsize=11, frameon=False)
-    people = next(iter(told.values()))["pairs"][PAIRS]
+    people = next(iter(result.values()))["pairs"][PAIRS]
     figure.suptitle(
         f"What alignment is worth: {people['same'] + people['different']:,} pairs of LFW's people whom the regressor"
         " never saw",

@@ -1,20 +1,16 @@
-"""The recogniser without a service: what the model alone can do on this machine.
+"""The recogniser without a service: the sessions that are compared, and how fast they run batch after batch."""
 
-    python -m benchmarks.questions.bare build/iresnet100.onnx --batch 1 8
-
-One process, one caller, no HTTP: crops in, features out, one batch after the other. Prints JSON.
-"""
-
-import argparse
 import hashlib
 import itertools
 import json
 import os
-import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +23,6 @@ from arcface_api.arrays import Crop, Features, InputSpec
 from arcface_api.cpus import available_cpus
 from arcface_api.session import Cache, ModelContent, Session, Wish, open_session
 from arcface_api.settings import Device, Precision
-from benchmarks.lib import faces
 
 Run = Callable[[Sequence[Crop]], Features]
 """Crops (112, 112, 3) uint8 RGB → features (n, dim) float32."""
@@ -95,27 +90,23 @@ def summary(took_ms: NDArray[np.float64], batch: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Run the loop."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--engine", choices=ENGINES, default="own")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--seconds", type=float, default=10, help="for each batch size")
-    faces.add_option(parser)
-    arguments = parser.parse_args()
-    crops = [faces.decoded(picture) for picture in faces.load(arguments.faces)]
-    started = time.perf_counter()
-    run = open_engine(arguments.engine, arguments.model, arguments.batch)
-    run(crops[:1])
-    ready_seconds = time.perf_counter() - started
-    batches = [summary(time_batches(run, crops, batch, arguments.seconds), batch) for batch in arguments.batch]
-    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    json.dump(
-        {"engine": arguments.engine, "ready_seconds": round(ready_seconds, 3), "rss_mb": rss_mb, "batches": batches},
-        sys.stdout,
-    )
+def run_bare(
+    model: Path, folder: Path | None, batches: Sequence[int], seconds: float, engine: str = "own"
+) -> dict[str, Any]:
+    """What `benchmarks.questions.bare` prints, from a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.questions.bare", str(model), "--engine", engine]
+    command += ["--seconds", str(seconds), "--batch", *map(str, batches)]
+    command += ["--faces", str(folder)] if folder else []
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def medians(rounds: Sequence[dict[int, dict[str, Any]]]) -> dict[int, dict[str, Any]]:
+    """Over the rounds, of each size's figures; a figure that is unknown in all rounds is None."""
+    found: dict[int, dict[str, Any]] = {}
+    for size in rounds[0]:
+        found[size] = {}
+        for key in ("faces_per_second", "p50_ms", "p99_ms", "mean_batch"):
+            known = [of[size][key] for of in rounds if of[size].get(key) is not None]
+            found[size][key] = round(median(known), 3) if known else None
+    return found

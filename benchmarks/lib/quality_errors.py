@@ -24,7 +24,7 @@ class Measured:
     name: NDArray[np.str_]
     person: NDArray[np.str_]
     values: dict[str, NDArray[Any]]
-    """(n,) each: what `picture_quality` and `face_shape` tell, warnings by code, `is_aligned`, `landmark_error`."""
+    """(n,) each: what `picture_quality` and `face_shape` return, warnings by code, `is_aligned`, `landmark_error`."""
     embeddings: dict[str, NDArray[np.float32]]
     """(n, dim) normalised, by recogniser."""
     norms: dict[str, NDArray[np.float32]]

@@ -1,4 +1,4 @@
-"""Draws what `quality.py` measured: how often people are not recognised, over each thing that is told of a picture.
+"""Draws what `quality.py` measured: how often people are not recognised, over each number that describes a picture.
 
     python -m benchmarks.lib.quality_plot REPORT.json PLOT.png
 
@@ -42,30 +42,30 @@ def main() -> None:
     parser.add_argument("report", type=Path)
     parser.add_argument("plot", type=Path)
     arguments = parser.parse_args()
-    told = json.loads(arguments.report.read_text(encoding="utf-8"))
+    found = json.loads(arguments.report.read_text(encoding="utf-8"))
     figure, grid = plt.subplots(2, 4, figsize=(16, 8.2), layout="constrained")
     for name, axes in zip(PANELS, grid.flat, strict=True):
-        draw(axes, name, told)
+        draw(axes, name, found)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), fontsize=11, frameon=False)
     figure.suptitle(
-        f"What a quality warning is worth: pictures of {told['people']['test']} people against untouched ones,"
-        f" at a false accept rate of {told['false_accept_rate_of_curves']:g}",
+        f"What a quality warning is worth: pictures of {found['people']['test']} people against untouched ones,"
+        f" at a false accept rate of {found['false_accept_rate_of_curves']:g}",
         fontsize=14,
     )
     figure.savefig(arguments.plot, dpi=110)
 
 
-def draw(axes: Axes, name: str, told: dict[str, Any]) -> None:
+def draw(axes: Axes, name: str, found: dict[str, Any]) -> None:
     """One panel: a line for each recogniser, the warned part shaded, the ordinary part marked below."""
-    curve, (label, done, lowest, highest) = told["curves"][name], PANELS[name]
+    curve, (label, done, lowest, highest) = found["curves"][name], PANELS[name]
     x = [part["middle"] for part in curve["bins"]]
     figure, axis, top = (
         ("similarity", "mean similarity to the same person", 1.0)
         if name in OF_HEADS
         else ("rejected_percent", "same person not recognised, %", 100.0)
     )
-    for recogniser, colour in zip(told["recognisers"], COLOURS, strict=False):
+    for recogniser, colour in zip(found["recognisers"], COLOURS, strict=False):
         y = [part[figure][recogniser] for part in curve["bins"]]
         axes.plot(x, y, "o-", color=colour, markersize=3.5, linewidth=1.8, label=recogniser)
     if name in LOGARITHMIC:
@@ -77,7 +77,7 @@ def draw(axes: Axes, name: str, told: dict[str, Any]) -> None:
     for limit, far_end in ((lowest, left), (highest, right)):
         if limit is None:
             continue
-        at = told["limits"][limit]
+        at = found["limits"][limit]
         axes.axvspan(min(at, far_end), max(at, far_end), color=WARNED, alpha=0.13, linewidth=0, label="warned of")
         axes.axvline(at, color=WARNED, linewidth=1.2)
         is_low = limit is lowest

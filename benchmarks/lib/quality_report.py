@@ -88,12 +88,12 @@ def limit_of(values: Values, rejected: Values, ordinary: Values, is_low: bool) -
 def tables(measured: Measured, heads: Measured) -> dict[str, Any]:
     """All that is reported of the test people (and, of the pose, of the training people)."""
     clean = measured.ways("clean")
-    told = {str(code): measured.values[code].astype(bool) for code in QualityWarning}
-    count = np.sum(list(told.values()), axis=0)
+    figures = {str(code): measured.values[code].astype(bool) for code in QualityWarning}
+    count = np.sum(list(figures.values()), axis=0)
     stretched = measured.ways(*NEVER_ALIGNED)
     has_partner = ~np.isnan(measured.rejected)
     pool = has_partner & ~stretched
-    aspect = told[QualityWarning.EXTREME_ASPECT]
+    aspect = figures[QualityWarning.EXTREME_ASPECT]
     return {
         "false_accept_rate": FAR,
         "false_accept_rate_of_curves": FAR_OF_CHOICE,
@@ -114,7 +114,7 @@ def tables(measured: Measured, heads: Measured) -> dict[str, Any]:
                 "alone": verification(measured, pool & flagged & (count == 1)),
                 "without": verification(measured, pool & ~flagged),
             }
-            for code, flagged in told.items()
+            for code, flagged in figures.items()
         },
         "never_aligned": {
             "with": verification(measured, has_partner & stretched & aspect),
@@ -124,7 +124,7 @@ def tables(measured: Measured, heads: Measured) -> dict[str, Any]:
             way: {
                 "any_warning_percent": percent(count[rows] > 0),
                 "flagged_percent": {
-                    code: percent(flagged[rows]) for code, flagged in told.items() if flagged[rows].any()
+                    code: percent(flagged[rows]) for code, flagged in figures.items() if flagged[rows].any()
                 },
                 "with_any": verification(measured, rows & (count > 0)),
                 "without_any": verification(measured, rows & (count == 0)),
@@ -211,7 +211,7 @@ def confidence(measured: Measured) -> list[dict[str, Any]]:
 
 
 def norms(measured: Measured, rows: Mask) -> dict[str, Any]:
-    """Whether a recogniser's norm tells what it will recognise: rank correlation with the similarity, by recogniser."""
+    """Whether a recogniser's norm predicts its similarities: rank correlation, by recogniser."""
     clean = measured.ways("clean")
     return {
         name: {

@@ -45,7 +45,7 @@ def nncf_basic(path: Path, calibration: Tensor) -> openvino.Model:
 def nncf_inner(path: Path, calibration: Tensor) -> openvino.Model:
     """The layers that suffer least: not the first and last fifth, not the residual sums; full bias correction.
 
-    Read off what NNCF's accuracy-aware mode gave back to float32 when told to keep a cosine of 0.99. That mode itself
+    Read off what NNCF's accuracy-aware mode gave back to float32 when asked to keep a cosine of 0.99. That mode itself
     takes many minutes a model, and what it keeps fits the crops it is shown: others fell below 0.99 again.
     """
     names = [op.get_friendly_name() for op in _read(path).get_ordered_ops() if op.get_type_name() in HEAVY]

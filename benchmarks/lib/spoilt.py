@@ -2,7 +2,7 @@
 
     Face ──cut like a detector's box──▶ crop ──spoil──▶ Spoilt
 
-Every degree is drawn anew for each picture, evenly over a range that runs from nothing to beyond use, so that limits
+A new degree is drawn for each picture, evenly over a range that runs from nothing to beyond use, so that limits
 can be read off anywhere in it.
 """
 

@@ -10,8 +10,7 @@ from typing import Any
 import litserve
 from fastapi import Request
 
-from benchmarks.lib import faces
-from benchmarks.questions import bare
+from benchmarks.lib import bare, faces
 
 MAX_BATCH = 8
 BATCH_TIMEOUT_SECONDS = 0.002

@@ -9,8 +9,7 @@ from typing import Any
 
 from mosec import Server, Worker
 
-from benchmarks.lib import faces
-from benchmarks.questions import bare
+from benchmarks.lib import bare, faces
 
 MAX_BATCH = 8
 WAIT_MS = 2

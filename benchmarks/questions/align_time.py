@@ -3,21 +3,20 @@
     python -m benchmarks.questions.align_time --faces FOLDER --output benchmarks/results/align-time-iresnet100.json
 
 One service, asked for the same pictures without and with them, in interleaved rounds of a closed loop with one client
-and with many. Time a face is the inverse of throughput; what is added is told of each round, and as the rounds' median.
+and with many. Time a face is the inverse of throughput; what is added is stated per round, and as their median.
 Exit status 1 where `align=auto` adds more than 3 % with many clients. Faces should be real ones: on others the
-regressor is unsure, and nothing is aligned (`unsure` tells how many).
+regressor is unsure, and nothing is aligned (`unsure` counts them).
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from arcface_api.bench.connection import Address, raw_request
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import faces, machine, options, recogniser
 from benchmarks.lib.load import closed_loop, embed_request
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
@@ -57,7 +56,7 @@ def main() -> None:
                 turn = number % len(WAYS)  # nobody is always the first
                 order = [*WAYS][turn:] + [*WAYS][:turn]
                 rounds[clients].append({way: load(service, requests[way], clients, arguments.seconds) for way in order})
-    told = {f"{clients} clients": summary(of) for clients, of in rounds.items()}
+    found = {f"{clients} clients": summary(of) for clients, of in rounds.items()}
     write_report(
         {
             "benchmark": "align_time",
@@ -69,12 +68,12 @@ def main() -> None:
             "unsure": unsure,
             "rounds": arguments.rounds,
             "seconds": arguments.seconds,
-            **told,
+            **found,
             "machine": machine.describe(),
         },
         arguments.output,
     )
-    added = told[f"{max(CLIENTS)} clients"]["auto"]["added_percent"]
+    added = found[f"{max(CLIENTS)} clients"]["auto"]["added_percent"]
     if added > MAX_ADDED_PERCENT:
         sys.exit(f"align=auto adds {added} % to the time of a face; at most {MAX_ADDED_PERCENT} were promised.")
 
@@ -112,13 +111,10 @@ def summary(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=10, help="for each load (default 10)")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve")
-    recogniser.add_option(parser)
-    faces.add_option(parser)
+    options.add_service(parser)
     return parser
 
 

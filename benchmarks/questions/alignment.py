@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from arcface_api.bench.connection import Address, raw_request
 from arcface_api.progress import ShareBar
-from benchmarks.lib import machine, recogniser
+from benchmarks.lib import machine, options, recogniser
 from benchmarks.lib.alignment_client import WAYS, Client
 from benchmarks.lib.alignment_crops import ALIGNED, NAMES, sent
 from benchmarks.lib.alignment_pairs import Pairs, official_pairs, table_row, unseen_pairs
@@ -68,11 +68,11 @@ def main() -> None:
         sys.exit(f"--pairs has {len(counts)} numbers. Give one, or one for each of the {len(models)} recognisers.")
     about_machine = machine.describe()  # with the revision that is about to be measured
     unseen = unseen_pairs(arguments.lfw, arguments.people)
-    told = {}
+    found = {}
     for model, count in zip(models, counts, strict=True):
         sets = {"unseen": unseen, "official": official_pairs(arguments.lfw, count)}
-        told[model.stem] = measure(model, arguments.lfw, sets, is_fresh=arguments.fresh)
-    write_report({"benchmark": "alignment", "recognisers": told, "machine": about_machine}, arguments.output)
+        found[model.stem] = measure(model, arguments.lfw, sets, is_fresh=arguments.fresh)
+    write_report({"benchmark": "alignment", "recognisers": found, "machine": about_machine}, arguments.output)
     for model in models:
         _kept_file(model).unlink()
 
@@ -92,10 +92,10 @@ def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: b
         with Client(service.address) as client, ShareBar(model.stem) as bar:
             for number, name in enumerate(todo):
 
-                def tell(share: float, name: str = name, number: int = number) -> None:
+                def show(share: float, name: str = name, number: int = number) -> None:
                     bar(name, (number + share) / len(todo))
 
-                conditions[name] = measure_condition(client, folder, name, sets, tell)
+                conditions[name] = measure_condition(client, folder, name, sets, show)
                 part = kept_file.with_suffix(".part")
                 part.write_text(json.dumps({"about": about, "conditions": conditions}), encoding="utf-8")
                 part.replace(kept_file)
@@ -104,7 +104,7 @@ def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: b
 
 
 def measure_condition(
-    client: Client, folder: Path, name: str, sets: Mapping[str, Pairs], tell: Callable[[float], None]
+    client: Client, folder: Path, name: str, sets: Mapping[str, Pairs], show: Callable[[float], None]
 ) -> dict[str, Any]:
     """Embed each picture once in each way, and compare the pairs."""
     wanted = {picture for pairs in sets.values() for picture in pairs.pictures}
@@ -121,9 +121,9 @@ def measure_condition(
     for part in in_parallel(embed, chunks(each_face(folder, wanted.__contains__))):
         for way, (rows, alignments) in part.answers.items():
             embeddings[way].update(zip(part.pictures, rows, strict=True))
-            unsure.update(each for each, told in zip(part.pictures, alignments, strict=True) if told == "unsure")
+            unsure.update(each for each, found in zip(part.pictures, alignments, strict=True) if found == "unsure")
         framed += part.framed
-        tell(len(embeddings["auto"]) / len(wanted))
+        show(len(embeddings["auto"]) / len(wanted))
     return {"pictures": len(wanted), "framed": framed, **table_row(sets, embeddings, unsure)}
 
 
@@ -181,7 +181,7 @@ def read_kept(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("recognisers", type=Path, nargs="+", metavar="RECOGNISER.onnx")
     parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER", help="images.tar, labels.csv, pairs.csv")
     parser.add_argument("--people", type=int, metavar="N", help="only so many of the people never seen")
@@ -193,8 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="only so many of LFW's own pairs; one number, or one for each recogniser",
     )
-    parser.add_argument("--fresh", action="store_true", help="measure anew what a run that was cut off has kept")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--fresh", action="store_true", help="measure again what a run that was cut off has kept")
     return parser
 
 

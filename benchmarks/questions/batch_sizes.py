@@ -7,22 +7,18 @@ service's throughput as a share of the bare session's: at the mean batch that th
 """
 
 import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from arcface_api.bench.connection import Address
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import faces, machine, options, recogniser
+from benchmarks.lib.bare import medians, run_bare
 from benchmarks.lib.load import closed_loop, embed_request
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
-from benchmarks.questions import bare
 
 BATCHES = (1, 2, 4, 8, 16)
 CLIENTS = (1, 4, 8, 16, 32)
@@ -45,7 +41,7 @@ def main() -> None:
             for clients in CLIENTS:
                 say(f"round {number + 1} of {arguments.rounds}: service, {clients} clients")
                 service_rounds[-1][clients] = measure(service, requests, clients, arguments.seconds)
-    bare_medians = medians([{batch["batch"]: batch for batch in told["batches"]} for told in bare_rounds])
+    bare_medians = medians([{batch["batch"]: batch for batch in found["batches"]} for found in bare_rounds])
     service_medians = medians(service_rounds)
     for figures in service_medians.values():
         figures.update(shares(figures, bare_medians))
@@ -69,22 +65,6 @@ def main() -> None:
         sys.exit("Requests failed: the figures mean little.")
 
 
-def run_bare(model: Path, folder: Path | None, batches: Sequence[int], seconds: float) -> dict[str, Any]:
-    """The bare session in a process of its own: what `bare.py` prints."""
-    command = [
-        sys.executable,
-        "-m",
-        bare.__name__,
-        str(model),
-        "--seconds",
-        str(seconds),
-        "--batch",
-        *map(str, batches),
-    ]
-    command += ["--faces", str(folder)] if folder else []
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
 def measure(service: Service, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:
     """The service under a closed loop."""
     report = closed_loop(service.address, requests, clients=clients, seconds=seconds, warm_up_seconds=2)
@@ -96,17 +76,6 @@ def measure(service: Service, requests: Sequence[bytes], clients: int, seconds: 
         "mean_batch": report.mean_batch,
         "failed": report.failed | report.refused,
     }
-
-
-def medians(rounds: Sequence[dict[int, dict[str, Any]]]) -> dict[int, dict[str, Any]]:
-    """Over the rounds, of each size's figures; a figure that is nowhere known is None."""
-    told: dict[int, dict[str, Any]] = {}
-    for size in rounds[0]:
-        told[size] = {}
-        for key in ("faces_per_second", "p50_ms", "p99_ms", "mean_batch"):
-            known = [of[size][key] for of in rounds if of[size].get(key) is not None]
-            told[size][key] = round(median(known), 3) if known else None
-    return told
 
 
 def shares(service: dict[str, Any], bare_medians: dict[int, dict[str, Any]]) -> dict[str, float | None]:
@@ -123,13 +92,10 @@ def shares(service: dict[str, Any], bare_medians: dict[int, dict[str, Any]]) -> 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10, help="for each batch size and each load (default 10)")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve")
-    recogniser.add_option(parser)
-    faces.add_option(parser)
+    options.add_service(parser)
     return parser
 
 

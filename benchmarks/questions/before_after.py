@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.lib import faces, machine
+from benchmarks.lib import faces, machine, options
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import ROOT, write_report
 
@@ -91,11 +91,10 @@ def _revision(tree: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("before", type=Path, help="another checkout of this project")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4, help="for each load (default 4)")
-    parser.add_argument("--output", type=Path)
     faces.add_option(parser)
     return parser
 

@@ -7,7 +7,6 @@ that has LFW's `images.tar` and `labels.csv`, faces enlarged to 12 megapixels al
 Prints the result as JSON; `--output` also writes it to a file. Progress goes to stderr.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -23,7 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from arcface_api.image import OVERSAMPLING, ImageLimits, decode, stretch
-from benchmarks.lib import lfw, machine
+from benchmarks.lib import lfw, machine, options
 
 SIDE = 112
 """Of the crop, pixels."""
@@ -167,10 +166,10 @@ def embeddings(recognisers: list[Path], faces: Path, people: int) -> dict[str, o
         seen = {mode: crop_of(content, least_side) for mode, least_side in MODES.items()}
         seen["source"] = stretch(np.ascontiguousarray(crop[..., ::-1]), SIDE, SIDE)
         apart.append(differences(seen["exact"], seen["auto"], average(content)))
-        for session, told in zip(sessions, cosines, strict=True):
+        for session, found in zip(sessions, cosines, strict=True):
             rows = {name: embed(session, each) for name, each in seen.items()}
             for one, other in (("auto", "exact"), ("auto", "source"), ("exact", "source")):
-                told.setdefault(f"{one}_to_{other}", []).append(float(rows[one] @ rows[other]))
+                found.setdefault(f"{one}_to_{other}", []).append(float(rows[one] @ rows[other]))
         print(f"\rfaces: {number} of {people}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return {
@@ -181,9 +180,9 @@ def embeddings(recognisers: list[Path], faces: Path, people: int) -> dict[str, o
         "cosine": {
             path.name: {
                 pair: {"min": round(min(each), 5), "p50": round(float(np.median(each)), 5)}
-                for pair, each in told.items()
+                for pair, each in found.items()
             }
-            for path, told in zip(recognisers, cosines, strict=True)
+            for path, found in zip(recognisers, cosines, strict=True)
         },
     }
 
@@ -205,12 +204,11 @@ def embed(session: ort.InferenceSession, crop: NDArray[np.uint8]) -> NDArray[np.
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--recogniser", type=Path, action="append", default=[])
     parser.add_argument("--faces", type=Path, help="folder with images.tar and labels.csv")
     parser.add_argument("--people", type=int, default=40)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     if bool(arguments.recogniser) != bool(arguments.faces):
         parser.error("--recogniser and --faces belong together: give both, or neither.")

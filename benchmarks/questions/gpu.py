@@ -26,12 +26,11 @@ from arcface_api.errors import ArcFaceError
 from arcface_api.session import Session
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER, TENSORRT_PROVIDER
 from arcface_api.settings import Device, Precision
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import bare, faces, machine, options, recogniser
+from benchmarks.lib.bare import medians
 from benchmarks.lib.load import batch_request, closed_loop, embed_request
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
-from benchmarks.questions import bare
-from benchmarks.questions.batch_sizes import medians
 
 BATCHES = (1, 8, 64)
 MAX_BATCH = max(BATCHES)
@@ -127,10 +126,10 @@ def describe_gpus() -> list[dict[str, str]]:
     wanted = ("name", "driver_version", "memory.total")
     command = ["nvidia-smi", f"--query-gpu={','.join(wanted)}", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"There is no NVIDIA GPU to measure: {error}. Run this on a machine with a card and its driver.")
-    return [dict(zip(wanted, map(str.strip, line.split(",")), strict=True)) for line in told.strip().splitlines()]
+    return [dict(zip(wanted, map(str.strip, line.split(",")), strict=True)) for line in found.strip().splitlines()]
 
 
 def open_bare(model: Path, way: Way) -> Session:
@@ -224,7 +223,7 @@ def _load(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run (default cuda)")
     parser.add_argument(
@@ -232,9 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="for each batch size and each load (default 5)")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve")
-    faces.add_option(parser)
+    options.add_service(parser)
     return parser
 
 

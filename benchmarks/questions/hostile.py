@@ -26,14 +26,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from arcface_api.bench.connection import Address, raw_request
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import faces, machine, options, recogniser
+from benchmarks.lib.checks import at_most, broken_of_kinds, p99
 from benchmarks.lib.load import LoadReport, closed_loop, embed_request, progress
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
@@ -73,14 +73,9 @@ def main() -> None:
             alone, rss = after, rss_after
         began = time.monotonic()
     ended_seconds = time.monotonic() - began  # the block's end sends SIGTERM, and waits
-    broken = [
-        f"{name}: {what}"
-        for name, found in measured.items()
-        for what, check in found["checks"].items()
-        if not check["holds"]
-    ]
+    failed = broken_of_kinds(measured)
     if ended_seconds > GRACE_SECONDS:
-        broken.append("SIGTERM")
+        failed.append("SIGTERM")
     write_report(
         {
             "benchmark": "hostile",
@@ -94,8 +89,8 @@ def main() -> None:
         },
         arguments.output,
     )
-    if broken:
-        sys.exit(f"Does not hold: {', '.join(broken)}.")
+    if failed:
+        sys.exit(f"Does not hold: {', '.join(failed)}.")
 
 
 def _runner(
@@ -143,26 +138,19 @@ def _summary(
     alone: LoadReport, ordinary: LoadReport, beside: LoadReport, after: LoadReport, rss: float
 ) -> dict[str, Any]:
     reports = {"alone": alone, "beside_good_ones": ordinary, "beside": beside, "after": after}
-    p99 = {name: _p99(report) for name, report in reports.items()}
+    times = {name: p99(report) for name, report in reports.items()}
     lost = sum(beside.failed.values()) + sum(after.failed.values()) + sum(after.refused.values())
     values = {
-        "p99_beside": (p99["beside"] / p99["beside_good_ones"], MOST_P99),
-        "p99_after": (p99["after"] / p99["alone"], MOST_P99),
+        "p99_beside": (times["beside"] / times["beside_good_ones"], MOST_P99),
+        "p99_after": (times["after"] / times["alone"], MOST_P99),
         "rss_after": (rss, MOST_RSS),
         "not_served": (lost, 0),
     }
     return {
-        "p99_ms": {name: round(value, 2) for name, value in p99.items()},
+        "p99_ms": {name: round(value, 2) for name, value in times.items()},
         "refused": beside.refused,
-        "checks": {
-            name: {"value": round(value, 3), "at_most": most, "holds": value <= most}
-            for name, (value, most) in values.items()
-        },
+        "checks": {name: at_most(*value_and_limit) for name, value_and_limit in values.items()},
     }
-
-
-def _p99(report: LoadReport) -> float:
-    return report.latency_ms.p99 if report.latency_ms else float("inf")
 
 
 # ── what is sent ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,14 +218,11 @@ KINDS: dict[str, Callable[[Address], list[bytes]]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=15, help="of each run of good callers (default 15)")
     parser.add_argument("--clients", type=int, default=4, help="good callers (default 4)")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, help="default: all")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve")
-    recogniser.add_option(parser)
-    faces.add_option(parser)
+    options.add_service(parser)
     return parser
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from arcface_api.bench.connection import Address
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import faces, machine, options, recogniser
 from benchmarks.lib.load import closed_loop, embed_request
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
@@ -50,11 +50,11 @@ def main() -> None:
             services = {mode: running.enter_context(start(model, mode, pictures[0])) for mode in MODES}
             for turn in range(arguments.turns):
                 order = MODES if (number + turn) % 2 else MODES[::-1]
-                told: Turn = {mode: {} for mode in MODES}
+                found: Turn = {mode: {} for mode in MODES}
                 for clients in (MANY, ALONE):
                     for mode in order:
-                        told[mode][_load(clients)] = load(services[mode], pictures, clients, arguments.seconds)
-                turns.append(told)
+                        found[mode][_load(clients)] = load(services[mode], pictures, clients, arguments.seconds)
+                turns.append(found)
             for mode, service in services.items():
                 memory[mode].append((pss_bytes(service.pid) or 0) / 1e6)
     cost = costs(turns)
@@ -119,7 +119,7 @@ def costs(turns: Sequence[Turn]) -> dict[str, Any]:
     cpu_share = each("16 clients", "cpu_us_per_face", is_ratio=True)
     cpu_alone = each("1 client", "cpu_us_per_face", is_ratio=False)
     is_cheap = median(throughput) >= 1 - MAX_LOSS and median(added) <= MAX_ADDED_MS
-    told = {
+    found = {
         "throughput_ratio_16_clients": throughput,
         "added_p50_ms_1_client": added,
         "cpu_ratio_16_clients": cpu_share,
@@ -127,10 +127,10 @@ def costs(turns: Sequence[Turn]) -> dict[str, Any]:
         "added_cpu_us_1_client": cpu_alone,
     }
     return {
-        **{name: round(median(values), 4) for name, values in told.items()},
+        **{name: round(median(values), 4) for name, values in found.items()},
         "half_of_the_turns_lie_within": {
             name: [round(float(quarter), 4) for quarter in np.quantile(values, (0.25, 0.75))]
-            for name, values in told.items()
+            for name, values in found.items()
         },
         "throughput_ratio_at_least": 1 - MAX_LOSS,
         "added_p50_ms_at_most": MAX_ADDED_MS,
@@ -147,13 +147,12 @@ def medians(turns: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     recogniser.add_option(parser)
     parser.add_argument("--rounds", type=int, default=5, help="starts of both services (default 5)")
     parser.add_argument("--turns", type=int, default=4, help="of each in a round (default 4)")
     parser.add_argument("--seconds", type=float, default=4, help="for each load (default 4)")
     parser.add_argument("--grow", type=float, default=1.0, help="LFW's boxes are cut so much larger (default 1)")
-    parser.add_argument("--output", type=Path)
     faces.add_option(parser)
     return parser
 

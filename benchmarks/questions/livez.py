@@ -5,7 +5,6 @@
 Starts the service on loopback, stops it, and prints the result as JSON; `--output` also writes it to a file.
 """
 
-import argparse
 import threading
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import httpx
 import numpy as np
 
 from arcface_api.bench.connection import Address
-from benchmarks.lib import machine
+from benchmarks.lib import machine, options
 from benchmarks.lib.load import embed_request
 from benchmarks.lib.service import free_port, own_command, running_service, write_report
 
@@ -66,11 +65,10 @@ def summary(took_ms: list[float]) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("recogniser", type=Path)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     picture, port = arguments.picture.read_bytes(), free_port()
     first = embed_request(Address("127.0.0.1", port), picture)

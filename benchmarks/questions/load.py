@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from arcface_api.bench.connection import Address
-from benchmarks.lib import canned, faces, machine
+from benchmarks.lib import canned, faces, machine, options
 from benchmarks.lib.load import LoadReport, closed_loop, embed_request, open_loop, poisson_arrivals, progress
 from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
 from benchmarks.lib.usage import UsageWatch
@@ -62,7 +62,7 @@ def _start(arguments: argparse.Namespace, picture: bytes) -> AbstractContextMana
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--url", type=Address.of, help="of a service that runs")
     where.add_argument("--recogniser", type=Path, help="start a service of this checkout with this model")
@@ -77,7 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--obey-retry-after", action="store_true", help="with --rate: refused callers come back")
     parser.add_argument("--path", default="/embed", help="operation and query (default /embed)")
     parser.add_argument("--pid", type=int, help="with --url: watch memory and CPU of this process and its children")
-    parser.add_argument("--output", type=Path)
     parser.add_argument("serve_options", nargs="*", help="with --recogniser, after --: options of arcface-api serve")
     faces.add_option(parser)
     return parser

@@ -3,11 +3,10 @@
     python -m benchmarks.questions.open_pack LFW_FOLDER --output benchmarks/results/open_pack.json
 
 LFW_FOLDER holds images.tar, labels.csv and pairs.csv. Verification is `arcface-api evaluate` on LFW's pairs, whose face
-boxes are cut and sent; age and gender are told of the people in `people.csv`, whose years of birth and gender are
+boxes are cut and sent; age and gender are predicted for the people in `people.csv`, whose years of birth and gender are
 public, on pictures taken about 2003; head poses are held against pictures turned by known angles and mirrored.
 """
 
-import argparse
 import csv
 import tempfile
 from collections import defaultdict
@@ -25,7 +24,7 @@ from arcface_api.bench.connection import Address
 from arcface_api.image import ImageLimits
 from arcface_api.progress import ShareBar
 from arcface_api.wire import Align
-from benchmarks.lib import machine
+from benchmarks.lib import machine, options
 from benchmarks.lib.load import embed_request
 from benchmarks.lib.service import ROOT, free_port, own_command, running_service, write_report
 
@@ -40,9 +39,8 @@ LIMITS = ImageLimits(10_000_000)
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -75,25 +73,27 @@ def verification(url: str, folder: Path) -> Iterable[dict[str, Any]]:
         cut = evaluation.cutter(boxes, margin, LIMITS)
         with ShareBar(f"x{margin} {align}{' flip' if flip else ''}") as bar:
             found = evaluation.evaluate(pairs, pictures, source, bar, prepare=cut, margin=margin)
-        told = found.to_json()
+        result = found.to_json()
         names = ("alignments", "accuracy", "equal_error_rate", "operating_points")
-        yield {"align": align, "margin": margin, "flip": flip, **{name: told[name] for name in names}}
+        yield {"align": align, "margin": margin, "flip": flip, **{name: result[name] for name in names}}
 
 
 def attributes(client: httpx.Client, folder: Path) -> dict[str, Any]:
     """Gender and age of well-known people, and of them by gender."""
     with PEOPLE.open(encoding="utf-8") as file:
         people = {row["name"]: row for row in csv.DictReader(file)}
-    told: dict[str, list[tuple[bool, float]]] = defaultdict(list)
+    result: dict[str, list[tuple[bool, float]]] = defaultdict(list)
     for name, content in _crops(folder, lambda name: name.split("/")[0] in people, PER_PERSON, 1.0):
         person = people[name.split("/")[0]]
-        found = _told(client, content)
-        told[person["gender"]].append((found["gender"] == person["gender"], found["age"] - TAKEN + int(person["born"])))
-    every = [each for group in told.values() for each in group]
+        found = _attributes(client, content)
+        result[person["gender"]].append(
+            (found["gender"] == person["gender"], found["age"] - TAKEN + int(person["born"]))
+        )
+    every = [each for group in result.values() for each in group]
     return {
         "people": len(people),
         "labels": f"gender and year of birth as publicly known; age is {TAKEN} minus that year",
-        **{name: _gender_and_age(group) for name, group in {**told, "all": every}.items()},
+        **{name: _gender_and_age(group) for name, group in {**result, "all": every}.items()},
     }
 
 
@@ -114,13 +114,13 @@ def head_pose(client: httpx.Client, folder: Path) -> dict[str, Any]:
     rolls, others, mirrored, poses = [], [], [], []
     for _, content in _crops(folder, chosen.__contains__, 1, 1.5):
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        plain = _told(client, content)["pose"]
+        plain = _attributes(client, content)["pose"]
         poses.append(plain)
-        mirror = _told(client, _png(image[:, ::-1]))["pose"]
+        mirror = _attributes(client, _png(image[:, ::-1]))["pose"]
         yaw, pitch, roll = plain["yaw"], plain["pitch"], plain["roll"]
         mirrored.append([mirror["yaw"] + yaw, mirror["pitch"] - pitch, mirror["roll"] + roll])
         for angle in ANGLES:
-            found = _told(client, _png(_turned(image, angle)))["pose"]
+            found = _attributes(client, _png(_turned(image, angle)))["pose"]
             rolls.append(found["roll"] - roll - angle)
             others.append([found["yaw"] - yaw, found["pitch"] - pitch])
     return {
@@ -145,7 +145,7 @@ def _turned(image: Image, degrees: float) -> Image:
     return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
 
 
-def _told(client: httpx.Client, content: bytes) -> dict[str, Any]:
+def _attributes(client: httpx.Client, content: bytes) -> dict[str, Any]:
     answer = client.post("/embed", files={"file": content}, params={"include_attributes": True}, timeout=60)
     found: dict[str, Any] = answer.raise_for_status().json()["attributes"]
     return found

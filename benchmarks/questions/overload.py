@@ -3,24 +3,25 @@
     python -m benchmarks.questions.overload --faces FOLDER --output benchmarks/results/overload-iresnet100.json
 
 In order, on a service that it starts: capacity (closed loop); two minutes of Poisson arrivals at twice that rate (open
-loop, nobody comes back); capacity again; a burst of one and a half times the queue's capacity in which everyone who is
-refused comes back as told; twice the rate for 15 s with the same manners. Exit status 1 where a check does not hold.
+loop, nobody comes back); capacity again; a burst of one and a half times the queue's capacity, where every caller that
+is refused comes back after `Retry-After`; twice the rate for 15 s, where they do so too. Exit status 1 where a check
+does not hold.
 
 Why the promise "obeyed, Retry-After leads to an answer" is checked on the burst: while new callers go on to arrive at
-twice the rate, half of whoever comes, first or second time, must be refused. What becomes of them is reported too.
+twice the rate, half of all attempts must be refused, first or second ones. What callers get in the end is reported too.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from arcface_api.bench.connection import Address, raw_request
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import faces, machine, options, recogniser
+from benchmarks.lib.checks import Check, at_least, at_most, broken
 from benchmarks.lib.load import LoadReport, closed_loop, embed_request, open_loop, poisson_arrivals, progress
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
@@ -88,8 +89,8 @@ def main() -> None:
         },
         arguments.output,
     )
-    if broken := [name for name, told in checks.items() if not told["holds"]]:
-        sys.exit(f"Does not hold: {', '.join(broken)}.")
+    if failed := broken(checks):
+        sys.exit(f"Does not hold: {', '.join(failed)}.")
 
 
 def capacity(service: Service, requests: Sequence[bytes], seconds: float) -> float:
@@ -98,7 +99,7 @@ def capacity(service: Service, requests: Sequence[bytes], seconds: float) -> flo
         service.address, requests, clients=CLIENTS, seconds=seconds, warm_up_seconds=3, on_progress=progress
     )
     if report.failed or report.refused or not report.served:
-        sys.exit(f"No capacity can be told: failed {report.failed}, refused {report.refused}.")
+        sys.exit(f"The capacity cannot be measured: failed {report.failed}, refused {report.refused}.")
     return report.served_per_second
 
 
@@ -120,7 +121,7 @@ def offer(  # each is a fact of the run
 
 def check(
     overload: LoadReport, usage: dict[str, Any], burst: LoadReport, capacity_per_second: float, queue_capacity: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Check]:
     """Each promise: what was measured, what is allowed, whether it holds."""
     goodput = overload.served_per_second
     bound_ms = queue_capacity / goodput * 1000 if goodput else 0.0
@@ -128,45 +129,30 @@ def check(
     retries = burst.retries
     growth = usage["rss_growth"]
     return {
-        "goodput_of_capacity": _at_least(goodput / capacity_per_second, MIN_GOODPUT),
-        "p99_of_a_full_queue": _at_most(p99 / bound_ms if p99 and bound_ms else None, MAX_P99),
-        "overload_refuses": _at_least(overload.refused.get("429", 0), 1),
-        "failures": _at_most(sum(overload.failed.values()) + sum(burst.failed.values()), 0),
-        "refusals_without_retry_after": _at_most(
+        "goodput_of_capacity": at_least(goodput / capacity_per_second, MIN_GOODPUT),
+        "p99_of_a_full_queue": at_most(p99 / bound_ms if p99 and bound_ms else None, MAX_P99),
+        "overload_refuses": at_least(overload.refused.get("429", 0), 1),
+        "failures": at_most(sum(overload.failed.values()) + sum(burst.failed.values()), 0),
+        "refusals_without_retry_after": at_most(
             overload.refusals_without_retry_after + burst.refusals_without_retry_after, 0
         ),
-        "obeyed_then_served": _at_least(retries.served_at_second_attempt / retries.callers if retries else None, 1.0),
-        "rss_growth": _at_most(growth, MAX_RSS_GROWTH),
+        "obeyed_then_served": at_least(retries.served_at_second_attempt / retries.callers if retries else None, 1.0),
+        "rss_growth": at_most(growth, MAX_RSS_GROWTH),
     }
 
 
 def read_info(address: Address) -> dict[str, Any]:
-    """What the service tells of itself."""
+    """What the service states about itself."""
     _, body = ask(address, raw_request(address, "GET", "/info"))
     return json.loads(body)
 
 
-def _at_least(value: float | None, limit: float) -> dict[str, Any]:
-    return {"value": _rounded(value), "at_least": limit, "holds": value is not None and value >= limit}
-
-
-def _at_most(value: float | None, limit: float) -> dict[str, Any]:
-    return {"value": _rounded(value), "at_most": limit, "holds": value is not None and value <= limit}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="of overload (default 120)")
     parser.add_argument("--capacity-seconds", type=float, default=20, help="of each closed loop (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve")
-    recogniser.add_option(parser)
-    faces.add_option(parser)
+    options.add_service(parser)
     return parser
 
 

@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 
 from arcface_api.bench.connection import Address
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import bare, faces, machine, options, recogniser
 from benchmarks.lib.candidates import BARE, SERVICES, Peer
 from benchmarks.lib.environments import PEERS, ROOT
 from benchmarks.lib.load import LoadReport, closed_loop
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import free_port, running_service, write_report
 from benchmarks.lib.usage import UsageWatch, pss_bytes, usage_of
-from benchmarks.questions import bare
 
 CLIENTS = (1, 16)
 BARE_BATCHES = (1, 8)
@@ -118,12 +117,9 @@ def load_figures(report: LoadReport, watch: UsageWatch) -> dict[str, Any]:
 
 def run_bare(engine: str, model: Path, folder: Path | None, seconds: float) -> Round:
     """The model in a loop, in a process of its own."""
-    command = [sys.executable, "-m", bare.__name__, str(model), "--engine", engine, "--seconds", str(seconds)]
-    command += ["--batch", *map(str, BARE_BATCHES), *(["--faces", str(folder)] if folder else [])]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    told = json.loads(output)
-    loads = {f"batch {batch['batch']}": {**batch, "failed": {}} for batch in told["batches"]}
-    return {"ready_seconds": told["ready_seconds"], "rss_mb": told["rss_mb"], "pss_mb": None, "loads": loads}
+    result = bare.run_bare(model, folder, BARE_BATCHES, seconds, engine)
+    loads = {f"batch {batch['batch']}": {**batch, "failed": {}} for batch in result["batches"]}
+    return {"ready_seconds": result["ready_seconds"], "rss_mb": result["rss_mb"], "pss_mb": None, "loads": loads}
 
 
 def check_same_work(embeddings: dict[str, list[float]]) -> None:
@@ -163,7 +159,7 @@ def ratios(peers: dict[str, Any]) -> dict[str, Any]:
     own = peers.get("arcface-api")
     if own is None:
         return {}
-    told = {}
+    result = {}
     for name, peer in peers.items():
         if name == "arcface-api" or name not in SERVICES:
             continue
@@ -175,12 +171,12 @@ def ratios(peers: dict[str, Any]) -> dict[str, Any]:
                 "p50": _ratio(theirs.get("p50_ms"), mine.get("p50_ms")),
                 "p99": _ratio(theirs.get("p99_ms"), mine.get("p99_ms")),
             }
-        told[name] = {**loads, "rss": _ratio(own["rss_mb"], peer["rss_mb"])}
+        result[name] = {**loads, "rss": _ratio(own["rss_mb"], peer["rss_mb"])}
     if "bare" in peers:
         for load, figures in peers["bare"]["loads"].items():
             many = own["loads"][str(max(CLIENTS))]["faces_per_second"]
-            told[f"bare, {load}"] = {"throughput": _ratio(many, figures["faces_per_second"])}
-    return told
+            result[f"bare, {load}"] = {"throughput": _ratio(many, figures["faces_per_second"])}
+    return result
 
 
 def _ratio(one: float | None, other: float | None) -> float | None:
@@ -203,12 +199,11 @@ def _versions(python: str) -> dict[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     recogniser.add_option(parser)
     parser.add_argument("--peers", nargs="+", choices=[*SERVICES, *BARE], help="only these")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20, help="for each load (default 20)")
-    parser.add_argument("--output", type=Path)
     faces.add_option(parser)
     return parser
 

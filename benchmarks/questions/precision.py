@@ -3,12 +3,11 @@
     python -m benchmarks.questions.precision RECOGNISER.onnx [RECOGNISER.onnx …] --lfw FOLDER --output FILE.json
 
 Every precision that a CPU can be asked for is compared with float32 on ONNX Runtime's own CPU provider: how far the
-embeddings turn, and whether people are still told apart. OpenVINO is called as itself, with the options that its plugin
-for ONNX Runtime would pass on. int8 is calibrated on people who are in no pair. `lfw.py` says what the folder holds.
+embeddings turn, and whether people are still distinguished. OpenVINO is called directly, with the options that its
+plugin for ONNX Runtime would pass on. int8 is calibrated on people who are in no pair. FOLDER is as in `lfw.py`.
 Needs the dependency group `precision`; a recogniser of a few milliseconds a face takes five to ten minutes on two CPUs.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.arrays import Crop, to_tensor
-from benchmarks.lib import engines, lfw, machine
+from benchmarks.lib import engines, lfw, machine, options
 from benchmarks.lib.accuracy import balanced_accuracy, fold_thresholds, true_accept_rate
 from benchmarks.lib.engines import Engine, progress
 
@@ -48,13 +47,13 @@ def compare(
 ) -> dict[str, float | int]:
     """Cosines to the reference on the sample; accuracy and TAR on all pairs, and their difference to the reference's.
 
-    Accuracy is told twice: with thresholds chosen anew, and with the reference's kept, as a caller would who has one.
+    Accuracy is stated twice: with thresholds chosen again, and with the reference's, as of a caller who keeps one.
 
     Args:
         found: (n, dim) normalised embeddings of `pairs.pictures`, in that order.
         reference: The same by the reference.
         sample: Rows to take cosines of.
-        pairs: Who is to be told apart.
+        pairs: What is to be verified.
     """
     cosines = (found[sample] * reference[sample]).sum(axis=1)
     own, its = similarities(found, pairs), similarities(reference, pairs)
@@ -173,11 +172,10 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("recognisers", type=Path, nargs="+", metavar="RECOGNISER.onnx")
     parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path)
     parser.add_argument(
         "--only-times", action="store_true", help="keep the accuracies in --output, measure its times again (minutes)"
     )

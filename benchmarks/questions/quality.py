@@ -12,7 +12,6 @@ of the head pose come from the training people, of whom there are most: LFW has 
 and run this again. Takes about 20 minutes on two CPUs, with two recognisers of 10 to 20 ms a face.
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -30,7 +29,7 @@ from arcface_api.alignment import Landmarks, align, face_size, regressor
 from arcface_api.arrays import Crop, Image, InputSpec, to_tensor
 from arcface_api.image import stretch
 from arcface_api.quality import Finding, QualityWarning, face_shape, picture_quality
-from benchmarks.lib import machine
+from benchmarks.lib import machine, options
 from benchmarks.lib import quality_report as report
 from benchmarks.lib.quality_errors import Measured
 from benchmarks.lib.spoilt import NEVER_ALIGNED, WAYS, spoil
@@ -57,12 +56,11 @@ class Models:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("recognisers", type=Path, nargs="+", metavar="RECOGNISER.onnx")
     parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER", help="images.tar and labels.csv")
     parser.add_argument("--regressor", type=Path, help="another landmark regressor than the package's")
     parser.add_argument("--turns", type=int, help="spoil each picture so often in each way (default: 4 and 2)")
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     chosen_regressor = arguments.regressor.read_bytes() if arguments.regressor else regressor()
@@ -146,7 +144,7 @@ def measure_way(faces: Sequence[Face], models: Models, way: str, turn: int) -> M
 
 
 def _row(image: Image, crop: Crop, landmarks: Landmarks) -> dict[str, float | bool]:
-    """All that is told of one picture, by name; the warnings by their codes."""
+    """All numbers of one picture, by name; the warnings by their codes."""
     finding = _finding(landmarks)
     quality = picture_quality(image, crop, finding)
     shape = face_shape(finding.points)
@@ -176,7 +174,7 @@ def embed(run: Run, crops: Sequence[Crop]) -> NDArray[np.float32]:
 
 
 def of_non_faces(run: Run, images: Sequence[Image]) -> dict[str, Any]:
-    """How many pictures without a face are told to be such."""
+    """How many pictures without a face are classified as such."""
     found = [landmarks for _, landmarks in find(run, images)]
     warnings = [
         picture_quality(image, stretch(image, 112, 112), _finding(landmarks)).warnings
@@ -184,7 +182,7 @@ def of_non_faces(run: Run, images: Sequence[Image]) -> dict[str, Any]:
     ]
     counted = (QualityWarning.NO_FACE, QualityWarning.LANDMARKS_UNSURE)
     return {"pictures": len(images)} | {
-        f"{code}_percent": round(100 * float(np.mean([code in told for told in warnings])), 2) for code in counted
+        f"{code}_percent": round(100 * float(np.mean([code in figures for figures in warnings])), 2) for code in counted
     }
 
 

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import onnx
 
-from benchmarks.lib import machine
+from benchmarks.lib import machine, options
 from benchmarks.lib.answer_requests import FORM, form
 from benchmarks.lib.networks import linear
 from benchmarks.lib.trees import served
@@ -166,10 +166,9 @@ def record(tree: Path) -> dict[str, list[list[Call]]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--src", type=Path, required=True, help="the source tree")
     parser.add_argument("--label", default="after", help="under which the result is stored (default: after)")
-    parser.add_argument("--output", type=Path)
     return parser
 
 

@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 import onnx
 
-from benchmarks.lib import lfw, machine
+from benchmarks.lib import lfw, machine, options
 from benchmarks.lib.answer_requests import Face, Sent, bad_requests, form, other_forms, post, raw, single_requests
 from benchmarks.lib.networks import linear, write_attribute_networks
 from benchmarks.lib.trees import HIDE_OPENVINO, served
@@ -174,10 +174,10 @@ def facts(port: int) -> Iterator[tuple[str, Answer]]:
     """What the service states about itself."""
     for path in ("/health", "/readyz", "/livez", "/info", "/openapi.json"):
         for name, answer in asked(port, [Sent(f"GET {path}", "GET", path), Sent(f"HEAD {path}", "HEAD", path)]):
-            told = json.loads(answer.body) if answer.body else None
-            if path == "/openapi.json" and told and "paths" in told:
-                told = _operations(told)
-            yield name, _without_length(replace(answer, body=json.dumps(_without_sentences(told)).encode()))
+            result = json.loads(answer.body) if answer.body else None
+            if path == "/openapi.json" and result and "paths" in result:
+                result = _operations(result)
+            yield name, _without_length(replace(answer, body=json.dumps(_without_sentences(result)).encode()))
     for path in ("/", "/docs"):
         for name, answer in asked(port, [Sent(f"GET {path}", "GET", path)]):
             yield name, replace(_without_length(answer), body=b"")
@@ -327,12 +327,12 @@ def _without_length(answer: Answer) -> Answer:
     return replace(answer, headers=tuple(pair for pair in answer.headers if pair[0] != "content-length"))
 
 
-def _without_sentences(told: Any) -> Any:
+def _without_sentences(result: Any) -> Any:
     """Without the members that hold words for people; inside a refusal `title` is HTTP's own and stays."""
-    if isinstance(told, dict):
-        dropped = set(SENTENCES) - ({"title"} if "code" in told else set())
-        return {key: _without_sentences(value) for key, value in told.items() if key not in dropped}
-    return [_without_sentences(each) for each in told] if isinstance(told, list) else told
+    if isinstance(result, dict):
+        dropped = set(SENTENCES) - ({"title"} if "code" in result else set())
+        return {key: _without_sentences(value) for key, value in result.items() if key not in dropped}
+    return [_without_sentences(each) for each in result] if isinstance(result, list) else result
 
 
 def _operations(openapi: Mapping[str, Any]) -> dict[str, Any]:
@@ -372,8 +372,8 @@ def _answered_by(answers: Mapping[str, Answer]) -> dict[str, Any] | None:
     health = answers.get("GET /health")
     if health is None:
         return None
-    told = json.loads(health.body)
-    return {key: told[key] for key in ("model", "provider", "precision", "threads")}
+    result = json.loads(health.body)
+    return {key: result[key] for key in ("model", "provider", "precision", "threads")}
 
 
 def _shown(answer: Answer) -> dict[str, Any]:
@@ -402,7 +402,7 @@ def _encoded(suffix: str, picture: np.ndarray) -> bytes:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--before", type=Path, required=True, metavar="SRC", help="source tree that counts as right")
     parser.add_argument("--after", type=Path, required=True, metavar="SRC", help="source tree to be compared")
     parser.add_argument(
@@ -411,7 +411,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faces", type=Path, required=True, metavar="FOLDER", help="with LFW's images.tar, labels.csv")
     parser.add_argument("--crops", type=int, default=200, help="how many real crops (default 200)")
     parser.add_argument("--cases", nargs="+", help="only these, by the names in the result")
-    parser.add_argument("--output", type=Path)
     return parser
 
 

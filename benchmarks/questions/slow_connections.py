@@ -25,14 +25,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from math import isfinite, nan
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any
 
 from arcface_api.bench.connection import Address
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import faces, machine, options, recogniser
+from benchmarks.lib.checks import Check, at_most, broken_of_kinds, p99
 from benchmarks.lib.load import LoadReport, closed_loop, embed_request, progress
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
@@ -99,12 +98,6 @@ def main() -> None:
             measured[name] |= {"rss_mb": {"alone": _mb(idle), "beside": _mb(peak), "after": _mb(rss_after)}}
             measured[name]["checks"] = check(alone, beside, after, peak / idle)
             alone = after
-    broken = [
-        f"{name}: {what}"
-        for name, found in measured.items()
-        for what, one in found["checks"].items()
-        if not one["holds"]
-    ]
     write_report(
         {
             "benchmark": "slow_connections",
@@ -117,8 +110,8 @@ def main() -> None:
         },
         arguments.output,
     )
-    if broken:
-        sys.exit(f"Does not hold: {', '.join(broken)}.")
+    if failed := broken_of_kinds(measured):
+        sys.exit(f"Does not hold: {', '.join(failed)}.")
 
 
 def good_callers(service: Service, requests: Sequence[bytes], arguments: argparse.Namespace) -> tuple[LoadReport, int]:
@@ -139,22 +132,19 @@ def summary(alone: LoadReport, beside: LoadReport, after: LoadReport) -> dict[st
     """What good callers saw before, beside and after the slow ones."""
     runs = {"alone": alone, "beside": beside, "after": after}
     return {
-        "p99_ms": {name: round(_p99(report), 2) if report.latency_ms else None for name, report in runs.items()},
+        "p99_ms": {name: round(p99(report), 2) if report.latency_ms else None for name, report in runs.items()},
         "served_per_second": {name: round(report.served_per_second, 1) for name, report in runs.items()},
         "refused": beside.refused,
         "failed": beside.failed,
     }
 
 
-def check(alone: LoadReport, beside: LoadReport, after: LoadReport, rss_ratio: float) -> dict[str, dict[str, Any]]:
+def check(alone: LoadReport, beside: LoadReport, after: LoadReport, rss_ratio: float) -> dict[str, Check]:
     """Each promise: what was measured, what is allowed, whether it holds."""
-    p99_ratio = _p99(beside) / ((_p99(alone) + _p99(after)) / 2)
+    p99_ratio = p99(beside) / ((p99(alone) + p99(after)) / 2)
     lost = sum(beside.failed.values()) + sum(beside.refused.values())
     values = {"rss_of_alone": (rss_ratio, MOST_RSS), "p99_of_alone": (p99_ratio, MOST_P99), "not_served": (lost, 0)}
-    return {
-        name: {"value": round(value, 3) if isfinite(value) else None, "at_most": most, "holds": value <= most}
-        for name, (value, most) in values.items()
-    }
+    return {name: at_most(*value_and_limit) for name, value_and_limit in values.items()}
 
 
 @contextmanager
@@ -176,15 +166,8 @@ def slow_callers(address: Address, kind: Kind) -> Iterator[tuple[Any, Any]]:
         time.sleep(SETTLE_SECONDS)
 
 
-def _hold(
-    address: Address,
-    kind: Kind,
-    opened: "Synchronized[int]",
-    answered: "Synchronized[int]",
-    all_open: Event,
-    end: Event,
-) -> None:
-    asyncio.run(_hold_all(address, kind, opened, answered, all_open, end))
+def _hold(address: Address, kind: Kind, *shared: Any) -> None:
+    asyncio.run(_hold_all(address, kind, *shared))
 
 
 async def _hold_all(
@@ -239,23 +222,16 @@ async def _connection(address: Address, kind: Kind, opened: "Synchronized[int]")
         writer.transport.abort()
 
 
-def _p99(report: LoadReport) -> float:
-    return report.latency_ms.p99 if report.latency_ms else nan
-
-
 def _mb(size: int) -> float:
     return round(size / 1e6, 1)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="of each run of good callers (default 20)")
     parser.add_argument("--clients", type=int, default=4, help="good callers (default 4)")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, help="default: all")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("serve_options", nargs="*", help="after --: options of arcface-api serve")
-    recogniser.add_option(parser)
-    faces.add_option(parser)
+    options.add_service(parser)
     return parser
 
 

@@ -8,7 +8,6 @@ the part of them that the busiest worker got, in the median and in the worst rou
 had the same. Prints JSON; `--output` also writes it to a file.
 """
 
-import argparse
 import asyncio
 import json
 import multiprocessing
@@ -20,12 +19,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 
 import uvloop
 
 from arcface_api.serving import port
-from benchmarks.lib import machine
+from benchmarks.lib import machine, options
 
 WORK_SECONDS = 0.001
 WORKERS = (2, 4, 8)
@@ -99,10 +97,9 @@ def busiest(address: tuple[str, int], connections: int, *, in_a_burst: bool) -> 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     results = []
     for own_sockets in (False, True):

@@ -22,15 +22,14 @@ from arcface_api import wire
 from arcface_api.arrays import Features
 from arcface_api.bench.connection import Address, raw_request
 from arcface_api.image import ImageLimits, decode, stretch
-from benchmarks.lib import faces, machine, recogniser
+from benchmarks.lib import bare, faces, machine, options, recogniser
+from benchmarks.lib.bare import run_bare
 from benchmarks.lib.environments import ROOT
 from benchmarks.lib.load import closed_loop, embed_request
 from benchmarks.lib.networks import linear
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, free_port, own_command, running_service, write_report
 from benchmarks.lib.usage import UsageWatch
-from benchmarks.questions import bare
-from benchmarks.questions.batch_sizes import run_bare
 
 CLIENTS = (1, 16)
 MAX_HTTP_MS = 2.0
@@ -69,19 +68,19 @@ def measure_road(pictures: Sequence[bytes], seconds: float) -> dict[str, Any]:
     port = free_port()
     address = Address("127.0.0.1", port)
     embeds = [embed_request(address, picture) for picture in pictures]
-    told: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     with running_service(own_command(path, port, "--threads", "1", "--device", "cpu"), port, embeds[0]) as service:
         for clients in CLIENTS:
             say(f"the road: {clients} clients")
             livez = load(service, [raw_request(address, "GET", "/livez")], clients, seconds / 2)
-            told[f"{clients} clients"] = {
+            found[f"{clients} clients"] = {
                 **load(service, embeds, clients, seconds),
                 "livez_cpu_us": livez["service_cpu_us"],
             }
     alone = parts_alone(path, pictures)
-    most = told[f"{max(CLIENTS)} clients"]
+    most = found[f"{max(CLIENTS)} clients"]
     return {
-        **told,
+        **found,
         "alone_us": alone,
         "rest_us": round(most["service_cpu_us"] - most["livez_cpu_us"] - sum(alone.values()), 1),
         "note": "rest: reading the form, queue, threads and waking each other; /livez stands for HTTP and framework",
@@ -162,10 +161,9 @@ def _cpu_us(call: Callable[[int], object]) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10, help="for each load (default 10)")
-    parser.add_argument("--output", type=Path)
     recogniser.add_option(parser)
     faces.add_option(parser)
     return parser

@@ -2,12 +2,11 @@
 
     python -m benchmarks.questions.thresholds RECOGNISER.onnx [RECOGNISER.onnx …] --lfw FOLDER --output FILE.json
 
-Also what a threshold does that was told for another crop or another recogniser: that is why there is no universal one.
+Also what a threshold does that was chosen for another crop or recogniser: that is why there is no universal one.
 `lfw.py` says what the folder holds. Embeddings are those of float32 on the CPU, so that the figures hardly depend on
 the machine. A recogniser of 10 ms a face takes about ten minutes on two CPUs.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from arcface_api.packs import PackLocations, locate
 from arcface_api.progress import ShareBar
 from arcface_api.settings import Settings
 from arcface_api.wire import Align, Fit
-from benchmarks.lib import lfw, machine
+from benchmarks.lib import lfw, machine, options
 
 SIDE = 112
 BORROWED_FAR = 1e-2
@@ -78,19 +77,19 @@ def evaluate(recogniser: Path, cut: Cut, pairs: Pairs, images: Path, on_progress
 
 
 def borrowed(done: dict[tuple[str, str], evaluation.Evaluation]) -> list[dict[str, Any]]:
-    """What each threshold does where it was not told."""
+    """What each threshold does where it was not chosen."""
     rows = []
     for (recogniser, cut), lender in done.items():
         point = lender.figures.operating_points[BORROWED_FAR]
         if point is None:
-            raise SystemExit(f"Too few pairs to tell a threshold for a false accept rate of {BORROWED_FAR:g}.")
+            raise SystemExit(f"Too few pairs to choose a threshold for a false accept rate of {BORROWED_FAR:g}.")
         for (other_recogniser, other_cut), borrower in done.items():
             if (recogniser == other_recogniser) != (cut == other_cut):  # one thing differs
                 curve = borrower.figures.curve
                 accepting = int(np.searchsorted(-curve.thresholds, -point.threshold, side="right")) - 1
                 rows.append(
                     {
-                        "told_for": {"recogniser": recogniser, "cut": cut},
+                        "chosen_for": {"recogniser": recogniser, "cut": cut},
                         "used_for": {"recogniser": other_recogniser, "cut": other_cut},
                         "threshold": point.threshold,
                         "far": float(curve.far[accepting]),
@@ -102,10 +101,9 @@ def borrowed(done: dict[tuple[str, str], evaluation.Evaluation]) -> list[dict[st
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options.parser(__doc__)
     parser.add_argument("recognisers", type=Path, nargs="+", metavar="RECOGNISER.onnx")
     parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     pairs = evaluation.read_pairs(arguments.lfw / "pairs.csv")
     ways = cuts(lfw.read_labels(arguments.lfw))
@@ -113,12 +111,12 @@ def main() -> None:
     runs = [(recogniser, cut) for recogniser in arguments.recognisers for cut in ways]
     with ShareBar("Evaluating") as bar:
 
-        def tell(number: int, _: str, share: float) -> None:
+        def show(number: int, _: str, share: float) -> None:
             bar(f"{runs[number][0].stem}, {runs[number][1].name}", (number + share) / len(runs))
 
         for number, (recogniser, cut) in enumerate(runs):
             done[recogniser.stem, cut.name] = evaluate(
-                recogniser, cut, pairs, arguments.lfw / "images.tar", partial(tell, number)
+                recogniser, cut, pairs, arguments.lfw / "images.tar", partial(show, number)
             )
     for (name, cut_name), evaluated in done.items():
         print(f"\n{name}, {cut_name}\n{evaluation.text(evaluated)}")

@@ -205,7 +205,7 @@ def head_without_face(rng: Generator, face: Face) -> Image | None:
 
 
 def shuffled(rng: Generator, face: Face) -> Image | None:
-    """A face cut into tiles that are laid anew, each turned."""
+    """A face cut into tiles that are laid in another order, each turned."""
     x, y, w, h = face.box.astype(int)
     part = face.image[max(0, y) : y + h, max(0, x) : x + w]
     count = int(rng.integers(3, 6))

@@ -104,7 +104,7 @@ def tensor_of(crops: Tensor) -> Tensor:
 
 
 def loss_of(rows: Tensor, points: Tensor, sizes: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Distance of the points in eye distances, how well it was foretold, and whether a face was told from none."""
+    """Distance of the points in eye distances, how well it was predicted, and how faces were classified."""
     is_face = sizes > 0
     log_uncertainty = rows[:, 10]
     distances = (rows[is_face, :10].reshape(-1, 5, 2) - points[is_face]).square().sum(2).add(1e-9).sqrt()

@@ -1,4 +1,4 @@
-"""How well a recogniser tells people apart: pairs, balanced accuracy, TAR at a FAR."""
+"""How well a recogniser verifies pairs of faces: pairs, balanced accuracy, TAR at a FAR."""
 
 from collections import defaultdict
 from collections.abc import Sequence

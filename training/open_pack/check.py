@@ -58,9 +58,9 @@ def main() -> None:
     options = parser.parse_args()
     sources = find(stated(), options.folder) if options.folder else fetch(stated())
     packages = ("dlib-bin", "numpy", "onnx", "onnxruntime", "opencv-python-headless")
-    told = {"versions": {"python": platform.python_version(), **{name: version(name) for name in packages}}}
+    about = {"versions": {"python": platform.python_version(), **{name: version(name) for name in packages}}}
     figures = {
-        **told,
+        **about,
         "files": committed(),
         "chips": COUNT,
         **recogniser(options.lfw, sources),

@@ -2,7 +2,7 @@
 
     file ─▶ loss layer ─▶ one version a layer, output to input ─▶ input layer ─▶ layer bodies, input to output ─▶ end
 
-Such a file says nothing of its topology, which is the C++ type of whoever reads it. But the list of versions shows
+Such a file does not hold its topology, which is a C++ type of the program that reads it. But the list of versions shows
 which layers are tags or skips, and dlib's residual blocks use these in two patterns only, so the network is rebuilt
 from there:
 

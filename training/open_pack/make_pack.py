@@ -2,7 +2,7 @@
 
     packages of the registry, or a folder ─▶ three verified files ─▶ converted ─▶ shipped_packs/open/*.onnx
 
-Whoever runs it gets the same bytes, so anybody can see that what is committed is what it claims to be. What the
+Every run gives the same bytes, so anybody can see that what is committed is what it claims to be. What the
 networks are and where they come from: docs/licences.md; why these: docs/adr/0011-open-pack.md.
 """
 
@@ -58,13 +58,13 @@ def made_of(sources: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     face, age, gender = sources[DLIB], sources[AGE], sources[GENDER]
     return {
-        "dlib_resnet_v1.onnx": to_bytes(to_onnx(dat.parse(face, DLIB)), _told(DLIB, face)),
-        "age.onnx": to_bytes(age_graph(onnx.ModelProto.FromString(age)), _told(AGE, age)),
-        "gender.onnx": to_bytes(gender_graph(onnx.ModelProto.FromString(gender)), _told(GENDER, gender)),
+        "dlib_resnet_v1.onnx": to_bytes(to_onnx(dat.parse(face, DLIB)), _description(DLIB, face)),
+        "age.onnx": to_bytes(age_graph(onnx.ModelProto.FromString(age)), _description(AGE, age)),
+        "gender.onnx": to_bytes(gender_graph(onnx.ModelProto.FromString(gender)), _description(GENDER, gender)),
     }
 
 
-def _told(name: str, content: bytes) -> str:
+def _description(name: str, content: bytes) -> str:
     """For a file's metadata."""
     return f"{name}, SHA-256 {hashlib.sha256(content).hexdigest()}; converted by training/open_pack of arcface-api"
 

