@@ -10,11 +10,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 START_SECONDS = 300
 STOP_SECONDS = 20
 HIDE_OPENVINO = "import sys\nsys.modules['openvino'] = None\n"
 """A hook with which the service runs on ONNX Runtime, on every CPU: no trial chooses."""
+
+
+class Served(NamedTuple):
+    """A service that answers."""
+
+    port: int
+    pid: int
 
 
 @contextmanager
@@ -26,8 +34,8 @@ def served(
     *,
     hook: str = "",
     variables: Mapping[str, str] | None = None,
-) -> Iterator[int]:
-    """The service of a source tree; gives its port, on which it is ready.
+) -> Iterator[Served]:
+    """The service of a source tree, ready.
 
     Args:
         tree: The folder that holds `arcface_api`.
@@ -64,7 +72,7 @@ def served(
         process = subprocess.Popen(command, env=environment, cwd=folder, stderr=output, start_new_session=True)
     try:
         _wait_until_ready(process, port, log)
-        yield port
+        yield Served(port, process.pid)
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

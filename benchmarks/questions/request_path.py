@@ -137,9 +137,9 @@ def record(tree: Path) -> dict[str, list[list[Call]]]:
         listener.listen(1)
         listener.settimeout(60)
         variables = {"PATH_SOCKET": str(folder / "control"), "PATH_OWN": f"{tree / 'arcface_api'}{os.sep}"}
-        with served(tree, folder, str(folder / "recogniser.onnx"), hook=_HOOK, variables=variables) as port:
+        with served(tree, folder, str(folder / "recogniser.onnx"), hook=_HOOK, variables=variables) as service:
             control, _ = listener.accept()
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
             with control, control.makefile("rw") as orders:
 
                 def embed(body: bytes, media_type: str) -> None:

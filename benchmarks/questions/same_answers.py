@@ -13,7 +13,9 @@ choice). Exit status 1 where anything differs.
 import argparse
 import http.client
 import json
+import os
 import re
+import signal
 import socket
 import sys
 import tempfile
@@ -33,7 +35,7 @@ import onnx
 from benchmarks.lib import lfw, machine, options
 from benchmarks.lib.answer_requests import Face, Sent, bad_requests, form, other_forms, post, raw, single_requests
 from benchmarks.lib.networks import linear, write_attribute_networks
-from benchmarks.lib.trees import HIDE_OPENVINO, served
+from benchmarks.lib.trees import HIDE_OPENVINO, Served, served
 
 NOT_COMPARED = ("date", "server-timing")
 """Headers that hold a time."""
@@ -83,8 +85,8 @@ class Case:
     pack: str
     options: tuple[str, ...]
     hook: str
-    ask: Callable[[int], Iterable[tuple[str, Answer]]]
-    """Given the port: the answers by name."""
+    ask: Callable[[Served], Iterable[tuple[str, Answer]]]
+    """The answers by name."""
 
 
 def main() -> None:
@@ -107,6 +109,7 @@ def main() -> None:
         "revisions": {name: machine.revision(tree) for name, tree in trees.items()},
         "headers_not_compared": NOT_COMPARED,
         "members_not_compared_in_refusals_and_facts": SENTENCES,
+        "codes_not_met": sorted(_all(results, "documented_codes") - _all(results, "problem_codes")),
         "cases": results,
         "different": different,
         "machine": machine.describe(),
@@ -132,21 +135,22 @@ def make_cases(folder: Path, models: Path, faces: Sequence[Face], tree: Path) ->
     onnx.save(linear(56, 112, 512), tall / "tall.onnx")
     (tall / "pack.toml").write_text(_NOT_SQUARE)
 
-    def everything(port: int) -> Iterator[tuple[str, Answer]]:
+    def everything(service: Served) -> Iterator[tuple[str, Answer]]:
+        port = service.port
         yield from asked(port, [*single_requests(faces), *other_forms(faces), *bad_requests(faces[0])])
         yield from facts(port)
 
     for name, path in (("w600k_mbf", str(pack)), ("open", "auto")):
         yield Case(f"{name}, reference", path, ("--precision", "float32"), HIDE_OPENVINO, everything)
         yield Case(f"{name}, default", path, (), "", everything)
-    yield Case("failing model", str(failing), (), HIDE_OPENVINO, failing_model)
-    yield Case("not square", str(tall), (), HIDE_OPENVINO, lambda port: not_square(port, faces[0]))
+    yield Case("failing model", str(failing), (), HIDE_OPENVINO, lambda service: failing_model(service.port))
+    yield Case("not square", str(tall), (), HIDE_OPENVINO, lambda service: not_square(service.port, faces[0]))
     yield Case(
         "no attributes",
         str((models / "edgeface_xs.onnx").resolve()),
         (),
         HIDE_OPENVINO,
-        lambda port: no_attributes(port, faces),
+        lambda service: no_attributes(service.port, faces),
     )
     little = ("--max-image-bytes", "200000", "--max-batch-bytes", "200000", "--max-upload-bytes-inside", "1")
     yield Case(
@@ -154,8 +158,9 @@ def make_cases(folder: Path, models: Path, faces: Sequence[Face], tree: Path) ->
         str(tall),
         (*little, "--upload-timeout-seconds", "2", "--max-connections", "3", "--queue-capacity", "1"),
         HIDE_OPENVINO,
-        lambda port: limits(port, faces[0]),
+        lambda service: limits(service.port, faces[0]),
     )
+    yield Case("closing", str(tall), ("--shutdown-grace-seconds", "1"), HIDE_OPENVINO, closing)
 
 
 # ── what is asked ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,6 +246,17 @@ def limits(port: int, face: Face) -> Iterator[tuple[str, Answer]]:
     yield "queue full", queue_full(port, face)
 
 
+def closing(service: Served) -> Iterator[tuple[str, Answer]]:
+    """The answer to an upload that is not complete when the service has to end."""
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\n"
+    with _connected(service.port, head + b"\xff\xd8\xff") as connection:
+        time.sleep(0.5)
+        os.kill(service.pid, signal.SIGTERM)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        yield "upload cut off by the end", _answer(answer)
+
+
 def queue_full(port: int, face: Face) -> Answer:
     """The refusal that some of many callers at once meet; which one, and its wait, is chance."""
     refused: list[Answer] = []
@@ -292,8 +308,8 @@ def compare(case: Case, trees: Mapping[str, Path], folder: Path) -> dict[str, An
     answers = {}
     for name, tree in trees.items():
         sys.stderr.write(f"{case.name}: {name}\n")
-        with served(tree, folder, case.pack, case.options, hook=case.hook) as port:
-            answers[name] = dict(case.ask(port))
+        with served(tree, folder, case.pack, case.options, hook=case.hook) as service:
+            answers[name] = dict(case.ask(service))
     before, after = answers["before"], answers["after"]
     differences, reworded = [], []
     for name in before:
@@ -311,7 +327,8 @@ def compare(case: Case, trees: Mapping[str, Path], folder: Path) -> dict[str, An
         "statuses": {
             str(status): count for status, count in sorted(Counter(a.status for a in before.values()).items())
         },
-        "problem_codes": sorted({code for a in before.values() if (code := _code(a))}),
+        "problem_codes": sorted({code for a in before.values() for code in _codes(a)}),
+        "documented_codes": _documented_codes(before),
         "answered_by": _answered_by(before),
         "reworded": reworded,
         "different": len(differences),
@@ -342,7 +359,7 @@ def _operations(openapi: Mapping[str, Any]) -> dict[str, Any]:
             method: {
                 "parameters": operation.get("parameters", []),
                 "statuses": {
-                    status: re.findall(r"`(\w+)`", response.get("description", ""))
+                    status: re.findall(r"^- `(\w+)`", response.get("description", ""), re.MULTILINE)
                     if int(status) >= http.HTTPStatus.BAD_REQUEST and not path.endswith(("z", "health"))
                     else sorted(response.get("content", {}))
                     for status, response in operation["responses"].items()
@@ -362,10 +379,22 @@ def _reworded(name: str, first: Answer, second: Answer) -> list[dict[str, str]]:
     return [{"request": name, "before": details[0], "after": details[1]}] if details[0] != details[1] else []
 
 
-def _code(answer: Answer) -> str | None:
-    if "application/problem+json" not in dict(answer.headers).get("content-type", ""):
-        return None
-    return str(json.loads(answer.body)["code"])
+def _codes(answer: Answer) -> list[str]:
+    """The code of a refusal, and those of a batch's pictures."""
+    is_problem = "application/problem+json" in dict(answer.headers).get("content-type", "")
+    return re.findall(r'"code":"(\w+)"', answer.body.decode()) if is_problem or b'"problem":' in answer.body else []
+
+
+def _documented_codes(answers: Mapping[str, Answer]) -> list[str]:
+    """The codes of problems that OpenAPI lists."""
+    openapi = json.loads(answers["GET /openapi.json"].body) if "GET /openapi.json" in answers else {}
+    operations = (operation for path in openapi.values() for operation in path.values())
+    listed = (codes for operation in operations for codes in operation["statuses"].values())
+    return sorted({code for codes in listed for code in codes if "/" not in code})
+
+
+def _all(results: Mapping[str, Mapping[str, Any]], key: str) -> set[str]:
+    return {each for found in results.values() for each in found[key]}
 
 
 def _answered_by(answers: Mapping[str, Answer]) -> dict[str, Any] | None:
