@@ -1,10 +1,10 @@
 """The figures of docs/open-pack.md, from the benchmark's JSON."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "open_pack.json"
+from results import read
+
+RESULT = "open_pack.json"
 
 
 def verification_table() -> str:
@@ -56,5 +56,4 @@ def pose_sentence() -> str:
 
 
 def _report() -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return report
+    return read(RESULT)

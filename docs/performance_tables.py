@@ -1,15 +1,11 @@
 """The tables of performance.md, from what the benchmarks wrote."""
 
-import json
-from pathlib import Path
-from typing import Any
-
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+from results import read
 
 
 def peers() -> str:
     """A row for each way to serve the model: throughput, latency, memory; and how it compares."""
-    report = _read("peers-iresnet100.json")
+    report = read("peers-iresnet100.json")
     rows = [
         "| | 16 clients: faces/s | p50, ms | p99, ms | 1 client: p50, ms | memory, MB | ready after, s |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -29,7 +25,7 @@ def peers() -> str:
 
 def ratios() -> str:
     """How many times better the service is than each peer."""
-    report = _read("peers-iresnet100.json")
+    report = read("peers-iresnet100.json")
     rows = [
         "| against | throughput, 16 clients | p99, 16 clients | p50, 1 client | memory |",
         "| --- | --- | --- | --- | --- |",
@@ -45,7 +41,7 @@ def ratios() -> str:
 
 def batch_sizes() -> str:
     """A row for each number of clients: what the service serves of what the bare session could."""
-    report = _read("batch-sizes-iresnet100.json")
+    report = read("batch-sizes-iresnet100.json")
     rows = [
         "| clients | faces/s | p50, ms | p99, ms | mean batch | of the bare session at that batch | at batch 8 |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -58,7 +54,7 @@ def batch_sizes() -> str:
 
 def machine() -> str:
     """What it was measured on."""
-    report = _read("peers-iresnet100.json")
+    report = read("peers-iresnet100.json")
     result = report["machine"]
     sets = ", ".join(result["instruction_sets"])
     packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
@@ -66,8 +62,3 @@ def machine() -> str:
         f"{result['cpus']} CPUs of {result['processor']} ({sets}), Python {result['python']}, {packages};"
         f" {report['rounds']} interleaved rounds of {report['seconds']:g} s a load."
     )
-
-
-def _read(name: str) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    return report

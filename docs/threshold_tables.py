@@ -1,14 +1,13 @@
 """The generated parts of thresholds.md: from benchmarks/questions/thresholds.py, and from the rule in the code."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 from arcface_api.evaluation.advice import one_in, percent, percents, shown_threshold, thresholds
 from arcface_api.evaluation.operating_points import LEAST_FALSE_ACCEPTS, Interval, different_pairs_needed
+from results import read
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "evaluation-lfw.json"
+RESULT = "evaluation-lfw.json"
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 BORROWED_CUTS = {"box, stretched", "box, `align=auto`"}
 """The plainest crops, and what the service makes of them on request."""
@@ -118,4 +117,4 @@ def _interval(result: dict[str, float]) -> Interval:
 
 
 def _report() -> dict[str, Any]:
-    return json.loads(RESULTS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]  # checked by its reading
+    return read(RESULT)
