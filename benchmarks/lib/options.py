@@ -1,13 +1,16 @@
 """Arguments that several questions take."""
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from benchmarks.lib import faces, recogniser
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the option `--output`."""
+    """A parser with `--output`. From now on SIGTERM ends the program in order, with the services that it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--output", type=Path, help="also write the result, JSON, to this file")
     return made
