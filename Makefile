@@ -34,12 +34,13 @@ test: dev-environment ## run the tests
 test-all: ## run the tests on every supported Python that is installed (except EXCEPT=3.11)
 	EXCEPT=$(EXCEPT) tests/all-pythons $(ARGS)
 
-check: dev-environment ## style, types, floors, generated docs
+check: dev-environment ## style, types, floors, generated docs, words
 	$(DEV) -m ruff check .
 	$(DEV) -m ruff format --check .
 	$(DEV) -m mypy
 	.venv-dev/bin/lint-imports
 	$(DEV) docs/generate.py --check
+	$(DEV) docs/words.py
 
 check-deep: ## three minutes of fuzzing, then tests and checks: before a release, and before another OpenCV
 	$(MAKE) fuzz ARGS='--seconds 180'
