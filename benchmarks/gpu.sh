@@ -12,5 +12,5 @@ output=${1:-benchmarks/results/gpu.json}
 test $# -eq 0 || shift
 make run-environment DEVICE=cuda
 mkdir -p build
-test -f build/iresnet100.onnx || .venv-cuda/bin/python benchmarks/iresnet.py build/iresnet100.onnx
-exec .venv-cuda/bin/python benchmarks/gpu.py build/iresnet100.onnx --output "$output" "$@"
+test -f build/iresnet100.onnx || .venv-cuda/bin/python -m benchmarks.lib.iresnet build/iresnet100.onnx
+exec .venv-cuda/bin/python -m benchmarks.questions.gpu build/iresnet100.onnx --output "$output" "$@"

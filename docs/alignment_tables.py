@@ -1,12 +1,12 @@
-"""The generated parts of alignment.md and results/alignment.md, from what benchmarks/alignment.py measured."""
+"""The generated parts of alignment.md, from what benchmarks/questions/alignment.py measured."""
 
-import json
 import textwrap
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "alignment.json"
-TIME = RESULTS.with_name("align-time-iresnet100.json")
+from results import read
+
+RESULT = "alignment.json"
+TIME = "align-time-iresnet100.json"
 ALIGNED = "aligned already"
 TURNED_FAR = ("rotated 90", "rotated 135", "rotated 180")
 BAR_POINTS = {ALIGNED: 0.1, **dict.fromkeys(TURNED_FAR, 0.5)}
@@ -71,7 +71,7 @@ def thresholds_table() -> str:
 
 def time_sentence() -> str:
     """How much longer a face takes with `align=auto`, and on what that was measured."""
-    report: dict[str, Any] = json.loads(TIME.read_text(encoding="utf-8"))
+    report: dict[str, Any] = read(TIME)
     machine = report["machine"]
     parts = []
     for clients, label in (("16 clients", "with 16 clients"), ("1 clients", "with one client")):
@@ -134,5 +134,4 @@ def _widest(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _report() -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return report
+    return read(RESULT)

@@ -23,9 +23,9 @@ import threshold_tables
 from arcface_api.api.problems import STATUS_BY_ERROR
 from arcface_api.loading import regressor_content
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
+from results import RESULTS
 
 DOCS = Path(__file__).parent
-RESULTS = DOCS.parent / "benchmarks" / "results"
 
 
 def settings_table() -> str:

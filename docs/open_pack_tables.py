@@ -1,12 +1,11 @@
 """The figures of docs/open-pack.md, from the benchmark's JSON."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from alignment_tables import prose
+from results import read
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "open_pack.json"
+RESULT = "open_pack.json"
 
 
 def verification_table() -> str:
@@ -58,5 +57,4 @@ def pose_sentence() -> str:
 
 
 def _report() -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return report
+    return read(RESULT)

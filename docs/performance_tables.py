@@ -1,15 +1,11 @@
 """The tables of performance.md, from what the benchmarks wrote."""
 
-import json
-from pathlib import Path
-from typing import Any
-
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+from results import read
 
 
 def peers() -> str:
     """A row for each way to serve the model: throughput, latency, memory; and how it compares."""
-    report = _read("peers-iresnet100.json")
+    report = read("peers-iresnet100.json")
     rows = [
         "| | 16 clients: faces/s | p50, ms | p99, ms | 1 client: p50, ms | memory, MB | ready after, s |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -29,45 +25,40 @@ def peers() -> str:
 
 def ratios() -> str:
     """How many times better the service is than each peer."""
-    report = _read("peers-iresnet100.json")
+    report = read("peers-iresnet100.json")
     rows = [
         "| against | throughput, 16 clients | p99, 16 clients | p50, 1 client | memory |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name, told in report["ratios"].items():
-        if "rss" in told:
-            many, one = told["16 clients"], told["1 clients"]
-            rows.append(f"| {name} | {many['throughput']}x | {many['p99']}x | {one['p50']}x | {told['rss']}x |")
+    for name, result in report["ratios"].items():
+        if "rss" in result:
+            many, one = result["16 clients"], result["1 clients"]
+            rows.append(f"| {name} | {many['throughput']}x | {many['p99']}x | {one['p50']}x | {result['rss']}x |")
         else:
-            rows.append(f"| {name} | {told['throughput']:.1%} | | | |")
+            rows.append(f"| {name} | {result['throughput']:.1%} | | | |")
     return "\n".join(rows)
 
 
 def batch_sizes() -> str:
     """A row for each number of clients: what the service serves of what the bare session could."""
-    report = _read("batch-sizes-iresnet100.json")
+    report = read("batch-sizes-iresnet100.json")
     rows = [
         "| clients | faces/s | p50, ms | p99, ms | mean batch | of the bare session at that batch | at batch 8 |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for clients, told in report["service"].items():
-        figures = " | ".join(f"{told[name]:.1f}" for name in ("faces_per_second", "p50_ms", "p99_ms", "mean_batch"))
-        rows.append(f"| {clients} | {figures} | {told['of_bare_at_mean_batch']:.0%} | {told['of_bare_at_8']:.0%} |")
+    for clients, result in report["service"].items():
+        figures = " | ".join(f"{result[name]:.1f}" for name in ("faces_per_second", "p50_ms", "p99_ms", "mean_batch"))
+        rows.append(f"| {clients} | {figures} | {result['of_bare_at_mean_batch']:.0%} | {result['of_bare_at_8']:.0%} |")
     return "\n".join(rows)
 
 
 def machine() -> str:
     """What it was measured on."""
-    report = _read("peers-iresnet100.json")
-    told = report["machine"]
-    sets = ", ".join(told["instruction_sets"])
-    packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
+    report = read("peers-iresnet100.json")
+    result = report["machine"]
+    sets = ", ".join(result["instruction_sets"])
+    packages = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
     return (
-        f"{told['cpus']} CPUs of {told['processor']} ({sets}), Python {told['python']}, {packages};"
+        f"{result['cpus']} CPUs of {result['processor']} ({sets}), Python {result['python']}, {packages};"
         f" {report['rounds']} interleaved rounds of {report['seconds']:g} s a load."
     )
-
-
-def _read(name: str) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    return report

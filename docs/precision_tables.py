@@ -1,10 +1,10 @@
-"""The generated parts of precision.md, from what benchmarks/precision.py measured."""
+"""The generated parts of precision.md, from what benchmarks/questions/precision.py measured."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "precision.json"
+from results import read
+
+RESULT = "precision.json"
 COSINE_BAR = {"float32": 0.999, "bfloat16": 0.999, "float16": 0.999, "int8": 0.99}
 """Lowest cosine to float32 that a precision may show on any crop."""
 ACCURACY_BAR_POINTS = 0.1
@@ -39,7 +39,7 @@ def reference_sentence() -> str:
         if row["recipe"] == "reference"
     )
     return (
-        f"float32 on ONNX Runtime, the reference, tells {pairs['same']:,} pairs of one person from"
+        f"float32 on ONNX Runtime, the reference, distinguishes {pairs['same']:,} pairs of one person from"
         f" {pairs['different']:,} of two with this balanced accuracy in per cent (aligned / stretched): {reached}."
         f" One pair counts {50 / pairs['same']:.3f} or {50 / pairs['different']:.3f} points."
     )
@@ -59,7 +59,7 @@ def speed_table() -> str:
 
 
 def _report() -> dict[str, Any]:
-    return json.loads(RESULTS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]  # checked by its reading
+    return read(RESULT)
 
 
 def _results() -> list[dict[str, Any]]:

@@ -1,18 +1,17 @@
-"""The generated parts of quality.md: meanings and limits from the code, figures from benchmarks/quality.py."""
+"""The generated parts of quality.md: meanings and limits from the code, figures of benchmarks/questions/quality.py."""
 
 import ast
 import inspect
-import json
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 from arcface_api.face import quality
 from arcface_api.face.landmarks import MAX_UNCERTAINTY
 from arcface_api.face.quality import QualityWarning
+from results import read
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "quality.json"
+RESULT = "quality.json"
 LIMITS = {
     QualityWarning.UPSCALED: "`face_size_px` below {MIN_FACE_SIZE_PX:g}",
     QualityWarning.EXTREME_ASPECT: (
@@ -144,10 +143,10 @@ def norm_sentence() -> str:
 
 
 def _report() -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    report = read(RESULT)
     now = {name: value for name, value in vars(quality).items() if name in report["limits"]}
     if report["limits"] != now:
-        sys.exit(f"{RESULTS.name} was measured with other limits than the code has: run benchmarks/quality.py again.")
+        sys.exit(f"{RESULT} was measured with other limits than the code has: run benchmarks.questions.quality.")
     return report
 
 

@@ -1,14 +1,13 @@
-"""The generated parts of thresholds.md, from what benchmarks/thresholds.py measured, and from the rule in the code."""
+"""The generated parts of thresholds.md: from benchmarks/questions/thresholds.py, and from the rule in the code."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 from arcface_api.evaluate.advice import one_in, percent, percents, shown_threshold, thresholds
 from arcface_api.evaluate.operating_points import LEAST_FALSE_ACCEPTS, Interval, different_pairs_needed
+from results import read
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "evaluation-lfw.json"
+RESULT = "evaluation-lfw.json"
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 BORROWED_CUTS = {"box, stretched", "box, `align=auto`"}
 """The plainest crops, and what the service makes of them on request."""
@@ -49,7 +48,7 @@ def lfw_table() -> str:
 
 
 def borrowed_table() -> str:
-    """What thresholds do where they were not told: one thing differs, the crop or the recogniser."""
+    """What thresholds do where they were not chosen: one thing differs, the crop or the recogniser."""
     report = _report()
     different = report["results"][0]["pairs"]["different"]
     rows = [
@@ -58,11 +57,11 @@ def borrowed_table() -> str:
         "| --- | --- | --- | --- |",
     ]
     for row in report["borrowed"]:
-        lender, user = row["told_for"], row["used_for"]
+        lender, user = row["chosen_for"], row["used_for"]
         if {user["cut"], lender["cut"]} <= BORROWED_CUTS:
-            told_for, used_for = (f"{of['recogniser']}, {of['cut']}" for of in (lender, user))
+            chosen_for, used_for = (f"{of['recogniser']}, {of['cut']}" for of in (lender, user))
             passed = f"{round(row['far'] * different):,} of {different:,}"
-            cells = [f"{told_for}: {shown_threshold(row['threshold'])}", used_for, passed]
+            cells = [f"{chosen_for}: {shown_threshold(row['threshold'])}", used_for, passed]
             rows.append(f"| {' | '.join([*cells, percent(row['tar'])])} |")
     return "\n".join(rows)
 
@@ -90,7 +89,7 @@ def search_table() -> str:
 
 
 def distances_table() -> str:
-    """Similarities as other measures tell them."""
+    """Similarities in other measures."""
     rows = [
         "| cosine similarity | cosine distance, `<=>` | negative inner product, `<#>` | Euclidean distance, `<->` | its"
         " square |",
@@ -113,9 +112,9 @@ def _point(row: dict[str, Any], wanted: float) -> dict[str, Any]:
     return next(point["found"] for point in row["operating_points"] if point["wanted_far"] == wanted)  # type: ignore[no-any-return]  # checked by its reading
 
 
-def _interval(told: dict[str, float]) -> Interval:
-    return Interval(told["low"], told["high"])
+def _interval(result: dict[str, float]) -> Interval:
+    return Interval(result["low"], result["high"])
 
 
 def _report() -> dict[str, Any]:
-    return json.loads(RESULTS.read_text(encoding="utf-8"))  # type: ignore[no-any-return]  # checked by its reading
+    return read(RESULT)

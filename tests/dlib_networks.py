@@ -6,7 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from layers import Add, Affine, Convolution, FullyConnected, Layer, Network, Pair, Pool, Relu, Skip, Tag
+from training.open_pack.layers import (
+    Add,
+    Affine,
+    Convolution,
+    FullyConnected,
+    Layer,
+    Network,
+    Pair,
+    Pool,
+    Relu,
+    Skip,
+    Tag,
+)
 
 Values = NDArray[np.float64]
 

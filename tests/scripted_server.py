@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from arcface_api.bench import Address
+from arcface_api.bench.connection import Address
 
 Script = Callable[[int], Awaitable[bytes | None]]
 """The number of the request (from 0, over all connections) → the bytes to send; None closes the connection."""

@@ -36,9 +36,9 @@ from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
 from arcface_api.wire import Align, Alignment, Fit
 from conftest import FaceCrop
-from finding import find_one
 from pictures import aligned_by_reference, decoded_by_opencv, picture_bytes
 from serving import Service
+from training.landmarks.finding import find_one
 
 NO_FACE = picture_bytes("PNG", (90, 120))
 POINTS = [[30.0, 40.0], [62.0, 42.0], [45.0, 60.0], [32.0, 80.0], [58.0, 82.0]]

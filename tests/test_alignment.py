@@ -33,9 +33,9 @@ from arcface_api.face.landmarks import (
     whole_view,
 )
 from conftest import FaceCrop
-from faces import face_size
-from finding import find_one
 from pictures import aligned_by_reference, decoded_by_opencv
+from training.landmarks.faces import face_size
+from training.landmarks.finding import find_one
 
 SWAPPED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored picture."""

@@ -1,4 +1,4 @@
-"""Promises of `benchmarks/alignment.py` that its figures and their table rest on; no service is measured."""
+"""Promises of `benchmarks/questions/alignment.py` that its figures and their table rest on; no service is measured."""
 
 import json
 import time
@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import alignment_tables
-from alignment import CHUNKS_AT_ONCE, Answered, hash_of, in_parallel, read_kept
-from alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
-from alignment_pairs import Pairs, official_pairs, table_row
 from arcface_api.arrays import TEMPLATE, Image
 from arcface_api.face.geometry import align
 from arcface_api.face.given import check_landmarks
-from conditions import CONDITIONS
-from faces import Face
+from benchmarks.lib.alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
+from benchmarks.lib.alignment_pairs import Pairs, official_pairs, table_row
+from benchmarks.questions.alignment import CHUNKS_AT_ONCE, Answered, hash_of, in_parallel, read_kept
+from training.landmarks.conditions import CONDITIONS
+from training.landmarks.faces import Face
 
 POINTS = np.array([[105, 110], [147, 112], [128, 135], [109, 158], [145, 160]], np.float32)
 

@@ -14,17 +14,16 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from arcface_api import measuring
-from arcface_api.api.answers import HealthAnswer
-from arcface_api.bench import Address, LoadReport, batch_request, closed_loop, raw_request
+from arcface_api.bench import measure
+from arcface_api.bench.connection import Address, raw_request
+from arcface_api.bench.load import LoadReport, Summary, closed_loop
+from arcface_api.bench.measure import Measurement
 from arcface_api.errors import MeasurementFailed
-from arcface_api.measuring.plot import linear_ticks, logarithmic_ticks, svg
-from arcface_api.measuring.speed import Measurement, Step
+from benchmarks.lib.load import batch_request
 from pictures import picture_bytes
 from scripted_server import ScriptedServer, answer
 from serving import Service
 
-SVG = "{http://www.w3.org/2000/svg}"
 CLIENTS = (1, 3)
 
 
@@ -79,10 +78,20 @@ def measurement(report: LoadReport, *steps: tuple[int, float, float, float], **s
         "threads": 2,
         "batch_sizes": [1, 8],
         "self_test_cosine": 0.99966,
+        "reason": None,
         **service,
     }
-    rows = [Step(f"{clients} clients", clients, rate, p50, p99, 2.5, report) for clients, rate, p50, p99 in steps]
-    return Measurement(HealthAnswer.model_validate(about), None, None, tuple(rows))
+    rows = [
+        replace(
+            report,
+            clients=clients,
+            served_per_second=rate,
+            latency_ms=Summary(9, p50, p50, p50, p99, p99),
+            mean_batch=2.5,
+        )
+        for clients, rate, p50, p99 in steps
+    ]
+    return Measurement(about, None, tuple(rows))
 
 
 # ── a service of its own, and one that runs ────────────────────────────────────────────────────────────────────────
@@ -92,18 +101,18 @@ def test_a_service_is_started_measured_and_stopped(tiny_recogniser: Path, tmp_pa
     output = tmp_path / "bench.json"
     done = quickly("--pack", tiny_recogniser, "--threads", "1", "--precision", "float32", "--output", output)
     assert done.returncode == 0, done.stderr
-    told = json.loads(output.read_text())
-    assert [step["clients"] for step in told["steps"]] == list(CLIENTS)
-    assert all(step["served"] > 0 and step["failed"] == {} and step["mean_batch"] >= 1 for step in told["steps"])
-    assert (told["service"]["model"], told["service"]["threads"]) == ("tiny_recogniser", 1)
-    assert told["process"]["rss_mb"] > 50
-    assert told["machine"]["cpus"] >= 1
-    for step in told["steps"]:
+    figures = json.loads(output.read_text())
+    assert [step["clients"] for step in figures["steps"]] == list(CLIENTS)
+    assert all(step["served"] > 0 and step["failed"] == {} and step["mean_batch"] >= 1 for step in figures["steps"])
+    assert (figures["service"]["model"], figures["service"]["threads"]) == ("tiny_recogniser", 1)
+    assert figures["process"]["rss_mb"] > 50
+    assert figures["machine"]["cpus"] >= 1
+    for step in figures["steps"]:
         assert re.search(rf"^ *{step['clients']} +{step['served_per_second']:.1f} ", done.stdout, re.MULTILINE)
-    assert f"tiny_recogniser on {told['service']['provider']} in float32, 1 thread," in done.stdout
-    assert f"cosine {told['service']['self_test_cosine']:.5f}" in done.stdout
+    assert f"tiny_recogniser on {figures['service']['provider']} in float32, 1 thread," in done.stdout
+    assert f"cosine {figures['service']['self_test_cosine']:.5f}" in done.stdout
     assert str(output.with_suffix(".svg")) in done.stdout
-    assert len(points(output.with_suffix(".svg").read_text())) == 2 * len(CLIENTS)
+    assert ET.fromstring(output.with_suffix(".svg").read_text()).tag == "{http://www.w3.org/2000/svg}svg"
     assert processes_of(tiny_recogniser) == []
 
 
@@ -114,8 +123,8 @@ def test_a_service_that_runs_is_measured_where_it_is(service: Service) -> None:
     assert "in memory" not in done.stdout  # it may be on another machine
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_no_service_stays_behind(tiny_recogniser: Path, told: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_no_service_stays_behind(tiny_recogniser: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "arcface_api", "bench", "--pack", str(tiny_recogniser)]
     # a test run in the background ignores Ctrl-C, and its children would inherit that
     heeds = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -123,7 +132,7 @@ def test_no_service_stays_behind(tiny_recogniser: Path, told: signal.Signals) ->
         while not serving(tiny_recogniser):
             time.sleep(0.01)
             assert running.poll() is None
-        running.send_signal(told)
+        running.send_signal(number)
         assert running.stderr is not None
         assert "Traceback" not in running.stderr.read()
         assert running.wait(30) == 1
@@ -138,18 +147,18 @@ def test_nothing_behind_the_url_is_one_sentence_and_status_1() -> None:
         gone = server.address
     done = quickly("--url", f"http://127.0.0.1:{gone.port}")
     assert (done.returncode, done.stdout) == (1, "")
-    told = f"Error: Nothing answers at http://127.0.0.1:{gone.port}: Connection refused. Start the service there,"
-    assert told in done.stderr
+    figures = f"Error: Nothing answers at http://127.0.0.1:{gone.port}: Connection refused. Start the service there,"
+    assert figures in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("said", [answer(), answer(404), b"SSH-2.0-OpenSSH_9.2\r\n"])
-def test_something_else_behind_the_url_is_told(said: bytes) -> None:
+def test_something_else_behind_the_url_is_refused(said: bytes) -> None:
     async def script(_: int) -> bytes:
         return said
 
     with ScriptedServer(script) as server, pytest.raises(MeasurementFailed, match="is not arcface-api"):
-        measuring.measure(server.address, CLIENTS, 0.1, lambda _, __: None)
+        measure.measure(server.address, CLIENTS, 0.1, lambda _, __: None)
 
 
 def test_a_service_that_cannot_be_started_says_why(tiny_recogniser: Path) -> None:
@@ -160,7 +169,7 @@ def test_a_service_that_cannot_be_started_says_why(tiny_recogniser: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "sentence"),
     [
         (["--url", "https://a"], "http://host:port"),
         (["--url", "http://a", "--device", "cpu"], "leave out the other options"),
@@ -169,10 +178,10 @@ def test_a_service_that_cannot_be_started_says_why(tiny_recogniser: Path) -> Non
         (["--device", "gpu"], "'tensorrt'"),
     ],
 )
-def test_a_wrong_option_is_told_before_anything_is_measured(options: list[str], told: str) -> None:
+def test_a_wrong_option_is_refused_before_anything_is_measured(options: list[str], sentence: str) -> None:
     done = bench(*options)
     assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert "Measuring" not in done.stderr
 
 
@@ -180,7 +189,7 @@ def test_figures_beside_failures_are_no_success(a_report: LoadReport) -> None:
     measured = measurement(a_report, (1, 100, 10, 12))
     measured.check()
     failing = replace(a_report, failed={"status 500": 3})
-    with pytest.raises(MeasurementFailed, match=r"With 1 clients requests failed \(3 x status 500\)"):
+    with pytest.raises(MeasurementFailed, match=r"With 1 client requests failed \(3 x status 500\)"):
         measurement(failing, (1, 100, 10, 12)).check()
 
 
@@ -192,71 +201,32 @@ def test_a_service_that_serves_nobody_is_no_measurement(service: Service) -> Non
 
     body = service.get("/health").content
     health = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    told = r"With 1 client no request was served: \d+ x refused with 429"
-    with ScriptedServer(script) as server, pytest.raises(MeasurementFailed, match=told):
-        measuring.measure(server.address, [1], 0.1, lambda _, __: None)
+    figures = r"With 1 client no request was served: \d+ x refused with 429"
+    with ScriptedServer(script) as server, pytest.raises(MeasurementFailed, match=figures):
+        measure.measure(server.address, [1], 0.1, lambda _, __: None)
 
 
 # ── the plot and the table ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def points(document: str) -> list[tuple[str, float, float]]:
-    """What each point says, and where its middle is."""
-    root = ET.fromstring(document)
-    found = []
-    for point in root.iter():
-        title = point.find(f"{SVG}title")
-        if point is root or title is None or title.text is None:
-            continue
-        x = float(point.get("cx") or float(point.get("x", "nan")) + float(point.get("width", "nan")) / 2)
-        y = float(point.get("cy") or float(point.get("y", "nan")) + float(point.get("height", "nan")) / 2)
-        found.append((title.text, x, y))
-    return found
+def test_without_matplotlib_the_figures_are_written_and_the_remedy_is_named(
+    a_report: LoadReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    output = tmp_path / "bench.json"
+    assert "arcface-api[evaluate]" in measure.write(measurement(a_report, (1, 100, 10, 12)), output)
+    assert json.loads(output.read_text())["steps"][0]["served_per_second"] == 100
+    assert not output.with_suffix(".svg").exists()
 
 
-def test_the_plot_holds_every_point_where_it_belongs(a_report: LoadReport) -> None:
-    steps = [(1, 61.9, 16.1, 18.5), (4, 92.0, 43.0, 48.0), (16, 101.3, 158.0, 166.0)]
-    document = svg(measurement(a_report, *steps))
-    told = {text: (x, y) for text, x, y in points(document)}
-    for clients, rate, p50, p99 in steps:
-        for name, ms in (("p50", p50), ("p99", p99)):
-            (x, y) = next(
-                at for text, at in told.items() if text.startswith(f"{clients} clients: {rate} ") and name in text
-            )
-            assert x == pytest.approx(76 + 600 * rate / 120, abs=0.1)  # 0 … 120 faces a second
-            assert 104 < y < 416
-            assert ms > 0
-    heights = [
-        next(y for text, (_, y) in told.items() if text.endswith(f"p50 {ms}"))
-        for ms in ("16.1 ms", "43.0 ms", "158 ms")
-    ]
-    assert heights == sorted(heights, reverse=True)
-    shown = [text.text for text in ET.fromstring(document).iter(f"{SVG}text")]
-    assert {"throughput, faces per second", "1", "4", "16 clients", "120", "200"} <= set(shown)
-    assert any(text.startswith("mine<&> · OpenVINO · bfloat16 · ") for text in shown if text)
-
-
-@pytest.mark.parametrize("most", [0.2, 1, 11.4, 120, 325.3, 12345.6])
-def test_linear_ticks_are_round_few_and_reach_the_most(most: float) -> None:
-    ticks = linear_ticks(most)
-    assert ticks[0] == 0
-    assert ticks[-2] < most <= ticks[-1]
-    assert 3 <= len(ticks) <= 8
-    assert f"{ticks[1]:e}"[:8] in {"1.000000", "2.000000", "5.000000"}
-
-
-@pytest.mark.parametrize(("least", "most"), [(0.4, 0.41), (5.64, 159), (16.1, 330), (87, 88), (100, 100)])
-def test_logarithmic_ticks_are_round_and_leave_room_around_the_range(least: float, most: float) -> None:
-    ticks = logarithmic_ticks(least, most)
-    assert ticks[0] < least * 0.9
-    assert ticks[-1] > most
-    assert ticks == sorted(ticks)
-    assert len(ticks) < 2 or ticks[1] > least * 0.8
+def test_what_cannot_be_written_is_one_sentence(a_report: LoadReport, tmp_path: Path) -> None:
+    with pytest.raises(MeasurementFailed, match=r"cannot be written: .* Name another --output"):
+        measure.write(measurement(a_report, (1, 100, 10, 12)), tmp_path / "missing" / "bench.json")
 
 
 def test_the_table_says_why_it_is_not_faster_and_who_was_refused(a_report: LoadReport) -> None:
     refusing = replace(a_report, refused={"429": 7})
-    lines = measuring.text(measurement(refusing, (1, 50, 10, 12), (9, 100, 1234, 2345), reason="no AMX")).splitlines()
+    lines = measure.text(measurement(refusing, (1, 50, 10, 12), (9, 100, 1234, 2345), reason="no AMX")).splitlines()
     assert "not faster because: no AMX" in lines
     bars = [line.count("█") for line in lines if "█" in line]
     assert bars == [12, 24]
@@ -276,7 +246,7 @@ def test_a_batch_request_brings_every_picture(service: Service) -> None:
     request = batch_request(address, pictures)
     head, _, body = request.partition(b"\r\n\r\n")
     headers = dict(line.split(": ") for line in head.decode().split("\r\n")[1:])
-    told = service.post("/embed/batch", content=body, headers={"Content-Type": headers["Content-Type"]}).json()
+    figures = service.post("/embed/batch", content=body, headers={"Content-Type": headers["Content-Type"]}).json()
     assert int(headers["Content-Length"]) == len(body)
     singles = [service.post("/embed", files={"file": picture}).json()["embedding"] for picture in pictures]
-    assert [result["embedding"] for result in told["results"]] == singles
+    assert [result["embedding"] for result in figures["results"]] == singles

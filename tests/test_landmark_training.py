@@ -8,9 +8,9 @@ import pytest
 
 from arcface_api.arrays import TEMPLATE
 from arcface_api.face.geometry import moved
-from augment import Cut, cut, random_cut, views
-from faces import PARTS, Face, bucket_of, face_size, part_of
-from verification import balanced_accuracy, make_pairs, tar_at_far
+from training.landmarks.augment import Cut, cut, random_cut, views
+from training.landmarks.faces import PARTS, Face, bucket_of, face_size, part_of
+from training.landmarks.verification import balanced_accuracy, make_pairs, tar_at_far
 
 POINTS = np.array([[105, 110], [147, 112], [128, 135], [109, 158], [145, 160]], np.float32)
 

@@ -20,15 +20,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import check
-import make_pack
 from conftest import LFW
-from convert import to_onnx
-from dat import Reader, Unreadable, parse
 from dlib_networks import evaluated, integer, integers, real, serialised, small_network
-from layers import Add, Affine, Layer, Network, Skip, Tag
-from onnx_file import to_bytes
-from sources import Package, Patience, Source, SourceMissing, fetch, find, stated
+from training.open_pack import check, make_pack
+from training.open_pack.convert import to_onnx
+from training.open_pack.dat import Reader, Unreadable, parse
+from training.open_pack.layers import Add, Affine, Layer, Network, Skip, Tag
+from training.open_pack.onnx_file import to_bytes
+from training.open_pack.sources import Package, Patience, Source, SourceMissing, fetch, find, stated
 
 FOLDER = os.environ.get("ARCFACE_TEST_OPEN_PACK_SOURCES")
 SIDES = {"dlib_resnet_v1.onnx": 150, "age.onnx": 64, "gender.onnx": 32}

@@ -10,8 +10,7 @@ from typing import Any
 import litserve
 from fastapi import Request
 
-import bare
-import faces
+from benchmarks.lib import bare, faces
 
 MAX_BATCH = 8
 BATCH_TIMEOUT_SECONDS = 0.002

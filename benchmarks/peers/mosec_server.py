@@ -9,8 +9,7 @@ from typing import Any
 
 from mosec import Server, Worker
 
-import bare
-import faces
+from benchmarks.lib import bare, faces
 
 MAX_BATCH = 8
 WAIT_MS = 2

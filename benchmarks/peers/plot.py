@@ -13,9 +13,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 report, plot = Path(sys.argv[1]), Path(sys.argv[2])
-told = json.loads(report.read_text())
+found = json.loads(report.read_text())
 figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-services = {name: peer for name, peer in told["peers"].items() if "p99_ms" in peer["loads"].get("1", {})}
+services = {name: peer for name, peer in found["peers"].items() if "p99_ms" in peer["loads"].get("1", {})}
 for number, (name, peer) in enumerate(services.items()):
     loads = [load for load in peer["loads"].values() if "p99_ms" in load]
     is_own = name == "arcface-api"
@@ -26,7 +26,7 @@ for number, (name, peer) in enumerate(services.items()):
     axes.plot(x[:1], y[:1], "o", color=colour, markersize=6)
     axes.plot(x[1:], y[1:], "D", color=colour, markersize=8)
 for name, dash in (("bare", "--"), ("bare-onnxruntime", ":")):
-    for load, figures in told["peers"].get(name, {"loads": {}})["loads"].items():
+    for load, figures in found["peers"].get(name, {"loads": {}})["loads"].items():
         rate = figures["faces_per_second"]
         axes.axvline(rate, color="grey", linestyle=dash, linewidth=1)
         axes.text(
@@ -37,8 +37,8 @@ axes.set(
     xscale="log", yscale="log", xlabel="faces a second  (right is better)", ylabel="p99 latency, ms  (down is better)"
 )
 axes.set_title(
-    f"{told['recogniser']['name']}, {told['machine']['cpus']} CPUs ({told['machine']['processor']}), "
-    f"medians of {told['rounds']} rounds\n"
+    f"{found['recogniser']['name']}, {found['machine']['cpus']} CPUs ({found['machine']['processor']}), "
+    f"medians of {found['rounds']} rounds\n"
     "●  1 client    ◆  16 clients    dashed: given our session    dotted: ONNX Runtime as it comes",
     fontsize=10,
 )

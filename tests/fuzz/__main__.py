@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import machine
+from benchmarks.lib import machine
 from fuzz.child import MAX_GROWTH_MIB, peak_memory
 from fuzz.runner import HANG_SECONDS, UNBOUNDED, Fuzzer
 from fuzz.targets import LIMITS, TARGETS

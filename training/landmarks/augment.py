@@ -14,7 +14,7 @@ from numpy.random import Generator
 from arcface_api.arrays import Image, Points
 from arcface_api.face.geometry import back, moved
 from arcface_api.face.landmarks import View, face_view, whole_view
-from faces import Face, face_size
+from training.landmarks.faces import Face, face_size
 
 SWAPPED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored picture."""

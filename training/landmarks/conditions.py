@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from arcface_api.arrays import Image, Points
-from augment import Cut, cut, degrade, random_cut
-from faces import Face
+from training.landmarks.augment import Cut, cut, degrade, random_cut
+from training.landmarks.faces import Face
 
 
 def _unchanged(image: Image) -> Image:

@@ -1,6 +1,6 @@
 """Measure the landmark regressor on people it never saw, and write the figures and their tables.
 
-    PYTHONPATH=src python training/landmarks/evaluate.py LFW_FOLDER --models MODELS_FOLDER
+    python -m training.landmarks.evaluate LFW_FOLDER --models MODELS_FOLDER
 
 Errors are in per cent of the eye distance. Verification compares crops aligned by the regressor (or left as they are
 where it is unsure) with crops aligned by the labels, from the same pixels.
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
 from arcface_api.face.geometry import align, lies_aligned
 from arcface_api.face.landmarks import Landmarks, regressor
-from check_set import check_set
-from conditions import AUGMENTED, CONDITIONS
-from faces import PARTS, Face, read_faces
-from finding import Run, find, load
-from verification import balanced_accuracy, make_pairs, tar_at_far
+from training.landmarks.check_set import check_set
+from training.landmarks.conditions import AUGMENTED, CONDITIONS
+from training.landmarks.faces import PARTS, Face, read_faces
+from training.landmarks.finding import Run, find, load
+from training.landmarks.verification import balanced_accuracy, make_pairs, tar_at_far
 
 HERE = Path(__file__).parent
 RECOGNISERS = {"w600k_mbf": "w600k_mbf_from_int8.onnx", "edgeface_xs": "edgeface_xs.onnx"}

@@ -7,7 +7,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from network import Exported, Regressor
+from training.landmarks.network import Exported, Regressor
 
 OPSET = 17
 

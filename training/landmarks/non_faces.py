@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 
 from arcface_api.arrays import Image
-from faces import Face
+from training.landmarks.faces import Face
 
 _WORDS = (
     "THE",

@@ -1,6 +1,6 @@
 """Train the landmark regressor and export it into the package.
 
-    PYTHONPATH=src python training/landmarks/train.py LFW_FOLDER
+    python -m training.landmarks.train LFW_FOLDER
 
 One run from random weights, seeded: the same batches in the same order, whatever the number of worker processes; the
 weights then agree up to the rounding of PyTorch's threads. A run that was stopped goes on where its last checkpoint
@@ -24,11 +24,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from arcface_api.face.landmarks import face_view, view_template, whole_view
-from augment import cut, degrade, jittered, random_cut, views
-from export import export
-from faces import Face, face_size, read_faces
-from network import Regressor
-from non_faces import non_face
+from training.landmarks.augment import cut, degrade, jittered, random_cut, views
+from training.landmarks.export import export
+from training.landmarks.faces import Face, face_size, read_faces
+from training.landmarks.network import Regressor
+from training.landmarks.non_faces import non_face
 
 HERE = Path(__file__).parent
 FACES_PER_BATCH = 112

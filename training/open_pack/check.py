@@ -1,7 +1,7 @@
 """Hold the open pack against what it was made from, on real faces, and write the figures to results.json.
 
     pip install --group open-pack
-    PYTHONPATH=src python training/open_pack/check.py LFW_FOLDER --from FOLDER
+    python -m training.open_pack.check LFW_FOLDER --from FOLDER
 
     LFW ─▶ 100 aligned chips ─▶ dlib itself, the original graphs
                              └▶ conversion in float32, committed file ─▶ differences
@@ -26,14 +26,14 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-import dat
-from age_gender import AGES, MEANS
 from arcface_api.arrays import Crop, Points
 from arcface_api.face.geometry import similarity
-from convert import to_onnx
-from make_pack import AGE, DLIB, GENDER, PACK
-from onnx_file import to_bytes
-from sources import fetch, find, stated
+from training.open_pack import dat
+from training.open_pack.age_gender import AGES, MEANS
+from training.open_pack.convert import to_onnx
+from training.open_pack.make_pack import AGE, DLIB, GENDER, PACK
+from training.open_pack.onnx_file import to_bytes
+from training.open_pack.sources import fetch, find, stated
 
 Rows: TypeAlias = NDArray[np.float32]
 Figures: TypeAlias = dict[str, float]
@@ -58,9 +58,9 @@ def main() -> None:
     options = parser.parse_args()
     sources = find(stated(), options.folder) if options.folder else fetch(stated())
     packages = ("dlib-bin", "numpy", "onnx", "onnxruntime", "opencv-python-headless")
-    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    about = {"versions": {"python": platform.python_version(), **{name: version(name) for name in packages}}}
     figures = {
-        "versions": versions,
+        **about,
         "files": committed(),
         "chips": COUNT,
         **recogniser(options.lfw, sources),

@@ -22,8 +22,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from layers import Add, Affine, Convolution, FullyConnected, Layer, Network, Pair, Pool, Relu, Skip, Tag
-from onnx_file import INPUT, Graph
+from training.open_pack.layers import (
+    Add,
+    Affine,
+    Convolution,
+    FullyConnected,
+    Layer,
+    Network,
+    Pair,
+    Pool,
+    Relu,
+    Skip,
+    Tag,
+)
+from training.open_pack.onnx_file import INPUT, Graph
 
 OUTPUT = "embedding"
 

@@ -19,7 +19,20 @@ from itertools import groupby
 
 import numpy as np
 
-from layers import Add, Affine, Array, Convolution, FullyConnected, Layer, Network, Pair, Pool, Relu, Skip, Tag
+from training.open_pack.layers import (
+    Add,
+    Affine,
+    Array,
+    Convolution,
+    FullyConnected,
+    Layer,
+    Network,
+    Pair,
+    Pool,
+    Relu,
+    Skip,
+    Tag,
+)
 
 INNERMOST, COMPUTES, TAG_OR_SKIP = 3, 2, 1
 """Versions that layers write, by what they are."""

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import onnx
 
-import dat
-from age_gender import age_graph, gender_graph
-from convert import to_onnx
-from onnx_file import to_bytes
-from sources import SourceMissing, fetch, find, stated
+from training.open_pack import dat
+from training.open_pack.age_gender import age_graph, gender_graph
+from training.open_pack.convert import to_onnx
+from training.open_pack.onnx_file import to_bytes
+from training.open_pack.sources import SourceMissing, fetch, find, stated
 
 PACK = Path(__file__).parents[2] / "src" / "arcface_api" / "shipped_packs" / "open"
 
@@ -58,13 +58,13 @@ def made_of(sources: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     face, age, gender = sources[DLIB], sources[AGE], sources[GENDER]
     return {
-        "dlib_resnet_v1.onnx": to_bytes(to_onnx(dat.parse(face, DLIB)), _told(DLIB, face)),
-        "age.onnx": to_bytes(age_graph(onnx.ModelProto.FromString(age)), _told(AGE, age)),
-        "gender.onnx": to_bytes(gender_graph(onnx.ModelProto.FromString(gender)), _told(GENDER, gender)),
+        "dlib_resnet_v1.onnx": to_bytes(to_onnx(dat.parse(face, DLIB)), _description(DLIB, face)),
+        "age.onnx": to_bytes(age_graph(onnx.ModelProto.FromString(age)), _description(AGE, age)),
+        "gender.onnx": to_bytes(gender_graph(onnx.ModelProto.FromString(gender)), _description(GENDER, gender)),
     }
 
 
-def _told(name: str, content: bytes) -> str:
+def _description(name: str, content: bytes) -> str:
     """For a file's metadata."""
     return f"{name}, SHA-256 {hashlib.sha256(content).hexdigest()}; converted by training/open_pack of arcface-api"
 

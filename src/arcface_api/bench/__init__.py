@@ -1,31 +1,7 @@
-"""How fast is a service? Load over HTTP, measured from outside; works on any server, ours or another.
+"""What `arcface-api bench` does: how fast is the service here, or the one at a URL?
 
-    pictures ──requests──▶ load (closed or open loop) ──connection──▶ service
-                               └──▶ exchanges ──report──▶ rates, latencies, stages
+    synthetic faces ─▶ measure: a step for each number of clients ─▶ Measurement ─▶ text, JSON, plot
+                          └─▶ load (closed loop) ─▶ connection ─▶ service
 
-It knows nothing of the server but its address: no floor below HTTP is imported.
+It knows a service by its address alone, so that any server can be measured; `benchmarks/` does.
 """
-
-from arcface_api.bench.load import closed_loop, open_loop, poisson_arrivals
-from arcface_api.bench.process import Usage, UsageWatch, usage_of
-from arcface_api.bench.report import LoadReport, Summary
-from arcface_api.bench.requests import Address, batch_request, embed_request, raw_request
-from arcface_api.bench.service import RunningService, ask, free_port
-
-__all__ = [
-    "Address",
-    "LoadReport",
-    "RunningService",
-    "Summary",
-    "Usage",
-    "UsageWatch",
-    "ask",
-    "batch_request",
-    "closed_loop",
-    "embed_request",
-    "free_port",
-    "open_loop",
-    "poisson_arrivals",
-    "raw_request",
-    "usage_of",
-]

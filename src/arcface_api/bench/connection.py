@@ -1,214 +1,197 @@
-"""HTTP/1.1 at the least cost: prebuilt requests over keep-alive connections, answers read no further than needed.
+"""HTTP/1.1 at the least cost: prebuilt requests over keep-alive connections.
 
-On a small machine the client runs on the service's cores: what it costs is missing there. So a request is one write,
-and an answer one search for its length.
+On a small machine the client runs on the service's cores, and what it costs is missing there. So a request is one
+write, and of an answer only the head is searched, for its length.
 """
 
 import asyncio
+import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
 
-from arcface_api.bench.requests import Address
-
+BOUNDARY = "arcface-api-bench-5f0c1d7be2"
+"""Separates the parts of a form; a picture contains it with a probability of 1 in 2^200."""
 MAX_HEAD_BYTES = 64 * 1024
-"""An answer whose head is longer is taken for broken."""
-REUSE_SECONDS = 2.0
-"""A connection idle for longer is not used again: its server may be closing it (uvicorn does after 5 s)."""
+"""An answer with a longer head counts as broken."""
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([2-5]\d\d)[ \r]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?:\r\n|$)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where a service listens, and the path below which its operations are."""
+
+    host: str
+    port: int
+    prefix: str = ""
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """The address in `http://host[:port][/prefix]`.
+
+        Raises:
+            ValueError: It is no such URL.
+        """
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{url!r} is not allowed. Give http://host:port: TLS would be measured too.")
+        return cls(parts.hostname, parts.port or 80, parts.path.rstrip("/"))
+
+    @property
+    def host_header(self) -> str:
+        """Value of `Host`; an IPv6 address stands in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def form_request(address: Address, path: str, part: str, pictures: Sequence[bytes]) -> bytes:
+    """A form with pictures in parts of one name, as `curl -F file=@face.jpg` sends it."""
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{part}"; filename="face.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    ).encode()
+    body = b"".join(head + picture + b"\r\n" for picture in pictures) + f"--{BOUNDARY}--\r\n".encode()
+    return raw_request(address, "POST", path, body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
+
+
+def raw_request(
+    address: Address, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> bytes:
+    """Any HTTP/1.1 request."""
+    lines = [f"{method} {address.prefix}{path} HTTP/1.1", f"Host: {address.host_header}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if body or method == "POST":
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One attempt to have one request answered.
-
-    Times are seconds of `time.monotonic`: uvloop's own clock counts milliseconds.
-    """
+    """One attempt to get one request answered. Times are seconds of `time.monotonic`."""
 
     request: bytes
     arrived: float
-    """When its caller wanted it served: the start of its first attempt."""
+    """When the first attempt was due."""
     due: float
-    """When this attempt should be sent: latency counts from here, also where the sending was late."""
+    """When this attempt should be sent: latency counts from here, even if it is sent late."""
     attempt: int = 1
     sent: float = 0.0
     answered: float = 0.0
     status: int = 0
-    """0 where no whole answer came."""
+    """0 without a whole answer."""
     head: bytes = b""
     """Status line and headers of the answer."""
     failure: str = ""
-    """What was wrong where no whole answer came."""
+    """Why there is no whole answer."""
+
+    def header(self, name: str) -> str | None:
+        """Value of the answer's first header of that name."""
+        for line in self.head.split(b"\r\n")[1:]:
+            found, _, value = line.partition(b":")
+            if found.decode("latin-1").lower() == name.lower():
+                return value.decode("latin-1").strip()
+        return None
 
 
-class Pool:
-    """As many connections as there are requests in flight; belongs to one event loop."""
+class Caller:
+    """Has one request in flight at a time, over a connection that it keeps and opens again where it was closed."""
 
-    def __init__(self, address: Address, timeout_seconds: float, on_done: Callable[[Exchange], None]) -> None:
-        """Nothing is opened before the first `send`.
-
-        Args:
-            address: Of the service.
-            timeout_seconds: An exchange without an answer by then has failed.
-            on_done: Told each exchange exactly once, answered or failed; may send the next one right away.
-        """
-        self.in_flight = 0
+    def __init__(self, address: Address, timeout_seconds: float) -> None:
+        """Nothing is opened before the first exchange."""
         self.opened = 0
-        """Connections opened so far."""
+        """Connections so far."""
         self.stray = 0
-        """Connections on which bytes came that nobody had asked for."""
-        self._loop = asyncio.get_running_loop()
+        """Connections on which bytes came that answer no request."""
         self._address = address
         self._timeout_seconds = timeout_seconds
-        self._on_done = on_done
-        self._idle: list[_Connection] = []
-        self._open: set[_Connection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.Transport | None = None
+        self._reader: _Reader
+        self._waiting_since = math.inf
+        self._is_overdue = False
 
-    def send(self, exchange: Exchange) -> None:
-        """Send a request at once, over an idle connection or a new one."""
-        self.in_flight += 1
-        now = time.monotonic()
-        while self._idle:
-            connection = self._idle.pop()
-            if now - connection.idle_since <= REUSE_SECONDS:
-                connection.send(exchange, now)
-                return
-            connection.close()
-        task = self._loop.create_task(self._send_over_new(exchange))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
-
-    def fail_overdue(self) -> None:
-        """Give up what has waited too long; to be called from time to time."""
-        oldest = time.monotonic() - self._timeout_seconds
-        for connection in [c for c in self._open if c.exchange is not None and c.exchange.sent < oldest]:
-            connection.fail(f"no answer within {self._timeout_seconds:g} s")
-
-    async def close(self) -> None:
-        """Close all connections."""
-        for task in self._opening:
-            task.cancel()
-        for connection in list(self._open):
-            connection.close()
-        await asyncio.sleep(0)
-
-    async def _send_over_new(self, exchange: Exchange) -> None:
+    async def exchange(self, exchange: Exchange) -> None:
+        """Send a request and wait for its answer. Raises nothing: `failure` says what was wrong."""
+        self._is_overdue = False
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                _, connection = await self._loop.create_connection(
-                    lambda: _Connection(self), self._address.host, self._address.port
-                )
-        except OSError as error:  # TimeoutError is one
-            exchange.failure = f"cannot connect: {error.strerror or 'timed out'}"
-            self.finish(exchange)
-            return
-        self.opened += 1
-        connection.send(exchange, time.monotonic())
-
-    # ── what connections tell ──────────────────────────────────────────────────────────────────────────────────────
-
-    def made(self, connection: "_Connection") -> None:
-        """A connection is open."""
-        self._open.add(connection)
-
-    def lost(self, connection: "_Connection") -> None:
-        """A connection is closed."""
-        self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def free(self, connection: "_Connection") -> None:
-        """A connection may take its next request."""
-        self._idle.append(connection)
-
-    def finish(self, exchange: Exchange) -> None:
-        """An exchange is over."""
+            await self._exchange(exchange)
+        except asyncio.LimitOverrunError:
+            exchange.failure = "the answer's head has no end"
+        except (OSError, asyncio.IncompleteReadError):
+            exchange.failure = "the connection was closed before the answer was whole"
+        except _Broken as error:
+            exchange.failure = str(error)
+        if self._is_overdue:
+            exchange.failure = f"no answer within {self._timeout_seconds:g} s"
         exchange.answered = time.monotonic()
-        self.in_flight -= 1
-        self._on_done(exchange)
-
-
-class _Connection(asyncio.Protocol):
-    """One keep-alive connection, one request at a time."""
-
-    exchange: Exchange | None = None
-    idle_since = 0.0
-    _transport: asyncio.Transport
-    _missing = -1
-    """Bytes of the body still to come; -1 before the head is whole."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._head = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a stream's transport is a Transport
-        self._pool.made(self)
-
-    def send(self, exchange: Exchange, now: float) -> None:
-        """Write one request, now."""
-        self.exchange = exchange
-        exchange.sent = now
-        self._transport.write(exchange.request)
-
-    def data_received(self, data: bytes) -> None:
-        exchange = self.exchange
-        if exchange is None:
-            self._pool.stray += 1
-            self.close()
-            return
-        if self._missing >= 0:
-            self._missing -= len(data)
-        else:
-            self._head = data = self._head + data if self._head else data
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                if len(data) > MAX_HEAD_BYTES:
-                    self.fail("the answer's head has no end")
-                return
-            exchange.head = data[:end]
-            length = _LENGTH.search(exchange.head)
-            status = _STATUS.match(exchange.head)
-            if status is None or length is None:
-                self.fail("the answer is no HTTP/1.1" if status is None else "the answer has no Content-Length")
-                return
-            exchange.status = int(status[2])
-            self._missing = int(length[1]) - (len(data) - end - 4)
-        if self._missing == 0:
-            self._answered(exchange)
-        elif self._missing < 0:
-            self.fail("the answer is longer than its Content-Length")
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
-        self._pool.lost(self)
-        self.fail("the connection was closed before the answer was whole")
-
-    def fail(self, why: str) -> None:
-        """No answer will come for the exchange in flight, if there is one."""
-        exchange, self.exchange = self.exchange, None
-        self._transport.abort()
-        if exchange is not None:
+        self._waiting_since = math.inf
+        if exchange.failure:
             exchange.status = 0
-            exchange.failure = why
-            self._pool.finish(exchange)
+            self._reader.received = 0  # they belong to the failure
+            self.close()
+
+    def give_up_if_overdue(self) -> None:
+        """To be called regularly: a timer for each exchange would cost the client a third more."""
+        if self._waiting_since < time.monotonic() - self._timeout_seconds and self._transport is not None:
+            self._is_overdue = True
+            self._transport.abort()
 
     def close(self) -> None:
-        """Close an idle connection."""
-        self._pool.lost(self)
-        self._transport.abort()
-
-    def _answered(self, exchange: Exchange) -> None:
-        self.exchange = None
-        self._head = b""
-        self._missing = -1
-        if exchange.head.startswith(b"HTTP/1.0") or _CLOSE.search(exchange.head):
+        """Close the connection; the next request opens another one."""
+        if self._transport is not None:
             self._transport.abort()
-        else:
-            self.idle_since = time.monotonic()
-            self._pool.free(self)
-        self._pool.finish(exchange)
+            self.stray += self._reader.received > 0
+        self._transport = None
+
+    async def _exchange(self, exchange: Exchange) -> None:
+        if self._transport is not None and (self._reader.received or self._reader.at_eof()):
+            self.close()
+        if self._transport is None:
+            await self._open()
+        assert self._transport is not None  # noqa: S101  # it was opened
+        exchange.sent = self._waiting_since = time.monotonic()
+        self._transport.write(exchange.request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        exchange.head = head[:-4]
+        status, length = _STATUS.match(head), _LENGTH.search(head)
+        if status is None or length is None:
+            raise _Broken("the answer is no HTTP/1.1" if status is None else "the answer has no Content-Length")
+        exchange.status = int(status[2])
+        await self._reader.readexactly(int(length[1]))
+        surplus = self._reader.received - len(head) - int(length[1])
+        self._reader.received = 0
+        if surplus:
+            raise _Broken("the answer is longer than its Content-Length")
+        if head.startswith(b"HTTP/1.0") or _CLOSE.search(head):
+            self.close()
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._reader = reader = _Reader(MAX_HEAD_BYTES, loop)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                self._transport, _ = await loop.create_connection(
+                    lambda: asyncio.StreamReaderProtocol(reader, loop=loop), self._address.host, self._address.port
+                )
+        except OSError as error:  # TimeoutError is one
+            raise _Broken(f"cannot connect: {error.strerror or 'timed out'}") from None
+        self.opened += 1
+
+
+class _Reader(asyncio.StreamReader):
+    """Counts what it received, so that bytes beyond an answer are noticed."""
+
+    received = 0
+    """Bytes since the last answer."""
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # a loop feeds bytes, no other iterable
+        self.received += len(data)
+        super().feed_data(data)
+
+
+class _Broken(Exception):
+    """What came is no answer."""

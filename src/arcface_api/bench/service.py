@@ -1,4 +1,4 @@
-"""A service in a process of its own: started, waited for, measured, stopped. Ours, or any other with a port."""
+"""A service in a process of its own: started, waited for, stopped. Ours, or any other with a port."""
 
 import http.client
 import os
@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from arcface_api.bench.process import Usage, pss_bytes, usage_of
-from arcface_api.bench.requests import Address
+import psutil
+
+from arcface_api.bench.connection import Address
 from arcface_api.errors import MeasurementFailed
 
 START_SECONDS = 180.0
@@ -25,8 +25,26 @@ ANSWER_SECONDS = 60.0
 """Longest silence of a service that is asked one thing."""
 
 
+@dataclass(frozen=True)
+class Service:
+    """A service that runs and answers."""
+
+    address: Address
+    pid: int
+    """Of its first process."""
+    ready_seconds: float
+    """From the start of the process to the first answer of status 200."""
+    first_answer: bytes
+    """That answer's body."""
+
+    def rss_bytes(self) -> int:
+        """Resident memory of all its processes together; pages that they share count for each."""
+        first = psutil.Process(self.pid)
+        return sum(process.memory_info().rss for process in (first, *first.children(recursive=True)))
+
+
 def free_port() -> int:
-    """A TCP port of the loopback that nobody uses now."""
+    """A TCP port of the loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -46,131 +64,90 @@ def ask(address: Address, request: bytes) -> tuple[int, bytes]:
         return answer.status, answer.read()
 
 
-class RunningService:
-    """Starts when the block begins, answers when it has begun, is gone with all its children when it ends.
+@contextmanager
+def running(  # keywords that each state one fact of the process
+    command: Sequence[str],
+    port: int,
+    first_request: bytes,
+    *,
+    log: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    start_seconds: float = START_SECONDS,
+) -> Iterator[Service]:
+    """Start a service and wait until it answers; it and all its children end with the block.
 
-    Attributes:
-        address: Where it listens.
-        pid: Of its first process.
-        ready_seconds: From the start of the process to the first answer of status 200.
-        first_answer: That answer's body.
+    Args:
+        command: Starts the service.
+        port: Where it will listen, on the loopback.
+        first_request: Sent until it is answered with 200.
+        log: Receives its output; by default this process's standard error.
+        variables: Environment variables that it gets beside this process's own.
+        start_seconds: Without an answer by then it has failed.
+
+    Raises:
+        MeasurementFailed: It ended, or did not answer in time.
     """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        port: int,
-        first_request: bytes,
-        *,
-        log: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-        start_seconds: float = START_SECONDS,
-    ) -> None:
-        """Nothing starts yet.
-
-        Args:
-            command: Starts the service on `port` of the loopback.
-            port: Where it will listen.
-            first_request: Sent until it is answered with 200: an embedding, where readiness means that it can embed.
-            log: Where its output goes; by default to this process's standard error.
-            environment: Variables it gets beside this process's own.
-            start_seconds: Whoever has not answered by then has failed.
-        """
-        self.address = Address("127.0.0.1", port)
-        self._command = list(command)
-        self._first_request = first_request
-        self._log = log
-        self._environment = {**os.environ, **(environment or {})}
-        self._start_seconds = start_seconds
-
-    def __enter__(self) -> Self:
-        """Start it, and wait until it answers.
-
-        Raises:
-            MeasurementFailed: It ended, or did not answer in time.
-        """
-        started = time.monotonic()
-        output = self._log.open("ab") if self._log else None
-        with _signals_held() as came:  # one that came before the process has its name would leave it behind
-            self._process = subprocess.Popen(  # noqa: S603  # the command is the caller's, and no shell reads it
-                self._command,
-                env=self._environment,
-                stdout=output or sys.stderr,
-                stderr=subprocess.STDOUT if output else None,
-                start_new_session=True,  # a group of its own: its children are stopped with it
-            )
-            self.pid = self._process.pid
-        try:
-            for number in came:
-                signal.raise_signal(number)
-            if output:
-                output.close()
-            self.first_answer = self._wait_until_ready(started + self._start_seconds)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        self.ready_seconds = time.monotonic() - started
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_SECONDS)
-        self._signal(signal.SIGKILL)  # whatever of its group is left
-        self._process.wait()
-
-    def usage(self) -> Usage:
-        """What its processes use now."""
-        return usage_of(self.pid)
-
-    def pss_bytes(self) -> int | None:
-        """Its processes' memory, shared pages counted once; None where the system hides it."""
-        return pss_bytes(self.pid)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
-
-    def _wait_until_ready(self, end: float) -> bytes:
+    started = time.monotonic()
+    address = Address("127.0.0.1", port)
+    output = log.open("ab") if log else None
+    with _signals_held() as received:  # one that comes before the process has its name would leave it running
+        process = subprocess.Popen(  # noqa: S603  # the command is the caller's, and no shell reads it
+            command,
+            env={**os.environ, **(variables or {})},
+            stdout=output or sys.stderr,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,  # a group of its own: its children are stopped with it
+        )
+    try:
+        for number in received:
+            signal.raise_signal(number)
+        answer = None
         last = "it never answered"
-        while time.monotonic() < end:
-            if self._process.poll() is not None:
-                raise MeasurementFailed(f"The service ended before it could serve. {self._last_words()}")
+        while answer is None:
+            if process.poll() is not None:
+                raise MeasurementFailed(f"The service ended before it could serve. {_last_words(process, log)}")
+            if time.monotonic() > started + start_seconds:
+                raise MeasurementFailed(f"The service was not ready after {start_seconds:g} s: {last}.")
+            time.sleep(POLL_SECONDS)
             try:
-                status, body = ask(self.address, self._first_request)
+                status, body = ask(address, first_request)
             except (OSError, http.client.HTTPException) as error:
                 last = str(error)
             else:
-                if status == http.HTTPStatus.OK:
-                    return body
+                answer = body if status == http.HTTPStatus.OK else None
                 last = f"it answered {status}: {body[:500]!r}"
-            time.sleep(POLL_SECONDS)
-        raise MeasurementFailed(f"The service was not ready after {self._start_seconds:g} s: {last}.")
+        yield Service(address, process.pid, time.monotonic() - started, answer)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whatever is left of its group
+        process.wait()
+        if output:
+            output.close()
 
-    def _last_words(self) -> str:
-        """Its log's last line, where a service of ours says why it ended; else its command and status."""
-        lines = self._log.read_text(errors="replace").split("\n") if self._log else []
-        said = next((line for line in reversed(lines) if line.strip()), "")
-        return (
-            said.removeprefix("Error: ") or f"{' '.join(self._command)} ended with status {self._process.returncode}."
-        )
+
+def _last_words(process: subprocess.Popen[bytes], log: Path | None) -> str:
+    """The last line of the log, in which our service says why it ended; otherwise its command and status."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log else []
+    if lines:
+        return lines[-1].removeprefix("Error: ")
+    return f"{process.args!r} ended with status {process.returncode}."
 
 
 @contextmanager
 def _signals_held() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are only noted. Not blocked: what is started here would never hear them either."""
-    came: list[int] = []
+    """Only note SIGINT and SIGTERM. Blocked, they would stay blocked in the process that is started here."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # where no signal is handled anyway
-        yield came
+        yield received
         return
-    before = {
-        number: signal.signal(number, lambda caught, _: came.append(caught))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda caught, _: received.append(caught)) for number in numbers}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

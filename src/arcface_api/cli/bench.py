@@ -7,24 +7,15 @@ from pathlib import Path
 
 import click
 
-from arcface_api.bench.requests import Address
+from arcface_api.bench.connection import Address
 from arcface_api.cli.pack import find_pack
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
 
-MEASURED_SETTINGS = (
-    "pack",
-    "models_dir",
-    "device",
-    "precision",
-    "cache_dir",
-    "workers",
-    "threads",
-    "decode_threads",
-    "max_batch",
-)
-"""Of a service that is started to be measured: what its speed depends on."""
+MODEL_SETTINGS = ("pack", "models_dir", "device", "precision", "cache_dir")
+PARALLEL_SETTINGS = ("workers", "threads", "decode_threads", "max_batch")
+"""With the model, what the speed of a service depends on."""
 
 
 def _address(_: click.Context, __: click.Parameter, url: str | None) -> Address | None:
@@ -49,7 +40,7 @@ def _json_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path
     multiple=True,
     default=(1, 4, 16, 32),
     show_default=True,
-    help="How many send at once, each its next picture when the answer came. Repeat it for more steps.",
+    help="How many send at once, each the next picture when it has its answer. Repeat it for more steps.",
 )
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=12, show_default=True, help="Length of a step.")
 @click.option(
@@ -57,9 +48,9 @@ def _json_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path
     metavar="FILE.json",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_json_file,
-    help="Write all figures there, and a plot beside it (FILE.svg).",
+    help="Write all figures there, and with matplotlib a plot beside it (FILE.svg).",
 )
-@settings_options(*MEASURED_SETTINGS)
+@settings_options(*MODEL_SETTINGS, *PARALLEL_SETTINGS)
 def bench(
     url: Address | None, clients: tuple[int, ...], seconds: float, output: Path | None, **options: str | None
 ) -> None:
@@ -67,19 +58,17 @@ def bench(
     given = {name: value for name, value in options.items() if value is not None}
     if url and given:
         raise click.UsageError("--url measures a service that runs and has its settings: leave out the other options.")
-    from arcface_api import measuring  # noqa: PLC0415  # brings the models' libraries
+    from arcface_api.bench import measure  # noqa: PLC0415  # brings the models' libraries
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else it would leave a service behind
     if url is None:
         with BarProgress() as progress:
             find_pack(read_settings(**given), progress)
     with BarProgress("Measuring") as bar:
-        if url is None:
-            measured = measuring.measure_own(given, clients, seconds, bar)
-        else:
-            measured = measuring.measure(url, clients, seconds, bar)
-    click.echo(measuring.text(measured))
+        measured = (
+            measure.measure(url, clients, seconds, bar) if url else measure.measure_own(given, clients, seconds, bar)
+        )
+    click.echo(measure.text(measured))
     if output is not None:
-        plot = measuring.write(measured, output)
-        click.echo(f"All figures are in {output}, a plot in {plot}.")
+        click.echo(measure.write(measured, output))
     measured.check()

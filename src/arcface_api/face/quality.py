@@ -5,7 +5,7 @@
 Light and sharpness are measured on the middle of the aligned face, so their cost does not depend on the picture's size.
 Face size, pose and squeezing follow from the landmarks, if those are sure.
 
-Source of the limits: benchmarks/quality.py; docs/quality.md says how they were chosen and how many errors each warning
+Source of the limits: benchmarks/questions/quality.py; docs/quality.md says how they were chosen and how many errors each warning
 flags.
 """
 

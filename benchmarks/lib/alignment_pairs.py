@@ -1,0 +1,112 @@
+"""The pairs of faces that `alignment.py` compares, and how well a recogniser verifies them."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.lib.alignment_crops import SEED
+from benchmarks.lib.lfw import read_pairs
+from training.landmarks.faces import part_of
+from training.landmarks.verification import balanced_accuracy, make_pairs, tar_at_far, threshold_at_far
+
+MIXED = "auto against stretched"
+"""The pairs of which one picture was aligned and the other not, as in an archive that changes its ways."""
+
+Embeddings = Mapping[str, NDArray[np.float32]]
+"""(dim,) normalised, by the picture's name."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """n pairs of pictures, in an order that decides their folds."""
+
+    names: list[tuple[str, str]]
+    same: NDArray[np.bool_]
+    """(n,): both pictures show the same person."""
+
+    @property
+    def pictures(self) -> set[str]:
+        """Each picture of a pair once."""
+        return {name for pair in self.names for name in pair}
+
+    def describe(self) -> dict[str, int]:
+        """How many there are, for a report."""
+        same = int(self.same.sum())
+        return {"same": same, "different": len(self.same) - same, "pictures": len(self.pictures)}
+
+    def figures(self, left: Embeddings, right: Embeddings) -> dict[str, float]:
+        """Balanced accuracy over ten folds; true accept rate and threshold at a false accept rate of 1e-2.
+
+        Args:
+            left: Of the first picture of each pair.
+            right: Of the second.
+        """
+        one = np.stack([left[name] for name, _ in self.names])
+        other = np.stack([right[name] for _, name in self.names])
+        similarity = np.sum(one * other, axis=1, dtype=np.float64)
+        return {
+            "accuracy_percent": _percent(balanced_accuracy(similarity, self.same)),
+            "tar_percent": _percent(tar_at_far(similarity, self.same)),
+            "threshold": round(threshold_at_far(similarity, self.same), 4),
+        }
+
+
+def unseen_pairs(folder: Path, people: int | None) -> Pairs:
+    """Pairs of the test people, on whom the regressor was not trained.
+
+    Args:
+        folder: With LFW's `labels.csv`.
+        people: Only so many of them; None: all.
+    """
+    with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+        names = sorted(row["image"] for row in csv.DictReader(file) if part_of(row["image"]) == "test")
+    if people is not None:
+        everyone = sorted({name.split("/")[0] for name in names})
+        chosen = set(np.random.default_rng(SEED).permutation(everyone)[:people].tolist())
+        names = [name for name in names if name.split("/")[0] in chosen]
+    pairs = make_pairs(names, SEED)
+    return Pairs([(names[a], names[b]) for a, b, _ in pairs], np.array([same for _, _, same in pairs], bool))
+
+
+def official_pairs(folder: Path, count: int | None) -> Pairs:
+    """LFW's own pairs, three quarters of whose people the regressor was trained on.
+
+    Args:
+        folder: With `pairs.csv`.
+        count: Only so many of them, drawn once and for all; None: all.
+    """
+    pairs = read_pairs(folder)
+    chosen = np.sort(np.random.default_rng(SEED).permutation(len(pairs.same))[:count])
+    return Pairs([(pairs.left[k], pairs.right[k]) for k in chosen], pairs.same[chosen])
+
+
+def table_row(
+    sets: Mapping[str, Pairs], embeddings: Mapping[str, Embeddings], unsure: set[str]
+) -> dict[str, dict[str, Any]]:
+    """The figures of one condition, for each set of pairs.
+
+    Args:
+        sets: By name.
+        embeddings: By the way in which the pictures were sent.
+        unsure: Names of the pictures of whose landmarks `align=auto` was unsure.
+    """
+    sides = {way: (of, of) for way, of in embeddings.items()}
+    sides[MIXED] = (embeddings["auto"], embeddings["stretched"])
+    row = {}
+    for name, pairs in sets.items():
+        figures = {way: pairs.figures(*both) for way, both in sides.items()}
+        pictures = pairs.pictures
+        row[name] = {
+            "unsure_percent": _percent(len(unsure & pictures) / len(pictures)),
+            **{key: {way: of[key] for way, of in figures.items()} for key in next(iter(figures.values()))},
+        }
+    return row
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 2)
