@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from arcface_api.arrays import TEMPLATE, Features, Points, Transform
 from arcface_api.errors import ModelFailed
 
-LANDMARKS = 68
+LANDMARKS_3D = 68
 """The model's last 68 points are the three-dimensional landmarks. Source: InsightFace, `model_zoo/landmark.py`."""
 RESOLUTION = 1e-6
 """Of float32 coordinates, relative to the largest. Narrower shapes are rounding errors, not faces."""
@@ -63,7 +63,7 @@ def landmarks_in_picture(row: Features, size: int, transform: Transform) -> Poin
         size: Side of the model's input, pixels.
         transform: From the picture's pixels to those of the model's input.
     """
-    points = row.reshape(-1, 3)[-LANDMARKS:].astype(np.float32)
+    points = row.reshape(-1, 3)[-LANDMARKS_3D:].astype(np.float32)
     back = cv2.invertAffineTransform(transform)
     with np.errstate(over="ignore", invalid="ignore"):
         points[:, :2] += 1
@@ -83,7 +83,7 @@ def head_pose(landmarks: Points) -> HeadPose:
         ModelFailed: The landmarks are not finite, in one place, or on one line.
     """
     if np.isfinite(landmarks).all():
-        homogeneous = np.column_stack([mean_shape(), np.ones(LANDMARKS)])
+        homogeneous = np.column_stack([mean_shape(), np.ones(LANDMARKS_3D)])
         affine = np.linalg.lstsq(homogeneous, landmarks.astype(np.float64), rcond=None)[0].T
         right, down = affine[0, :3], affine[1, :3]
         lengths = np.linalg.norm(right), np.linalg.norm(down)
