@@ -2,7 +2,7 @@
 
 import cv2
 
-from arcface_api.session.probes import probe_crops
+from arcface_api.session.self_test import probe_crops
 
 HEIGHT, WIDTH = 160, 128
 """Pixels; a face as a detector cuts it from a picture of middling size."""

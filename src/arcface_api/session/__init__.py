@@ -8,11 +8,11 @@ bfloat16 in silence. All of that is settled here, and told.
 """
 
 from arcface_api.session.cache import Cache
-from arcface_api.session.choosing import Chosen, Wish, check_installation, open_reference, open_session
+from arcface_api.session.choose import Chosen, Wish, check_installation, open_reference, open_session
 from arcface_api.session.model import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
-from arcface_api.session.probes import probe_crops
 from arcface_api.session.proving import is_batch_invariant
+from arcface_api.session.self_test import probe_crops
 
 __all__ = [
     "GPU_PROVIDERS",

@@ -1,4 +1,4 @@
-"""Promises of `session/choosing.py`: what was asked for or a refusal, proof before use, reasons for second best."""
+"""Promises of `session/choose.py`: what was asked for or a refusal, proof before use, reasons for second best."""
 
 import logging
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ import pytest
 
 from arcface_api.arrays import Features
 from arcface_api.errors import ModelFailed, RuntimeUnfit
-from arcface_api.session import Cache, ModelContent, Wish, choosing, onnx_gpu, open_session, openvino_cpu, proving
-from arcface_api.session.choosing import REFERENCE, Candidate, batch_sizes, check_installation, plan
+from arcface_api.session import Cache, ModelContent, Wish, choose, onnx_gpu, open_session, openvino_cpu, proving
+from arcface_api.session.choose import REFERENCE, Candidate, batch_sizes, check_installation, plan
 from arcface_api.session.model import Session
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER, TENSORRT_PROVIDER
@@ -29,7 +29,7 @@ def available(monkeypatch: pytest.MonkeyPatch, *providers: str) -> None:
 
 
 def flags(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(choosing, "cpu_flags", lambda: frozenset(names))
+    monkeypatch.setattr(choose, "cpu_flags", lambda: frozenset(names))
 
 
 # ── the plan ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -66,18 +66,18 @@ def test_gpu_asked_for_by_name_never_ends_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, device: Any, provider: str
 ) -> None:
     available(monkeypatch, TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER)
-    assert plan(device, "auto") == choosing.Plan((Candidate(provider, "float16"), Candidate(provider, "float32")))
-    assert plan(device, "float32") == choosing.Plan((Candidate(provider, "float32"),))
+    assert plan(device, "auto") == choose.Plan((Candidate(provider, "float16"), Candidate(provider, "float32")))
+    assert plan(device, "float32") == choose.Plan((Candidate(provider, "float32"),))
 
 
 @pytest.mark.usefixtures("with_openvino")
 def test_amx_makes_bfloat16_the_choice_and_other_bfloat16_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     flags(monkeypatch, "avx512f", "amx_bf16")
-    assert plan("cpu", "auto") == choosing.Plan((BFLOAT16,), (OPENVINO_FLOAT32, REFERENCE))
+    assert plan("cpu", "auto") == choose.Plan((BFLOAT16,), (OPENVINO_FLOAT32, REFERENCE))
     flags(monkeypatch, "avx512f", "avx512_bf16")
-    assert plan("cpu", "auto") == choosing.Plan((), (BFLOAT16, OPENVINO_FLOAT32, REFERENCE))
-    assert plan("cpu", "bfloat16") == choosing.Plan((BFLOAT16,))
-    assert plan("cpu", "float32") == choosing.Plan((), (OPENVINO_FLOAT32, REFERENCE))
+    assert plan("cpu", "auto") == choose.Plan((), (BFLOAT16, OPENVINO_FLOAT32, REFERENCE))
+    assert plan("cpu", "bfloat16") == choose.Plan((BFLOAT16,))
+    assert plan("cpu", "float32") == choose.Plan((), (OPENVINO_FLOAT32, REFERENCE))
 
 
 @pytest.mark.usefixtures("with_openvino")
@@ -103,12 +103,12 @@ def test_what_is_never_offered_is_refused_with_the_allowed(monkeypatch: pytest.M
     available(monkeypatch, CUDA_PROVIDER, CPU_PROVIDER)
     with pytest.raises(RuntimeUnfit, match=r"bfloat16 is for CPUs.*auto, float16 or float32"):
         plan("cuda", "bfloat16")
-    assert plan("auto", "float16") == choosing.Plan((CUDA_FLOAT16,))
+    assert plan("auto", "float16") == choose.Plan((CUDA_FLOAT16,))
 
 
 def test_both_builds_of_onnx_runtime_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_installation()
-    monkeypatch.setattr(choosing, "distribution", lambda _: object())
+    monkeypatch.setattr(choose, "distribution", lambda _: object())
     with pytest.raises(RuntimeUnfit, match="pip uninstall onnxruntime onnxruntime-gpu"):
         check_installation()
 
@@ -208,7 +208,7 @@ def test_what_is_remembered_is_proved_again_and_looked_at_anew_where_it_fails(
     open_session(recogniser, CPU_WISH, cache)
     real = proving.lowest_cosine
     answers = iter([0.5])
-    monkeypatch.setattr(choosing, "lowest_cosine", lambda *given: next(answers, None) or real(*given))
+    monkeypatch.setattr(choose, "lowest_cosine", lambda *given: next(answers, None) or real(*given))
     with caplog.at_level(logging.WARNING):
         chosen = open_session(recogniser, CPU_WISH, cache)
     assert chosen.self_test_cosine == pytest.approx(1)
@@ -248,7 +248,7 @@ def test_gpu_that_is_used_needs_no_excuse_for_the_cpu(
     """The extra cuda brings no OpenVINO: /health must not complain of that while the GPU runs as it should."""
     available(monkeypatch, CUDA_PROVIDER, CPU_PROVIDER)
     on_gpu = OnnxCpuSession(recogniser, 1, (1,))  # what runs it does not matter here
-    monkeypatch.setattr(choosing, "OnnxGpuSession", lambda *_: on_gpu)
+    monkeypatch.setattr(choose, "OnnxGpuSession", lambda *_: on_gpu)
     assert open_session(recogniser, Wish("auto", "auto", 1, None), cache).reason is None
 
 
@@ -293,7 +293,7 @@ def test_start_that_cannot_use_what_it_used_before_says_so_and_the_next_one_uses
         def fastest(sessions: Sequence[Session], _: object) -> Session:
             return next(session for session in sessions if session.provider == provider)
 
-        monkeypatch.setattr(choosing, "fastest", fastest)
+        monkeypatch.setattr(choose, "fastest", fastest)
 
     favour(OPENVINO)
     assert open_session(recogniser, CPU_WISH, cache).session.provider == OPENVINO
@@ -305,7 +305,7 @@ def test_start_that_cannot_use_what_it_used_before_says_so_and_the_next_one_uses
             raise failure
         return real(*given)
 
-    monkeypatch.setattr(choosing, "lowest_cosine", failing_once)
+    monkeypatch.setattr(choose, "lowest_cosine", failing_once)
     with caplog.at_level(logging.WARNING):
         chosen = open_session(recogniser, CPU_WISH, cache)
     assert chosen.session.provider == CPU_PROVIDER
@@ -361,7 +361,7 @@ def test_bfloat16_beside_a_gpu_says_why_the_gpu_is_not_used(monkeypatch: pytest.
     available(monkeypatch, CUDA_PROVIDER, CPU_PROVIDER)
     monkeypatch.setattr(openvino_cpu, "is_openvino_installed", lambda: True)
     flags(monkeypatch, "amx_bf16")
-    assert plan("auto", "bfloat16") == choosing.Plan(
+    assert plan("auto", "bfloat16") == choose.Plan(
         (BFLOAT16,), reasons=("the GPU is not used: precision=bfloat16 is for CPUs",)
     )
 
@@ -379,7 +379,7 @@ def test_denormals_count_as_zero_only_where_no_feature_changes(
     monkeypatch.setattr(OnnxCpuSession, "__init__", watched)
     open_session(recogniser, CPU_WISH, cache)
     assert seen[-1] is True
-    monkeypatch.setattr(choosing._Trial, "may_flush_denormals", lambda _: False)
+    monkeypatch.setattr(choose._Trial, "may_flush_denormals", lambda _: False)
     seen.clear()
     open_session(recogniser, Wish("cpu", "float32", 1, None), cache)
     assert seen == [False]

@@ -30,8 +30,8 @@ from arcface_api.session.model import ModelContent, Session
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER, GPU_PROVIDERS, TENSORRT_PROVIDER, OnnxGpuSession
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
-from arcface_api.session.probes import probe_crops
 from arcface_api.session.proving import MIN_COSINE, fastest, lowest_cosine, reference_features
+from arcface_api.session.self_test import probe_crops
 from arcface_api.settings import Device, Precision
 
 CPU_MAX_BATCH, GPU_MAX_BATCH = 8, 64
