@@ -75,10 +75,10 @@ class Cache:
         header = hashlib.sha256(content).digest().ljust(_HEADER_BYTES, b"\0")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
-                unfinished = Path(part.name)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            unfinished = Path(name)
             try:
-                with unfinished.open("wb") as file:
+                with os.fdopen(handle, "wb") as file:
                     file.write(header)
                     file.write(content)
                 unfinished.replace(path)  # after closing: a full disk is noticed while the older entry is still there

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from io import BytesIO
 
 import numpy as np
 import onnxruntime as ort
@@ -98,7 +97,8 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
         if verdict is not None and backend != verdict.backend:
             # What failed now may work at the next start, which must then return the same vectors as before.
             reason, is_final = _joined(reason, doubt), False
-        is_remembered = is_final and _write_verdict(cache, key, _Verdict(backend, reason, expected))
+        facts = asdict(_Verdict(backend, reason, expected))
+        is_remembered = is_final and cache.write(json.dumps(facts, default=np.ndarray.tolist).encode(), *key)
         if not is_remembered and backend not in planned.preferred and len(planned.timed) > 1:
             _log.warning("%s is used; %s.", backend, TIMED_FOR_ONE_START)
             reason = _joined(reason, TIMED_FOR_ONE_START)
@@ -110,9 +110,7 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
 
 
 def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]) -> Session:
-    """Open a model on ONNX Runtime's CPU provider in float32 and run every batch size once.
-
-    Several threads may run it at once.
+    """Open a model on the reference, which several threads may run at once, and run every batch size once.
 
     Raises:
         ModelFailed: The model cannot be loaded or run, or its input or output is not as expected.
@@ -137,7 +135,7 @@ class _Trial:
         model: ModelContent,
         config: SessionConfig,
         cache: Cache,
-        probes: Sequence[Crop],
+        probes: list[Crop],
         expected: Features | None = None,
     ) -> None:
         """Computes the reference's features, unless `expected` holds them from an earlier start."""
@@ -151,15 +149,15 @@ class _Trial:
         self.failures: list[str] = []
         self.last_failure: ArcFaceError | None = None
         self.is_final = True
-        """No: a backend could not be opened, and might be next time, when a driver, memory or a folder is back."""
+        """False once a backend could not be opened: at the next start a driver, memory or a folder may be back."""
         self._unloadable: set[str] = set()
 
     def test(self, backend: Backend) -> Chosen:
         """Open a backend, run every batch size, and compare the results.
 
         Raises:
-            RuntimeUnfit: The provider cannot be loaded, or deviates from float32.
-            ModelFailed: The provider cannot load or run the model.
+            RuntimeUnfit: Its provider cannot be loaded, or it deviates from float32.
+            ModelFailed: It cannot load or run the model.
         """
         session = self._reference if backend == REFERENCE and self._reference is not None else self._open(backend)
         cosine = lowest_cosine(session, self.probes, self.expected)
@@ -204,11 +202,7 @@ class _Trial:
 
 
 def _choose(trial: _Trial, planned: Plan) -> tuple[Backend, Chosen]:
-    """Carry out the plan.
-
-    Raises:
-        RuntimeUnfit, ModelFailed: Why the last backend failed, where all did.
-    """
+    """Carry out the plan; where every backend fails, raise the last one's RuntimeUnfit or ModelFailed."""
     for backend in planned.preferred:
         if (passed := trial.attempt(backend)) is not None:
             # The plan's reasons are about the CPU: they do not concern a GPU that is used.
@@ -230,7 +224,7 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Backend, Chosen]:
 
 
 def _keep_compiled(session: Session) -> bool:
-    """Cache a model that was compiled now; returns whether the next start will find one that this start wrote."""
+    """Cache a model that was compiled now; returns whether it was."""
     return isinstance(session, OpenVinoSession) and session.keep()
 
 
@@ -238,21 +232,13 @@ def _joined(*reasons: str | None) -> str | None:
     return "; ".join(filter(None, reasons)) or None
 
 
-def _write_verdict(cache: Cache, key: tuple[object, ...], verdict: _Verdict) -> bool:
-    facts = json.dumps({"backend": asdict(verdict.backend), "reason": verdict.reason})
-    content = BytesIO()
-    np.savez(content, facts=np.array(facts), expected=verdict.expected)
-    return cache.write(content.getvalue(), *key)
-
-
 def _read_verdict(cache: Cache, key: tuple[object, ...]) -> _Verdict | None:
     stored = cache.read(*key)
     if stored is None:
         return None
     try:
-        content = np.load(BytesIO(stored.tobytes()), allow_pickle=False)
-        facts = json.loads(str(content["facts"]))
-        return _Verdict(Backend(**facts["backend"]), facts["reason"], content["expected"])
+        facts = json.loads(stored.tobytes())
+        return _Verdict(Backend(**facts["backend"]), facts["reason"], np.array(facts["expected"], np.float32))
     except Exception as error:  # noqa: BLE001  # whatever is wrong with it, a start can do without
         _log.warning("The cached choice of an earlier start cannot be read; choosing again: %s", error)
         return None

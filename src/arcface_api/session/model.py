@@ -42,11 +42,7 @@ class Session(Protocol):
 
 
 def check_features(features: Any, rows: int, dim: int) -> Features:
-    """Return the features if their shape is (rows, dim).
-
-    Raises:
-        ModelFailed: It is not: with a row too few, callers would get each other's embeddings.
-    """
+    """Return the features, or raise ModelFailed if their shape is not (rows, dim): callers would get others' rows."""
     if features.shape != (rows, dim):
         raise ModelFailed(
             f"The model returned shape {features.shape} for a batch of {rows}; {(rows, dim)} was expected."

@@ -22,21 +22,12 @@ class OnnxCpuSession:
     precision = "float32"
 
     def __init__(
-        self,
-        model: ModelContent,
-        threads: int,
-        batch_sizes: Sequence[int] = (1,),
-        *,
-        flushes_denormals: bool = False,
+        self, model: ModelContent, threads: int, batch_sizes: Sequence[int] = (1,), *, flushes_denormals: bool = False
     ) -> None:
         """Load a model; nothing runs yet.
 
-        Args:
-            model: What to load.
-            threads: Of one inference, at least 1.
-            batch_sizes: Sizes that batches will have.
-            flushes_denormals: Numbers below float32's normal range count as zero. Some trained ArcFace models have such
-                weights, and a CPU computes with them a hundred times slower.
+        With `flushes_denormals`, numbers below float32's normal range count as zero. Some trained ArcFace models have
+        such weights, and a CPU computes with them a hundred times slower.
 
         Raises:
             ModelFailed: ONNX Runtime cannot load the model, or its input or output is not as expected.
@@ -70,11 +61,7 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 
 def open_onnx(content: bytes, options: ort.SessionOptions, providers: Sequence[Any]) -> ort.InferenceSession:
-    """Load a model file into ONNX Runtime.
-
-    Raises:
-        ModelFailed: It cannot load the model.
-    """
+    """Load a model file into ONNX Runtime; raises ModelFailed if that fails."""
     try:
         session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class

@@ -2,7 +2,7 @@
 
     crops ─stack─▶ pixels (n, h, w, 3) uint8 ─▶ device buffer of that batch size ─▶ graph ─▶ device buffer ─▶ features
 
-Pixels travel as bytes and are normalised on the device. On CUDA each batch size has an `InferenceSession` and buffers
+On CUDA each batch size has an `InferenceSession` and buffers
 of its own: as every shape is known beforehand, no operator that computes shapes is left for the CPU, cuDNN's plans
 never change, and CUDA records one inference and replays it (a CUDA graph), because at small batches launching the
 kernels one by one takes longer than running them. TensorRT has one engine for all sizes.
@@ -73,15 +73,9 @@ class OnnxGpuSession:
         batch_sizes: Sequence[int],
         engine_folder: Path | None,
     ) -> None:
-        """Load a model on the GPU, and on CUDA run and record every batch size.
+        """Load a model on the GPU in float16 or float32, and on CUDA run and record every batch size.
 
-        Args:
-            model: What to load.
-            provider: `CUDA_PROVIDER` or `TENSORRT_PROVIDER`.
-            precision: float16 or float32.
-            threads: Of what ONNX Runtime does on the host.
-            batch_sizes: The only sizes that batches will have, ascending; each has its own buffers.
-            engine_folder: Where TensorRT keeps its engines, which take minutes to build; None: nowhere.
+        In `engine_folder` TensorRT keeps its engines, which take minutes to build; None: nowhere.
 
         Raises:
             RuntimeUnfit: The provider cannot be loaded: a driver or library is missing.
@@ -108,14 +102,13 @@ class OnnxGpuSession:
         check_provider(self.provider)
         try:
             graph = onnx.load_from_string(self._model.content)
-            if self.provider == TENSORRT_PROVIDER:  # converts to float16 by itself
-                content = take_pixels(graph, self._model.spec).SerializeToString()
-                options = tensorrt_options(self._shape, self.batch_sizes, self.precision, engine_folder)
-                opened = self._load(content, options)
-                return {size: self._bind(opened, size) for size in self.batch_sizes}
-            if self.precision == "float16":
+            if self.precision == "float16" and self.provider != TENSORRT_PROVIDER:  # which converts by itself
                 graph = to_float16(graph)
-            return self._record_sizes(take_pixels(graph, self._model.spec).SerializeToString())
+            content = take_pixels(graph, self._model.spec).SerializeToString()
+            if self.provider != TENSORRT_PROVIDER:
+                return self._record_sizes(content)
+            opened = self._load(content, tensorrt_options(self._shape, self.batch_sizes, self.precision, engine_folder))
+            return {size: self._bind(opened, size) for size in self.batch_sizes}
         except ArcFaceError:
             raise
         except Exception as error:  # the device's memory is full, a kernel is missing, …
@@ -199,11 +192,7 @@ def tensorrt_options(
 
 
 def check_provider(provider: str) -> None:
-    """Refuse a provider that cannot be loaded, for which ONNX Runtime might silently use the CPU.
-
-    Raises:
-        RuntimeUnfit: A card, driver or library is missing.
-    """
+    """Raise RuntimeUnfit if a card, driver or library is missing, for which ONNX Runtime might silently use the CPU."""
     # float32 means float32: by default TensorRT and cuBLAS round its inputs to 10 bits (TF32).
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     ort.preload_dlls()  # finds CUDA and cuDNN where pip's wheels put them

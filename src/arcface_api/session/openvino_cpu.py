@@ -35,15 +35,11 @@ _log = logging.getLogger(__name__)
 
 def is_openvino_installed() -> bool:
     """Whether the package `openvino` is there; it is part of the extra `cpu` on x86-64."""
-    try:
-        openvino_version()
-    except metadata.PackageNotFoundError:
-        return False
-    return util.find_spec("openvino") is not None
+    return any(metadata.distributions(name="openvino")) and util.find_spec("openvino") is not None
 
 
 def openvino_version() -> str:
-    """Version of the package `openvino`."""
+    """Version of the package `openvino`, which is installed."""
     return metadata.version("openvino")
 
 
@@ -55,14 +51,7 @@ class OpenVinoSession:
     def __init__(
         self, model: ModelContent, precision: str, threads: int, batch_sizes: Sequence[int], cache: Cache
     ) -> None:
-        """Compile a model, or read the compiled one from the cache; nothing runs yet.
-
-        Args:
-            model: What to load.
-            precision: bfloat16 or float32.
-            threads: Of one inference, at least 1.
-            batch_sizes: Sizes that batches will have.
-            cache: Where the compiled model is kept.
+        """Compile a model in bfloat16 or float32, or read the compiled one from the cache; nothing runs yet.
 
         Raises:
             ModelFailed: OpenVINO cannot compile it, or would compute in another precision.

@@ -64,12 +64,7 @@ def reference_features(reference: Session, probes: Sequence[Crop]) -> Features:
 
 
 def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) -> float:
-    """Run every probe crop in every batch size and return the lowest cosine of any row to the expected one.
-
-    Args:
-        session: What is tested.
-        probes: n crops of the model's input size.
-        expected: (n, dim) float32, the reference's features of the probe crops.
+    """Run n probe crops in every batch size; return the lowest cosine of any row to `expected`, (n, dim) float32.
 
     Raises:
         ModelFailed: The session failed, or returned a row that is not finite or is zero.
@@ -86,11 +81,7 @@ def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) 
 
 
 def is_batch_invariant(session: Session, crops: Sequence[Crop]) -> bool:
-    """Whether each crop's row is the same, bit for bit, alone and at every place of a batch of every size.
-
-    Raises:
-        ModelFailed: The session failed.
-    """
+    """Whether each crop's row is the same, bit for bit, alone and at every place of a batch of every size."""
     alone = reference_features(session, crops)
     for size in session.batch_sizes:
         for start in range(len(crops)):
