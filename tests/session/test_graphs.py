@@ -45,7 +45,7 @@ def run(model: onnx.ModelProto, **inputs: object) -> Features:
 
 
 def rewritten(model: onnx.ModelProto, spec: InputSpec, crops: list[Crop]) -> tuple[Features, onnx.ModelProto]:
-    """What the rewritten graph says of crops; checked by ONNX's own checker."""
+    """The rewritten graph's features of the crops, and the graph, which ONNX's own checker has checked."""
     changed = take_pixels(onnx.load_from_string(model.SerializeToString()), spec)
     onnx.checker.check_model(changed, full_check=True)
     return run(changed, **{PIXELS: np.stack(crops)}), changed

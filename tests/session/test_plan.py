@@ -1,4 +1,4 @@
-"""Promises of `session/plan.py`: what was asked for or a refusal, and the reasons why better backends are missing."""
+"""Promises of `session/plan.py`: a named device or precision is used or refused; reasons for second best."""
 
 from typing import Any
 

@@ -76,7 +76,7 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
     planned = plan_for(config.device, config.precision)
     probes = probe_crops(model.spec.height, model.spec.width)
     versions = ort.__version__, openvino_cpu.openvino_version() if openvino_cpu.is_openvino_installed() else ""
-    pixels = hashlib.sha256(np.stack(probes).data).hexdigest()  # they depend on the versions of OpenCV and NumPy
+    pixels = hashlib.sha256(np.stack(probes).data).hexdigest()  # versions of OpenCV may resize differently
     about_code = (VERDICT_VERSION, REWRITING_VERSION, *versions)
     key = ("verdict", about_code, model.sha256, repr(model.spec), pixels, config, planned)
     with nullcontext() if cache.has(*key) else cache.exclusive():
@@ -239,6 +239,6 @@ def _read_verdict(cache: Cache, key: tuple[object, ...]) -> _Verdict | None:
     try:
         facts = json.loads(stored.tobytes())
         return _Verdict(Backend(**facts["backend"]), facts["reason"], np.array(facts["expected"], np.float32))
-    except Exception as error:  # noqa: BLE001  # whatever is wrong with it, a start can do without
+    except Exception as error:  # noqa: BLE001  # a start can do without it
         _log.warning("The cached choice of an earlier start cannot be read; choosing again: %s", error)
         return None
