@@ -39,7 +39,7 @@ def reference_sentence() -> str:
         if row["recipe"] == "reference"
     )
     return (
-        f"float32 on ONNX Runtime, the reference, distinguishes {pairs['same']:,} pairs of one person from"
+        f"float32 on ONNX Runtime, the reference, verifies {pairs['same']:,} pairs of one person and"
         f" {pairs['different']:,} of two with this balanced accuracy in per cent (aligned / stretched): {reached}."
         f" One pair counts {50 / pairs['same']:.3f} or {50 / pairs['different']:.3f} points."
     )

@@ -1,4 +1,4 @@
-"""Promises of `arcface_api.batching`, on a model whose every batch the test can hold, let go and look at."""
+"""Promises of `arcface_api.batching`, on a model whose batches a test can hold, release and inspect."""
 
 import asyncio
 import gc
@@ -68,7 +68,7 @@ async def submitted(queue: Batcher[int, int], *items: int, **options: Any) -> "l
     return tasks
 
 
-def test_lone_item_does_not_wait_for_company() -> None:
+def test_lone_item_does_not_wait_for_others() -> None:
     async def check() -> None:
         queue = batcher(HeldModel())
         assert (await queue.submit(21)).row == 42
@@ -81,15 +81,15 @@ def test_it_is_idle_while_nothing_runs_or_waits() -> None:
     async def check() -> None:
         model = HeldModel()
         queue = batcher(model, sizes=(1,))
-        told = [queue.is_idle]
+        seen = [queue.is_idle]
         first = await behind_a_running_batch(model, queue)
-        told.append(queue.is_idle)
+        seen.append(queue.is_idle)
         (second,) = await submitted(queue, 1)
-        told.append(queue.is_idle)
+        seen.append(queue.is_idle)
         model.let_go()
         await asyncio.gather(first, second)
         await queue.close()
-        assert [*told, queue.is_idle] == [True, False, False, True]
+        assert [*seen, queue.is_idle] == [True, False, False, True]
 
     asyncio.run(check())
 
@@ -150,8 +150,8 @@ def test_item_that_fails_alone_fails_its_own_caller_only() -> None:
 
         queue: Batcher[int, int] = Batcher(run, name="test", sizes=(1, 2, 4), capacity=10)
         answers = await asyncio.gather(*map(queue.submit, range(4)), return_exceptions=True)
-        told = [str(each) if isinstance(each, Exception) else each.row for each in answers]  # type: ignore[union-attr]  # BaseException
-        assert told == [0, "not 1", 2, "not 3"]
+        received = [str(each) if isinstance(each, Exception) else each.row for each in answers]  # type: ignore[union-attr]  # BaseException
+        assert received == [0, "not 1", 2, "not 3"]
         await queue.close()
 
     asyncio.run(check())
@@ -332,8 +332,8 @@ def test_bulk_is_not_starved_in_small_batches_either(sizes: tuple[int, ...]) -> 
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
-def test_places_that_bulk_items_did_not_ask_for_are_no_debt() -> None:
-    """One of them waits at each batch, and then many: they get their share and no more."""
+def test_places_that_bulk_items_did_not_need_are_not_carried_over() -> None:
+    """One bulk item waits at each of many batches, and then many do: they get their share and no more."""
 
     async def check() -> None:
         model = HeldModel()
@@ -356,8 +356,8 @@ def test_places_that_bulk_items_did_not_ask_for_are_no_debt() -> None:
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
-def test_one_slow_batch_does_not_make_it_refuse_everybody_for_ever() -> None:
-    """The estimate by which deadlines are judged is then far too long, and only batches can correct it."""
+def test_one_slow_batch_does_not_make_it_refuse_everybody_forever() -> None:
+    """The estimated time per item is then far too long, and only batches can correct it."""
 
     async def check() -> None:
         model = HeldModel()
@@ -379,7 +379,7 @@ def test_one_slow_batch_does_not_make_it_refuse_everybody_for_ever() -> None:
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
-def test_of_two_that_belong_together_none_is_left_behind() -> None:
+def test_both_fails_with_either_and_leaves_nothing_in_a_queue() -> None:
     async def check() -> None:
         model, failing = HeldModel(), HeldModel()
         failing.poison.add(2)

@@ -22,7 +22,7 @@ from PIL import Image as Pillow
 from arcface_api.errors import ImageDamaged
 from arcface_api.image import ImageLimits, decode, take_apart
 from arcface_api.image.exif import MAX_ENTRIES, PREFIX, orientation
-from arcface_api.session.probes import probe_crops
+from arcface_api.session.self_test import probe_crops
 from containers import (
     exif,
     frame,

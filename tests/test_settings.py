@@ -35,6 +35,7 @@ def test_empty_variable_means_default(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"port": "99999"}, r"--port='99999' is not allowed: input should be less than or equal to 65535\."),
         ({"device": "gpu"}, r"--device='gpu' is not allowed: input should be 'auto', 'cpu', 'cuda' or 'tensorrt'"),
+        ({"precision": "int8"}, r"--precision='int8' is not allowed: input should be 'auto', 'float32', 'bfloat16' or"),
         ({"max_image_bytes": "10MB"}, r"--max-image-bytes='10MB' is not allowed: input should be a valid integer"),
         ({"colour": "red"}, "There is no setting called colour"),
     ],

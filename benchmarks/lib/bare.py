@@ -21,7 +21,7 @@ from platformdirs import user_cache_dir
 
 from arcface_api.arrays import Crop, Features, InputSpec
 from arcface_api.cpus import available_cpus
-from arcface_api.session import Cache, ModelContent, Session, Wish, open_session
+from arcface_api.session import Cache, ModelContent, Session, SessionConfig, open_session
 from arcface_api.settings import Device, Precision
 
 Run = Callable[[Sequence[Crop]], Features]
@@ -45,8 +45,8 @@ def own_session(
     spec = InputSpec(None, 112, 112, 127.5, 127.5)
     loaded = ModelContent(content, hashlib.sha256(content).hexdigest(), spec, dim)
     folder = os.environ.get("ARCFACE_CACHE_DIR") or Path(user_cache_dir("arcface-api")) / "compiled"
-    wish = Wish(device, precision, threads or available_cpus(), max_batch)
-    return open_session(loaded, wish, Cache(Path(folder))).session
+    config = SessionConfig(device, precision, threads or available_cpus(), max_batch)
+    return open_session(loaded, config, Cache(Path(folder))).session
 
 
 def open_onnxruntime(model: Path) -> Run:

@@ -2,14 +2,14 @@
 
     submit ──▶ queue (bounded) ──▶ batch of a fixed size ──one thread──▶ rows ──▶ each to its own caller
 
-There is no timer: a lone caller never waits for company, and under load batches fill by themselves, because callers
-arrive while the batch before runs. Promises, each with a test:
+There is no timer: a lone caller never waits for others, and under load batches fill by themselves, because callers
+arrive while the previous batch runs. Promises, each with a test:
 
 - rows return to their own callers; a wrong number of rows is an error, never a mix-up;
-- a failing batch fails its own callers and nobody else, and an item that fails alone fails its own caller only;
-- whatever is raised on the thread, it goes on; a batch that does not end can be seen from outside (`running_since`);
-- a caller that leaves, or whose deadline cannot be met, costs the model nothing and its neighbours nothing (where every
-  deadline seems lost, the latest one is tried, lest an estimate refuse everybody for ever);
+- a failing batch fails only its own callers, and an item that fails alone only its own caller;
+- the thread survives whatever is raised on it, and a batch that does not end is visible outside (`running_since`);
+- a caller that leaves, or whose deadline cannot be met, costs the model and the other callers nothing (where no
+  deadline seems possible, the latest one is tried, so that a wrong estimate cannot refuse everybody forever);
 - a full queue refuses at once and says when to come back;
 - callers that send one item at a time are not kept waiting by those that send many;
 - closing refuses new work and finishes queued work.
@@ -36,16 +36,16 @@ One = TypeVar("One")
 Other = TypeVar("Other")
 
 BULK_SHARE = 4
-"""While both kinds of callers wait, one in this many places of a batch goes to those that send many items at once."""
+"""While both kinds wait, one place in this many of a batch goes to items of callers that send many at once."""
 SMOOTHING = 0.2
-"""Weight of the newest batch in the running mean of the time an item takes."""
+"""Weight of the newest batch in the running mean of the seconds per item."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Batched(Generic[Row]):
-    """One item's row, and how it came about."""
+    """One item's row, with facts about its batch."""
 
     row: Row
     waited_ms: float
@@ -66,8 +66,7 @@ class _Waiting(Generic[Item, Row]):
 class Batcher(Generic[Item, Row]):
     """Runs one model in batches on a thread of its own; `submit` and `close` belong to one event loop.
 
-    The thread takes its next batch from the queue itself: between two batches the model waits for nobody, also while
-    the event loop is busy with requests.
+    The thread takes its next batch from the queue itself, so the model never waits for a busy event loop.
     """
 
     def __init__(
@@ -81,10 +80,10 @@ class Batcher(Generic[Item, Row]):
         """Nothing runs before the first `submit`.
 
         Args:
-            run: Blocking: a batch of items to as many rows, in order; in the place of an item that failed alone, its
-                exception. Called by one thread, one batch at a time.
+            run: Blocks; returns a row for each item, in order, or an exception for an item that failed alone. Called by
+                one thread, one batch at a time.
             name: Of the thread.
-            sizes: Batch sizes that may occur, 1 among them. A batch is as large as what is queued allows.
+            sizes: Batch sizes that may occur, 1 among them; a batch has the largest that the queue can fill.
             capacity: Most items that may wait.
         """
         if 1 not in sizes:
@@ -102,9 +101,9 @@ class Batcher(Generic[Item, Row]):
         self._ended = asyncio.Event()
         self._running_since: float | None = None
         self._item_seconds = 0.0
-        """Running mean of a batch's time divided by its size; 0 before the first batch."""
+        """Running mean of the seconds per item; 0 before the first batch."""
         self._owed_to_bulk = 0.0
-        """The part of a place, or the places of the next batch, that bulk items have yet to get of their share."""
+        """Places, or the fraction of one, that bulk items are still due of their share."""
 
     @property
     def queued(self) -> int:
@@ -118,34 +117,34 @@ class Batcher(Generic[Item, Row]):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing runs and nothing waits. Any thread may ask; a moment later it may be otherwise."""
+        """Nothing runs and nothing waits, at this moment. Any thread may ask."""
         return self._running_since is None and not self.queued
 
     @property
     def running_since(self) -> float | None:
-        """When the batch that runs now began, on `time.monotonic`'s clock, in seconds; None: none runs."""
+        """When the running batch began, in seconds of `time.monotonic`; None where none runs."""
         return self._running_since
 
     @property
     def has_lost_its_thread(self) -> bool:
-        """The thread has ended although the batcher was not closed: nothing that waits will run."""
+        """The thread has ended although the batcher was not closed; nothing that waits will run."""
         return self._loop is not None and not self._is_closing and not self._thread.is_alive()
 
     def seconds_for(self, items: int) -> int:
-        """In how many whole seconds so many items will have been served, at least 1; by the speed of late."""
+        """Whole seconds that the model needs for that many items at its recent speed, at least 1."""
         return max(1, math.ceil(items * self._item_seconds))
 
     async def submit(self, item: Item, *, deadline: float = math.inf, is_bulk: bool = False) -> Batched[Row]:
-        """Have one item run in the next batch that has room for it.
+        """Run one item in the next batch that has room for it.
 
         Args:
             item: What `run` takes.
-            deadline: On `time.monotonic`'s clock; an item that cannot be served by then is dropped before it runs,
-                unless nothing else is left to run and it has the most time.
-            is_bulk: One of many that the same caller sends at once; gives way to single items.
+            deadline: In seconds of `time.monotonic`. An item that cannot be served by then is dropped before it runs,
+                unless nothing else is left to run and it has the latest deadline.
+            is_bulk: The caller sends many at once; single items go first.
 
         Raises:
-            QueueFull: At once, when as many items wait as may.
+            QueueFull: At once, when `capacity` items wait.
             DeadlineExceeded: It could not be served in time.
             ServiceClosing: `close` was called.
             ModelFailed, ...: What `run` raised for its batch, or returned in its place.
@@ -164,13 +163,13 @@ class Batcher(Generic[Item, Row]):
             self._changed.notify()
         try:
             return await waiting.answer
-        except asyncio.CancelledError:  # the caller left: its item is not kept until the running batch ends
+        except asyncio.CancelledError:  # the caller left: release its item now, not when the running batch ends
             with self._changed, suppress(ValueError):
                 (self._bulk if is_bulk else self._single).remove(waiting)
             raise
 
     async def close(self) -> None:
-        """Refuse new work, finish what is queued, end the thread. Waits as long as the running batch takes."""
+        """Refuse new work, finish what is queued, and end the thread."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -183,7 +182,7 @@ class Batcher(Generic[Item, Row]):
         while goes_on:
             try:
                 goes_on = self._run_next()
-            except BaseException as error:  # noqa: BLE001  # a defect here: all who wait are answered, and it goes on
+            except BaseException as error:  # noqa: BLE001  # a defect here: answer everybody who waits, and go on
                 _log.exception("A defect in the queue of %s:", self.name)
                 self._fail_all(error)
         self._call_loop(self._ended.set)
@@ -197,7 +196,7 @@ class Batcher(Generic[Item, Row]):
             self._deliver(each, _own_copy(error))
 
     def _run_next(self) -> bool:
-        """Wait for items and run the next batch; False once closed and empty. No item outlives its batch here."""
+        """Wait for items and run the next batch; False once closed and empty. Keeps no item after its batch."""
         with self._changed:
             while not self.queued and not self._is_closing:
                 self._changed.wait()
@@ -219,21 +218,20 @@ class Batcher(Generic[Item, Row]):
         started = time.monotonic()
         try:
             rows = _checked(self._run([waiting.item for waiting in batch]), len(batch))
-        except BaseException as error:  # noqa: BLE001  # whatever it was, it is its own callers' answer, and work goes on
+        except BaseException as error:  # noqa: BLE001  # its own callers get it, and work goes on
             for waiting in batch:
                 self._deliver(waiting, _own_copy(error))
             return
-        seconds = time.monotonic() - started
-        self._learn(seconds / len(batch))
+        item_seconds = (time.monotonic() - started) / len(batch)
+        if self._item_seconds == 0:
+            self._item_seconds = item_seconds
+        self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
         for waiting, row in zip(batch, rows, strict=True):
             waited_ms = (started - waiting.submitted) * 1000
-            self._deliver(
-                waiting,
-                row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch)),
-            )
+            self._deliver(waiting, row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch)))
 
     def _deliver(self, waiting: _Waiting[Item, Row], answer: Batched[Row] | Exception) -> None:
-        """Hand an answer to its caller, on the event loop; nobody may be there any more."""
+        """Hand an answer to its caller, who may have left, on the event loop."""
 
         def settle() -> None:
             if waiting.answer.done():
@@ -247,14 +245,14 @@ class Batcher(Generic[Item, Row]):
 
     def _call_loop(self, function: Callable[[], None]) -> None:
         assert self._loop is not None  # noqa: S101  # the thread starts with the loop
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop was closed: nobody waits
             self._loop.call_soon_threadsafe(function)
 
     def _take_out_late(self) -> list[_Waiting[Item, Row]]:
-        """Forget whoever left, and take out those who could not be served in time even by the batch that runs now.
+        """Drop items whose callers left, and take out those that even the next batch would serve too late.
 
-        That is an estimate, which only a batch can correct. So where it leaves nothing to run, whoever has the most
-        time is tried: else a single slow batch could make it refuse everybody for ever, beside an idle model.
+        That is an estimate, which only a batch can correct. So where it would leave nothing to run, the item with the
+        latest deadline is tried: otherwise one slow batch could make an idle model refuse everybody forever.
         """
         for queue in (self._single, self._bulk):
             still_there = [waiting for waiting in queue if not waiting.answer.done()]
@@ -279,10 +277,10 @@ class Batcher(Generic[Item, Row]):
         return next((size for size in self._sizes if size <= self.queued), 0)
 
     def _next_batch(self) -> list[_Waiting[Item, Row]]:
-        """The largest size that what is queued can fill; single items first, with a share for bulk ones.
+        """The largest size that the queue can fill; single items first, with a share for bulk ones.
 
-        Of that share a fraction of a place is carried over, so that it is kept in batches of fewer than `BULK_SHARE`
-        places, too. Places that bulk items did not ask for are not.
+        A fraction of a place is carried over, which keeps the share in batches of fewer than `BULK_SHARE` places, too.
+        Places that bulk items did not need are not carried over.
         """
         size = self._next_size()
         share = size / BULK_SHARE
@@ -292,18 +290,9 @@ class Batcher(Generic[Item, Row]):
         batch = [self._single.popleft() for _ in range(size - for_bulk)]
         return batch + [self._bulk.popleft() for _ in range(for_bulk)]
 
-    def _learn(self, item_seconds: float) -> None:
-        if self._item_seconds == 0:
-            self._item_seconds = item_seconds
-        self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
-
 
 async def both(one: Coroutine[Any, Any, One], other: Coroutine[Any, Any, Other]) -> tuple[One, Other]:
-    """Two results, worked out side by side; where one cannot be had, what waits for the other leaves its queue.
-
-    Raises:
-        ModelFailed, ...: What the first of the two to fail raised.
-    """
+    """Await both; where one fails, cancel the other, so that it leaves its queue, and raise the first failure."""
     tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
     try:
         return await asyncio.gather(*tasks)
@@ -320,15 +309,15 @@ def _checked(rows: Sequence[Row | Exception], wanted: int) -> Sequence[Row | Exc
 
 
 def _own_copy(error: BaseException) -> Exception:
-    """One exception for each caller: raised in several tasks, a shared one would collect all their tracebacks."""
+    """An exception for one caller: raised in several tasks, a shared one would collect all their tracebacks."""
     if not isinstance(error, ArcFaceError):
-        said = type(error).__name__
-        with suppress(Exception):  # what raises anything may also raise when it is asked what it says
-            said = str(error) or said
-        failed = ModelFailed(f"The batch failed: {said}")
+        message = type(error).__name__
+        with suppress(Exception):  # a broken exception may raise in its own __str__
+            message = str(error) or message
+        failed = ModelFailed(f"The batch failed: {message}")
         failed.__cause__ = error
         return failed
-    # Without __init__, which may take other arguments than those that the exception keeps.
+    # Without __init__, whose arguments may differ from those that the exception keeps.
     copy = type(error).__new__(type(error), *error.args)
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error.__cause__

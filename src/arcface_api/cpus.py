@@ -1,7 +1,7 @@
-"""How many CPUs this process may really use, and what they can do.
+"""How many CPUs this process may use, and what they can do.
 
-ONNX Runtime and OpenCV size their thread pools from the host. In a container with a quota of two CPUs on a 64-core
-host that makes 64 threads fight for two CPUs. So threads are always set, from the smaller of affinity and quota.
+ONNX Runtime and OpenCV size their thread pools from the host: in a container with a quota of two CPUs on a host with
+64, 64 threads would compete for two.
 """
 
 import math
@@ -11,31 +11,29 @@ from pathlib import Path
 from typing import Any
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """CPUs this process may use: the smaller of its affinity mask and its cgroup's CPU quota, at least 1.
+    """The smaller of this process's affinity mask and its cgroup's CPU quota, at least 1.
 
     A quota of 1.5 CPUs counts as 2: the second thread is throttled half of the time, a single one would waste the half.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    quota = _cgroup_quota(cgroup_root)
-    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+    return max(1, min(affinity, math.ceil(_cgroup_quota(cgroup_root) or affinity)))
 
 
-def cpu_flags(cpu_info: Path = CPU_INFO) -> frozenset[str]:
-    """Instruction sets of the CPU as Linux names them on x86 (`amx_bf16` …); empty where it tells none."""
-    return frozenset(_cpu_fact("flags", cpu_info).split())
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU as Linux names them on x86 (`amx_bf16`, …); empty where unknown."""
+    return frozenset(_cpu_info("flags").split())
 
 
-def cpu_name(cpu_info: Path = CPU_INFO) -> str:
-    """The CPU's name; empty where the system tells none."""
-    return _cpu_fact("model name", cpu_info)
+def cpu_name() -> str:
+    """The CPU's name; empty where unknown."""
+    return _cpu_info("model name")
 
 
 def machine() -> dict[str, Any]:
-    """What figures have to name beside them: processor, CPUs, system, Python."""
+    """What is reported beside measurements: processor, CPUs, system, Python."""
     return {
         "processor": cpu_name() or platform.processor(),
         "cpus": available_cpus(),
@@ -44,31 +42,28 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _cpu_fact(wanted: str, cpu_info: Path) -> str:
+def _cpu_info(name: str) -> str:
+    """The first value with that name in /proc/cpuinfo, which psutil does not read; empty where there is none."""
     try:
-        lines = cpu_info.read_text().splitlines()
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
         return ""
-    facts = (line.partition(":") for line in lines)
-    return next((value.strip() for key, _, value in facts if key.strip() == wanted), "")
+    return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
 def _cgroup_quota(root: Path) -> float | None:
-    """CPU quota in CPUs, or None without one.
+    """The quota in CPUs, or None without one.
 
-    Inside a container the files of its own group stand at the root. Source: the Linux kernel's admin-guide/cgroup-v2
+    Inside a container the files of its own group are at the root. Source: the Linux kernel's admin-guide/cgroup-v2
     (`cpu.max`: "$MAX $PERIOD" in microseconds) and scheduler/sched-bwc (v1: `cpu.cfs_*`, -1 for no quota).
     """
+    v1 = root / "cpu"
     try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota, period = ((v1 / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         cpus = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max", or something this kernel invented
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, "max", or a form that is not documented
         return None
     return cpus if cpus > 0 else None

@@ -22,7 +22,7 @@ from arcface_api.session import (
     TENSORRT_PROVIDER,
     Cache,
     ModelContent,
-    Wish,
+    SessionConfig,
     check_installation,
     is_batch_invariant,
     open_reference,
@@ -65,12 +65,14 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
         model = content(role)
         if chosen.session.provider in GPU_PROVIDERS:
             device: Device = "tensorrt" if chosen.session.provider == TENSORRT_PROVIDER else "cuda"
-            wish = Wish(device, "float32", threads, settings.max_batch)
-            return Model(open_session(model, wish, cache).session, model.spec)
+            config = SessionConfig(device, "float32", threads, settings.max_batch)
+            return Model(open_session(model, config, cache).session, model.spec)
         return Model(open_reference(model, threads, chosen.session.batch_sizes), model.spec)
 
     recogniser = content(Role.RECOGNISER)
-    chosen = open_session(recogniser, Wish(settings.device, settings.precision, threads, settings.max_batch), cache)
+    chosen = open_session(
+        recogniser, SessionConfig(settings.device, settings.precision, threads, settings.max_batch), cache
+    )
     attribute_models: AttributeModels | None = None
     if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
         attribute_models = BoxModels(load_attribute_model(Role.AGE_GENDER), load_attribute_model(Role.LANDMARKS_3D))

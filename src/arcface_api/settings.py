@@ -18,7 +18,7 @@ from arcface_api.errors import SettingInvalid
 ENVIRONMENT_PREFIX = "ARCFACE_"
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
-Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Settings(BaseSettings):
@@ -44,14 +44,15 @@ class Settings(BaseSettings):
     port: int = Field(default=5555, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     device: Device = Field(
         default="auto",
-        description="`cuda`, `tensorrt` or `cpu`: that or no start. `auto`: CUDA where it works, else the CPU;"
-        " `/health` says why. `tensorrt` needs NVIDIA's TensorRT, which neither the image nor an extra brings.",
+        description="What the models run on. `auto`: CUDA where it works, else the CPU; `/health` states the reason."
+        " `cpu`, `cuda`, `tensorrt`: the start fails if it is unavailable. `tensorrt` is not verified on hardware; it"
+        " needs NVIDIA's TensorRT, which neither the image nor an extra installs.",
     )
     precision: Precision = Field(
         default="auto",
-        description="Arithmetic of the recogniser. `auto`: the fastest that proves itself at start (cosine to float32"
-        " of 0.999 or more): bfloat16 on CPUs that have it, float16 on GPUs. `float32`,"
-        " `bfloat16` (CPUs), `float16` (GPUs): that or no start.",
+        description="Arithmetic of the recogniser. `auto`: the fastest that passes the self-test at start (a cosine to"
+        " float32 of at least 0.999): bfloat16 on CPUs that have it, float16 on GPUs. `float32`, `bfloat16` (CPUs),"
+        " `float16` (GPUs): the start fails if it is unavailable.",
     )
     align: Literal["none", "auto"] | None = Field(
         default=None, description="`align` of requests without it: `none` or `auto`. Default: the pack's, else `none`."

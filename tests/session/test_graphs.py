@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from arcface_api.arrays import ChannelOrder, Crop, Features, InputSpec, to_tensor
 from arcface_api.session import ModelContent
-from arcface_api.session.graphs import PIXELS, parse, round_to_bfloat16, take_pixels, to_float16
+from arcface_api.session.graphs import PIXELS, round_to_bfloat16, take_pixels, to_float16
 from session.conftest import random_crops
 from tiny_models import age_gender_model, linear_model
 
@@ -45,8 +45,8 @@ def run(model: onnx.ModelProto, **inputs: object) -> Features:
 
 
 def rewritten(model: onnx.ModelProto, spec: InputSpec, crops: list[Crop]) -> tuple[Features, onnx.ModelProto]:
-    """What the rewritten graph says of crops; checked by ONNX's own checker."""
-    changed = take_pixels(parse(model.SerializeToString()), spec)
+    """The rewritten graph's features of the crops, and the graph, which ONNX's own checker has checked."""
+    changed = take_pixels(onnx.load_from_string(model.SerializeToString()), spec)
     onnx.checker.check_model(changed, full_check=True)
     return run(changed, **{PIXELS: np.stack(crops)}), changed
 
@@ -101,8 +101,8 @@ def test_weights_rounded_to_bfloat16_are_the_nearest_ones_and_float16_holds_them
 
 def test_float16_is_near_and_ends_in_float32(recogniser: ModelContent) -> None:
     spec, crops = recogniser.spec, random_crops(4)
-    expected = run(parse(recogniser.content), input=to_tensor(crops, spec))
-    half = take_pixels(to_float16(parse(recogniser.content)), spec)
+    expected = run(onnx.load_from_string(recogniser.content), input=to_tensor(crops, spec))
+    half = take_pixels(to_float16(onnx.load_from_string(recogniser.content)), spec)
     found = run(half, **{PIXELS: np.stack(crops)})
     assert found.dtype == np.float32
     kinds = {tensor.data_type for tensor in half.graph.initializer if len(tensor.dims) > 1}
@@ -113,8 +113,9 @@ def test_float16_is_near_and_ends_in_float32(recogniser: ModelContent) -> None:
 
 def test_real_recognisers_survive_float16(mobile_face_net: ModelContent) -> None:
     crops = random_crops(2)
-    expected = run(parse(mobile_face_net.content), **{"input.1": to_tensor(crops, mobile_face_net.spec)})
-    half = take_pixels(to_float16(parse(mobile_face_net.content)), mobile_face_net.spec)
+    model, spec = onnx.load_from_string(mobile_face_net.content), mobile_face_net.spec
+    expected = run(model, **{"input.1": to_tensor(crops, spec)})
+    half = take_pixels(to_float16(model), spec)
     found = run(half, **{PIXELS: np.stack(crops)})
     cosine = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosine.min() > 0.999

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from arcface_api.arrays import Crop, Features, InputSpec
+from arcface_api.arrays import InputSpec
 from arcface_api.errors import ModelFailed
 from arcface_api.session import ModelContent, open_reference
 from arcface_api.session.onnx_cpu import OnnxCpuSession
-from arcface_api.session.proving import is_batch_invariant
 from session.conftest import model_content, random_crops
 from tiny_models import linear_model
 
@@ -129,23 +127,3 @@ def test_onnx_runtime_reports_to_nobody(recogniser: ModelContent, tmp_path: Path
     environment = {key: value for key, value in os.environ.items() if key not in {"CI", "ORT_DISABLE_TELEMETRY"}}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment | home, check=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-
-
-class Leaning:
-    """A session whose rows are the means of their crops, and lean a little towards the last crop of a batch of four."""
-
-    provider, precision, threads = "none", "float32", 1
-    batch_sizes: tuple[int, ...] = (1, 2, 4)
-
-    def __init__(self, leaning: float) -> None:
-        self._leaning = np.float32(leaning)
-
-    def run(self, crops: Sequence[Crop]) -> Features:
-        means: Features = np.array([[crop.mean()] for crop in crops], np.float32)
-        return means + self._leaning * means[-1] if len(crops) == 4 else means
-
-
-def test_session_is_batch_invariant_only_if_no_bit_depends_on_company() -> None:
-    crops = [np.full((4, 4, 3), 40 + number, np.uint8) for number in range(5)]
-    assert is_batch_invariant(Leaning(0), crops)
-    assert not is_batch_invariant(Leaning(1e-6), crops)

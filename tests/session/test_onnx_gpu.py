@@ -1,6 +1,6 @@
-"""Promises of `session/onnx_gpu.py` that hold on any device, kept on the CPU: its provider stands in for CUDA's.
+"""Promises of `session/onnx_gpu.py` that hold on any device, tested on the CPU, whose provider replaces CUDA's.
 
-What only a card can show, `benchmarks/gpu.sh` does.
+`benchmarks/gpu.sh` checks what only a card can show.
 """
 
 import gc
@@ -101,7 +101,7 @@ def test_model_whose_file_says_that_a_batch_is_one_runs_in_all_sizes() -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_no_shape_is_computed_at_run_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime gives such operators to the CPU, and a session that shall not use it would be refused."""
+    """ONNX Runtime gives such operators to the CPU, and a session that must not use it would be refused."""
 
     def saving(threads: int) -> ort.SessionOptions:
         options = session_options(threads)
@@ -119,10 +119,8 @@ def test_no_shape_is_computed_at_run_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_everything_happens_on_one_thread_whoever_asks(
-    recogniser: ModelContent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """CUDA graphs are recorded for a thread: met on another, each batch size would be recorded again while serving."""
+def test_everything_happens_on_one_thread(recogniser: ModelContent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA graphs belong to a thread: run on another, each batch size would be recorded again while serving."""
     threads: list[int] = []
     run = onnx_gpu._Bound.run
 
@@ -176,7 +174,7 @@ def test_batch_sizes_that_cannot_be_recorded_run_without(
         session = on_stand_in(recogniser)
     assert recorded == [True, True, False, False]
     assert [record.getMessage() for record in caplog.records] == [
-        "Batches from 4 on run without CUDA graphs, which is slower in small ones: operation not permitted when stream"
+        "Batches of 4 and more run without CUDA graphs, so small ones are slower: operation not permitted when stream"
         " is capturing"
     ]
     assert session.run(random_crops(8)).shape == (8, 512)
@@ -190,9 +188,9 @@ def test_float16_may_use_tensor_cores_and_float32_is_float32() -> None:
 
 def test_tensorrt_records_nothing() -> None:
     """Its provider keeps one recording, and would replay it for every batch size."""
-    told = tensorrt_options((112, 112, 3), SIZES, "float16", None)
-    assert not [name for name in told if "graph" in name]
-    assert told["trt_profile_max_shapes"] == "arcface_pixels:8x112x112x3"
+    options = tensorrt_options((112, 112, 3), SIZES, "float16", None)
+    assert not [name for name in options if "graph" in name]
+    assert options["trt_profile_max_shapes"] == "arcface_pixels:8x112x112x3"
 
 
 # ── refusals ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,11 +223,24 @@ def test_card_that_cannot_be_used_is_no_fault_of_the_model(
     assert f"{provider} could not be loaded: CUDA failure 35: driver too old. It needs an NVIDIA GPU" in str(
         refused.value
     )
-    assert f"580 or newer (`nvidia-smi` tells it), CUDA 13 and cuDNN 9 {needed} in" in str(refused.value)
+    assert f"580 or newer (`nvidia-smi` shows it), CUDA 13 and cuDNN 9 {needed} in" in str(refused.value)
 
 
 @pytest.mark.usefixtures("without_preloading")
 def test_provider_that_silently_became_another_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_gpu, "open_onnx", lambda content, options, _: open_onnx(content, options, [CPU_PROVIDER]))
-    with pytest.raises(RuntimeUnfit, match="ONNX Runtime took CPUExecutionProvider instead"):
+    with pytest.raises(RuntimeUnfit, match="ONNX Runtime used CPUExecutionProvider instead"):
         check_provider(CUDA_PROVIDER)
+
+
+@pytest.mark.usefixtures("without_preloading")
+def test_tensorrt_is_logged_as_unverified_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once per process, although each of a pack's models is opened on it."""
+    onnx_gpu._warn_about_tensorrt.cache_clear()
+    monkeypatch.setattr(onnx_gpu, "open_onnx", lambda content, options, _: open_onnx(content, options, [CPU_PROVIDER]))
+    for provider in (CUDA_PROVIDER, TENSORRT_PROVIDER, TENSORRT_PROVIDER):
+        with pytest.raises(RuntimeUnfit):
+            check_provider(provider)
+    assert [record.getMessage()[:36] for record in caplog.records] == ["TensorRT is not verified on hardware"]

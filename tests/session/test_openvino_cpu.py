@@ -90,7 +90,7 @@ def test_compiled_model_is_kept_and_gives_the_same_bits(recogniser: ModelContent
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "whole but foreign"])
-def test_damaged_cache_is_made_anew(recogniser: ModelContent, tmp_path: Path, damage: str) -> None:
+def test_damaged_cache_is_made_again(recogniser: ModelContent, tmp_path: Path, damage: str) -> None:
     crops, cache = random_crops(1), Cache(tmp_path)
     session = OpenVinoSession(recogniser, "float32", 1, SIZES, cache)
     expected = session.run(crops)
@@ -155,5 +155,5 @@ def test_openvino_reports_to_nobody(tmp_path: Path) -> None:
     script = "from arcface_api.session.openvino_cpu import _openvino; _openvino().Core()"
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-    told = subprocess.run([sys.executable, "-c", "import openvino"], env=environment, capture_output=True, check=False)
-    assert b"telemetry was imported" in told.stderr, "this test would notice nothing"
+    done = subprocess.run([sys.executable, "-c", "import openvino"], env=environment, capture_output=True, check=False)
+    assert b"telemetry was imported" in done.stderr, "this test would notice nothing"

@@ -17,7 +17,7 @@ from arcface_api.bench.load import LoadReport, closed_loop
 from arcface_api.bench.service import ask, free_port, running
 from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
-from arcface_api.session.probes import probe_crops
+from arcface_api.session.self_test import probe_crops
 
 HEIGHT, WIDTH, JPEG_QUALITY = 160, 128, 90
 """Of the pictures that are sent, in pixels: a face as a detector cuts it from a picture of medium size."""

@@ -38,8 +38,8 @@ not recorded). Upright crops hardly ever need it."""
 MAX_UNCERTAINTY = 0.15
 """Eye distances. Landmarks with more are not used to align. Source: training (docs/adr/0010)."""
 MIN_FACE_PROBABILITY = 0.5
-"""A picture with less probably shows no face and is not aligned. Source: training, and benchmarks/questions/quality.py: it lies
-between faces and pictures without one."""
+"""A picture with less probably shows no face and is not aligned. Source: training and
+benchmarks/questions/quality.py: it lies between faces and pictures without one."""
 
 
 @dataclass(frozen=True)

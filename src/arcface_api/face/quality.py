@@ -5,8 +5,8 @@
 Light and sharpness are measured on the middle of the aligned face, so their cost does not depend on the picture's size.
 Face size, pose and squeezing follow from the landmarks, if those are sure.
 
-Source of the limits: benchmarks/questions/quality.py; docs/quality.md says how they were chosen and how many errors each warning
-flags.
+Source of the limits: benchmarks/questions/quality.py; docs/quality.md says how they were chosen and how many errors
+each warning flags.
 """
 
 from dataclasses import dataclass

@@ -1,18 +1,18 @@
-"""One model on one execution provider: which, with what arithmetic, proved to be right.
+"""One model on one execution provider, at an explicit precision, tested before it serves.
 
-    ModelContent ─choosing─▶ onnx_cpu · openvino_cpu · onnx_gpu ─proving─▶ Chosen(session, cosine, reason)
-                                  └── graphs, cache                          session.run(crops) ─▶ features (n, dim)
+    ModelContent ─plan, choose─▶ onnx_cpu · openvino_cpu · onnx_gpu ─self_test─▶ Chosen(session, cosine, reason)
+                                     └── graphs, cache                             session.run(crops) ─▶ (n, dim)
 
-Left alone, ONNX Runtime sizes its threads from the host and falls back to the CPU in silence, and OpenVINO chooses
-bfloat16 in silence. All of that is settled here, and told.
+By default ONNX Runtime sizes its threads from the host and falls back to the CPU silently, and OpenVINO chooses
+bfloat16 silently. Here threads, provider and precision are always set, checked and reported.
 """
 
 from arcface_api.session.cache import Cache
-from arcface_api.session.choosing import Chosen, Wish, check_installation, open_reference, open_session
+from arcface_api.session.choose import Chosen, open_reference, open_session
 from arcface_api.session.model import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
-from arcface_api.session.probes import probe_crops
-from arcface_api.session.proving import is_batch_invariant
+from arcface_api.session.plan import SessionConfig, check_installation
+from arcface_api.session.self_test import is_batch_invariant, probe_crops
 
 __all__ = [
     "GPU_PROVIDERS",
@@ -21,7 +21,7 @@ __all__ = [
     "Chosen",
     "ModelContent",
     "Session",
-    "Wish",
+    "SessionConfig",
     "check_installation",
     "is_batch_invariant",
     "open_reference",

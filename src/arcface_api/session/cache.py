@@ -1,8 +1,8 @@
-"""What a start has worked out and the next one need not: compiled models and verdicts, in one folder.
+"""Results of one start that the next one need not work out again: compiled models and verdicts, in one folder.
 
-An entry is keyed by everything that it depends on, this CPU among it, and carries a checksum: a damaged one counts as
-missing. It appears by one rename, so two processes that write the same entry do no harm. What no start has used for a
-month goes when something new comes.
+An entry's key holds everything that it depends on, this CPU among it. An entry carries a checksum, and a damaged one
+counts as missing. It appears by one rename, so two processes may write the same entry. When an entry is written, those
+that no start has used for a month are deleted.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from arcface_api.cpus import cpu_flags, cpu_name
 
 _HEADER_BYTES = 4096
-"""Checksum and filling; a page, so that what follows is aligned when mapped."""
+"""The checksum, padded to a page so that the content is aligned when mapped."""
 
 LOCK_SECONDS = 300
 """Longest wait for another start that works out the same."""
 
 UNUSED_DAYS = 30
-"""What was not used for so long is of another version, model or CPU, or was left behind by a start that was killed."""
+"""What was not used for so long is of another version, model or CPU, or unfinished."""
 
 _OURS = re.compile(r"\.?[0-9a-f]{32}(\..+)?|tensorrt-[0-9]+-[0-9a-f]{32}")
 """Names of entries, unfinished ones and runtimes' folders. Nothing else is ever deleted: the folder is the user's."""
@@ -39,80 +39,65 @@ _log = logging.getLogger(__name__)
 
 
 class Cache:
-    """Entries in a folder; without a folder, or where it cannot be written, nothing is kept."""
+    """Entries in a folder; with None for a folder, or one that cannot be written, nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
         """Nothing is read or written yet."""
         self._folder = folder
-        self._has_told = False
+        self._has_warned = False
 
     def read(self, *key: object) -> NDArray[np.uint8] | None:
-        """The bytes of an entry, mapped from its file; None where there is none, or it is damaged."""
+        """An entry's content, mapped from its file; None where it is missing or damaged."""
         path = self._path(key)
         if path is None:
             return None
         try:
-            stored = np.memmap(path, np.uint8, "c")  # OpenVINO takes only what it may write; never the file
+            stored = np.memmap(path, np.uint8, "c")  # copy on write: OpenVINO needs writable memory
         except (OSError, ValueError):  # ValueError: the file is empty
             return None
-        _note_use(path)
+        _mark_used(path)
         content = stored[_HEADER_BYTES:]
         if bytes(stored[:32]) != hashlib.sha256(content.data).digest():
-            _log.warning("%s is damaged and is made anew.", path)
+            _log.warning("%s is damaged and is made again.", path)
             return None
         return content
 
     def has(self, *key: object) -> bool:
-        """Whether there is an entry, whole or damaged."""
+        """Whether there is an entry, damaged or not."""
         path = self._path(key)
-        return path is not None and os.path.exists(path)  # noqa: PTH110  # Path's raises where the folder is closed
+        return path is not None and os.path.exists(path)  # noqa: PTH110  # Path.exists raises in a closed folder
 
     def write(self, content: bytes | memoryview, *key: object) -> bool:
-        """Keep an entry. Where that is not possible, the next start takes longer, and a line in the log says why.
-
-        Returns:
-            Whether the next start will find it.
-        """
+        """Write an entry; returns whether the next start will find it. The first failure is logged."""
         path = self._path(key)
         if path is None:
             return False
         header = hashlib.sha256(content).digest().ljust(_HEADER_BYTES, b"\0")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
-                unfinished = Path(part.name)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            unfinished = Path(name)
             try:
-                with unfinished.open("wb") as file:
+                with os.fdopen(handle, "wb") as file:
                     file.write(header)
                     file.write(content)
-                unfinished.replace(path)  # closed before: a full disk is noticed while the older entry is still there
+                unfinished.replace(path)  # after closing: a full disk is noticed while the older entry is still there
             finally:
                 unfinished.unlink(missing_ok=True)
         except OSError as error:
-            self._tell(error)
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning(
+                    "Nothing can be kept for the next start, which will take as long as this one: %s. Give the service"
+                    " a folder that it can write to (ARCFACE_CACHE_DIR).",
+                    error,
+                )
             return False
-        _sweep(path.parent)
+        _delete_unused(path.parent)
         return True
 
-    def _tell(self, error: OSError) -> None:
-        if self._has_told:
-            return
-        self._has_told = True
-        _log.warning(
-            "Nothing is kept for the next start, which will take as long: %s. Give the service a folder that it can"
-            " write to (ARCFACE_CACHE_DIR).",
-            error,
-        )
-
-    def drop(self, *key: object) -> None:
-        """Forget an entry."""
-        path = self._path(key)
-        if path is not None:
-            with suppress(OSError):  # a folder that cannot be written
-                path.unlink(missing_ok=True)
-
     def subfolder(self, name: str) -> Path | None:
-        """A folder, made here, for a runtime that keeps files of its own; None where nothing can be kept."""
+        """A folder, created here, for a runtime that keeps files of its own; None where nothing can be kept."""
         if self._folder is None:
             return None
         folder = self._folder / name
@@ -120,18 +105,33 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             return None
-        _note_use(folder)
+        _mark_used(folder)
         return folder
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the folder alone: of several services that start together one works out what the others then read."""
-        with ExitStack() as held:
-            if self._folder is not None:
-                with suppress(OSError):  # a folder that cannot be written: each for itself
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                    held.enter_context(_patient(FileLock(self._folder / ".lock")))
+        """Lock the folder: of several services that start together, one works out what the others then read.
+
+        After `LOCK_SECONDS` it goes on without the lock: a holder that hangs must not keep this start from serving.
+        """
+        if self._folder is None:
             yield
+            return
+        lock = FileLock(self._folder / ".lock")
+        with suppress(OSError):  # the folder cannot be written: each start works by itself
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                _log.info("Another start is preparing models in the same cache folder; waiting for it.")
+                try:
+                    lock.acquire(timeout=LOCK_SECONDS)
+                except Timeout:
+                    _log.warning("The other start has not ended in %d s; this one goes on without it.", LOCK_SECONDS)
+        try:
+            yield
+        finally:
+            lock.release()  # does nothing where it was not acquired
 
     def _path(self, key: tuple[object, ...]) -> Path | None:
         if self._folder is None:
@@ -140,32 +140,14 @@ class Cache:
         return self._folder / hashlib.sha256(repr((machine, *key)).encode()).hexdigest()[:32]
 
 
-def _sweep(folder: Path) -> None:
-    """Delete what was not used for `UNUSED_DAYS`."""
+def _delete_unused(folder: Path) -> None:
     oldest = time.time() - UNUSED_DAYS * 24 * 3600
     for path in folder.iterdir():
-        with suppress(OSError):  # another start may be sweeping, too
+        with suppress(OSError):  # another start may be deleting it, too
             if _OURS.fullmatch(path.name) and path.stat().st_mtime < oldest:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _note_use(path: Path) -> None:
-    with suppress(OSError):  # a folder that cannot be written
+def _mark_used(path: Path) -> None:
+    with suppress(OSError):  # the folder cannot be written
         os.utime(path)
-
-
-@contextmanager
-def _patient(lock: FileLock) -> Iterator[None]:
-    """Hold a lock, waiting for it but not for ever: a holder that hangs must not keep this start from serving."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _log.info("Another start is preparing models in the same cache folder; waiting for it.")
-        try:
-            lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout:
-            _log.warning("The other start has not ended in %d s; this one goes on by itself.", LOCK_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()  # nothing, where it was not acquired

@@ -1,9 +1,8 @@
-"""Graphs rewritten for accelerated providers: pixels in, and the normalisation inside.
+"""Rewrites graphs for accelerated providers: pixels in, with the normalisation inside.
 
     input (n, 3, h, w) float ─▶ model          becomes          pixels (n, h, w, 3) uint8 ─▶ normalise ─▶ model
 
-A quarter of the bytes travel to the device, and the host computes nothing. The reference provider keeps the graph as it
-came.
+A quarter of the bytes travel to the device, and the host computes nothing. The reference runs graphs unchanged.
 """
 
 from typing import Any
@@ -18,29 +17,23 @@ from arcface_api.errors import ModelFailed
 PIXELS = "arcface_pixels"
 """Name of the new input."""
 PIXELS_BATCH = "arcface_n"
-"""Name of its first dimension. No exporter's: where sessions of one batch size set it, nothing else may be set."""
+"""Name of its first dimension. No exporter uses it, so that setting a session's batch size by it sets nothing else."""
 REWRITING_VERSION = 4
 """Part of the key of everything compiled from a rewritten graph; raised with every change here."""
 
 
-def parse(content: bytes) -> onnx.ModelProto:
-    """A model file's graph; its content was verified before."""
-    model: onnx.ModelProto = onnx.ModelProto.FromString(content)
-    return model
-
-
 def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
-    """Make a model take pixels: (n, height, width, 3) uint8, RGB, under the name `PIXELS`. Changes it in place.
+    """Make a model take (n, height, width, 3) uint8 pixels, RGB, as its input `PIXELS`. Changes the model in place.
 
-    The first convolution takes over the division by `std` where it can. A pixel minus 127.5 is held by bfloat16 and
-    float16 exactly (an odd number of at most 8 bits, halved); divided by 127.5 it is not.
+    The first convolution takes over the division by `std` where it can: bfloat16 and float16 hold a pixel minus 127.5
+    exactly (an odd number of at most 8 bits, halved), but not divided by 127.5.
 
     Args:
         model: With one input (n, 3, height, width) in float32 or float16.
-        spec: What this input wants.
+        spec: What this input expects.
 
     Returns:
-        The model. Its output is as before up to rounding.
+        The model. Its output is as before, up to rounding.
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -58,13 +51,12 @@ def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
         if value != neutral:
             graph.initializer.append(helper.make_tensor(name, kind, [], [value]))
             steps.append((operator, [name], {}))
-    nodes, last = [], PIXELS
-    for number, (operator, constants, attributes) in enumerate(steps):
-        output = given.name if number == len(steps) - 1 else f"arcface_step_{number}"
-        nodes.append(helper.make_node(operator, [last, *constants], [output], f"arcface_{operator}", **attributes))
+    last = PIXELS
+    for position, (operator, constants, attributes) in enumerate(steps):
+        output = given.name if position == len(steps) - 1 else f"arcface_step_{position}"
+        node = helper.make_node(operator, [last, *constants], [output], f"arcface_{operator}", **attributes)
+        graph.node.insert(position, node)
         last = output
-    for node in reversed(nodes):
-        graph.node.insert(0, node)
     graph.input.remove(given)
     shape: list[str | int | None] = [PIXELS_BATCH, spec.height, spec.width, 3]
     graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, shape))
@@ -74,8 +66,9 @@ def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
 def round_to_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Round the weights of convolutions and matrix products to the nearest bfloat16, ties to even. Changes it in place.
 
-    What computes in bfloat16 rounds them so anyway. Rounded beforehand they may be stored in float16, whose longer
-    mantissa holds each of them exactly; rounded there first and to bfloat16 then, a MobileFaceNet erred twice as much.
+    Whatever computes in bfloat16 rounds them this way. Rounded beforehand, they can be stored in float16, whose longer
+    mantissa holds each of them exactly; rounded to float16 first and bfloat16 later, a MobileFaceNet erred twice as
+    much.
     """
     graph = model.graph
     weights = {node.input[1] for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
@@ -89,7 +82,7 @@ def round_to_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in float16 from input to output, except for what float16 cannot hold; its output stays float32.
+    """Convert a model to float16 except where float16 cannot hold the values; its output stays float32.
 
     Raises:
         ModelFailed: ONNX Runtime's converter cannot convert it.
@@ -98,9 +91,9 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     outputs = [value.name for value in model.graph.output]
     try:
-        # A graph of unusual shapes makes the inference of shapes fail, which the conversion can do without.
+        # Shape inference, which the conversion does not need, fails on graphs with unusual shapes.
         half: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=outputs, disable_shape_infer=True)
-    except Exception as error:  # the converter raises what it likes
+    except Exception as error:  # the converter has no exceptions of its own
         raise ModelFailed(f"The model cannot be converted to float16: {error}") from error
     return half
 
@@ -108,7 +101,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 def _fold_into_convolution(
     graph: onnx.GraphProto, input_name: str, weights: dict[str, TensorProto], scale: float
 ) -> bool:
-    """Multiply the weights of the convolution that alone takes the input; False where there is no such convolution."""
+    """Scale the weights of the convolution that alone takes the input; False where there is no such convolution."""
     takers = [node for node in graph.node if input_name in node.input]
     if len(takers) != 1 or takers[0].op_type != "Conv" or takers[0].input[1] not in weights:
         return False

@@ -1,7 +1,6 @@
-"""ONNX Runtime's CPU provider in float32: the reference that every other provider is held against.
+"""ONNX Runtime's CPU provider in float32: the reference that every other backend is compared with.
 
-Left alone, ONNX Runtime sizes its thread pool from the host, so threads are always set. The graph is taken as it came
-and pixels are normalised outside, in the reference's order of operations.
+The graph is run unchanged; pixels are normalised outside it, in the reference's order of operations.
 """
 
 from collections.abc import Sequence
@@ -23,21 +22,12 @@ class OnnxCpuSession:
     precision = "float32"
 
     def __init__(
-        self,
-        model: ModelContent,
-        threads: int,
-        batch_sizes: Sequence[int] = (1,),
-        *,
-        flushes_denormals: bool = False,
+        self, model: ModelContent, threads: int, batch_sizes: Sequence[int] = (1,), *, flushes_denormals: bool = False
     ) -> None:
         """Load a model; nothing runs yet.
 
-        Args:
-            model: What to load.
-            threads: Threads of one inference, at least 1.
-            batch_sizes: Sizes that batches will have.
-            flushes_denormals: Numbers below float32's normal range count as zero. Some trained ArcFace models hold such
-                weights, and a CPU computes with them a hundred times slower.
+        With `flushes_denormals`, numbers below float32's normal range count as zero. Some trained ArcFace models have
+        such weights, and a CPU computes with them a hundred times slower.
 
         Raises:
             ModelFailed: ONNX Runtime cannot load the model, or its input or output is not as expected.
@@ -49,10 +39,10 @@ class OnnxCpuSession:
         if flushes_denormals:
             options.add_session_config_entry("session.set_denormal_as_zero", "1")
         self._ort = open_onnx(model.content, options, [CPU_PROVIDER])
-        self._input, self._output = check_signature(self._ort, model)
+        self._input, self._output = _check_signature(self._ort, model)
 
     def run(self, crops: Sequence[Crop]) -> Features:
-        """One inference; see `Session.run`."""
+        """See `Session.run`."""
         tensor = to_tensor(crops, self._spec)
         try:
             (features,) = self._ort.run([self._output], {self._input: tensor})
@@ -62,20 +52,16 @@ class OnnxCpuSession:
 
 
 def session_options(threads: int) -> ort.SessionOptions:
-    """What every session of ONNX Runtime is opened with."""
+    """Options of every ONNX Runtime session; by default it would size its thread pool from the host."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; its warnings speak to ONNX Runtime's developers
+    options.log_severity_level = 3  # errors; its warnings are meant for ONNX Runtime's developers
     return options
 
 
 def open_onnx(content: bytes, options: ort.SessionOptions, providers: Sequence[Any]) -> ort.InferenceSession:
-    """A session of ONNX Runtime.
-
-    Raises:
-        ModelFailed: It cannot load the model.
-    """
+    """Load a model file into ONNX Runtime; raises ModelFailed if that fails."""
     try:
         session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
@@ -84,26 +70,28 @@ def open_onnx(content: bytes, options: ort.SessionOptions, providers: Sequence[A
     return session
 
 
-def check_signature(session: ort.InferenceSession, model: ModelContent) -> tuple[str, str]:
-    """The names of the model's only input and output.
-
-    Raises:
-        ModelFailed: There are others, or they have other names, types or shapes than its manifest states.
-    """
-    spec, dim = model.spec, model.output_dim
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    wanted = f"one float32 input (n, 3, {spec.height}, {spec.width}) and one output (n, {dim})"
-    found = "; ".join(
-        [f"input {i.name} {i.type} {i.shape}" for i in inputs]
-        + [f"output {o.name} {o.type} {o.shape}" for o in outputs]
+def _check_signature(session: ort.InferenceSession, model: ModelContent) -> tuple[str, str]:
+    """Return the names of the model's only input and output, or raise ModelFailed if they are not as `model` states."""
+    spec, inputs, outputs = model.spec, session.get_inputs(), session.get_outputs()
+    if (
+        len(inputs) == len(outputs) == 1
+        and spec.name in (None, inputs[0].name)
+        and inputs[0].type == outputs[0].type == "tensor(float)"
+        and _fits(inputs[0].shape, [3, spec.height, spec.width])
+        and _fits(outputs[0].shape, [model.output_dim])
+    ):
+        return inputs[0].name, outputs[0].name
+    found = [f"input {value.name} {value.type} {value.shape}" for value in inputs]
+    found += [f"output {value.name} {value.type} {value.shape}" for value in outputs]
+    raise ModelFailed(
+        f"The model has {'; '.join(found)}; needed is one float32 input (n, 3, {spec.height}, {spec.width}) and one"
+        f" output (n, {model.output_dim})."
     )
-    if len(inputs) != 1 or len(outputs) != 1 or (spec.name is not None and inputs[0].name != spec.name):
-        raise ModelFailed(f"The model has {found}; needed is {wanted}.")
-    (given,), (made,) = inputs, outputs
-    # A dimension that the graph leaves open is a name or None: the warm-up run tells.
-    fits = given.type == made.type == "tensor(float)" and len(given.shape) == 4 and len(made.shape) == 2
-    stated = [*given.shape[1:], *made.shape[1:]] if fits else []
-    expected = [3, spec.height, spec.width, dim]
-    if not fits or any(isinstance(s, int) and s != e for s, e in zip(stated, expected, strict=True)):
-        raise ModelFailed(f"The model has {found}; needed is {wanted}.")
-    return given.name, made.name
+
+
+def _fits(shape: list[int | str | None], needed: list[int]) -> bool:
+    """Whether a shape without its batch is as needed. A size that the graph leaves open is checked by running it."""
+    stated = shape[1:]
+    return len(shape) == 1 + len(needed) and all(
+        s == n for s, n in zip(stated, needed, strict=True) if isinstance(s, int)
+    )

@@ -1,10 +1,9 @@
-"""OpenVINO on the CPU, in bfloat16 or float32: what makes a current server CPU worth its price.
+"""OpenVINO on the CPU, in bfloat16 or float32.
 
     content ─▶ rewritten graph ─▶ compiled model ─▶ cache          at the first start
                                   cache ─▶ compiled model          from then on, without the graph
 
-Native OpenVINO and not ONNX Runtime's OpenVINO plugin, because the plugin offers no device on CPUs of other makers than
-Intel, where OpenVINO itself runs well (ADR 9).
+OpenVINO is used directly and not as ONNX Runtime's plugin, which offers no device on AMD's CPUs (ADR 9).
 """
 
 import logging
@@ -15,12 +14,13 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from arcface_api.arrays import Crop, Features
 from arcface_api.errors import ModelFailed
 from arcface_api.session.cache import Cache
-from arcface_api.session.graphs import REWRITING_VERSION, parse, round_to_bfloat16, take_pixels
+from arcface_api.session.graphs import REWRITING_VERSION, round_to_bfloat16, take_pixels
 from arcface_api.session.model import ModelContent, check_features
 
 if TYPE_CHECKING:
@@ -28,22 +28,18 @@ if TYPE_CHECKING:
 
 OPENVINO = "OpenVINO"
 
-_log = logging.getLogger(__name__)
-
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
+
+_log = logging.getLogger(__name__)
 
 
 def is_openvino_installed() -> bool:
     """Whether the package `openvino` is there; it is part of the extra `cpu` on x86-64."""
-    try:
-        openvino_version()
-    except metadata.PackageNotFoundError:
-        return False
-    return util.find_spec("openvino") is not None
+    return any(metadata.distributions(name="openvino")) and util.find_spec("openvino") is not None
 
 
 def openvino_version() -> str:
-    """Version of the package `openvino`."""
+    """Version of the package `openvino`, which is installed."""
     return metadata.version("openvino")
 
 
@@ -53,21 +49,9 @@ class OpenVinoSession:
     provider = OPENVINO
 
     def __init__(
-        self,
-        model: ModelContent,
-        precision: str,
-        threads: int,
-        batch_sizes: Sequence[int],
-        cache: Cache,
+        self, model: ModelContent, precision: str, threads: int, batch_sizes: Sequence[int], cache: Cache
     ) -> None:
-        """Compile a model, or take it compiled from the cache; nothing runs yet.
-
-        Args:
-            model: What to load.
-            precision: bfloat16 or float32.
-            threads: Threads of one inference, at least 1.
-            batch_sizes: Sizes that batches will have.
-            cache: Where the compiled model is kept.
+        """Compile a model in bfloat16 or float32, or read the compiled one from the cache; nothing runs yet.
 
         Raises:
             ModelFailed: OpenVINO cannot compile it, or would compute in another precision.
@@ -77,51 +61,46 @@ class OpenVinoSession:
         self.batch_sizes = tuple(batch_sizes)
         self._dim = model.output_dim
         config = {
-            # Never left to OpenVINO, which would choose bfloat16 in silence.
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # by default OpenVINO chooses bfloat16 silently
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            # Pinned threads of two workers, or of two containers, would share the same cores.
-            "ENABLE_CPU_PINNING": False,
+            "ENABLE_CPU_PINNING": False,  # two workers, or two containers, would be pinned to the same cores
         }
         self._cache = cache
         self._stored: NDArray[np.uint8] | None = None
-        """The cache's entry, mapped into memory, of which the compiled model is made."""
+        """The cache entry that the compiled model uses, mapped into memory."""
         self._key = (
             OPENVINO, openvino_version(), REWRITING_VERSION, model.sha256, repr(model.spec), sorted(config.items())
         )  # fmt: skip
         try:
             core = _openvino().Core()
-            self._compiled = self._from_cache(core, config) or _compile(core, model, config)
-            used = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            self._request = self._compiled.create_infer_request()
-        except Exception as error:  # RuntimeError for whatever OpenVINO met, ImportError where a library is missing
+            compiled = self._from_cache(core, config) or _compile(core, model, config)
+            used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            self._request = compiled.create_infer_request()
+        except Exception as error:  # RuntimeError for any failure in OpenVINO, ImportError where a library is missing
             raise ModelFailed(f"OpenVINO cannot compile the model: {error}") from error
         if used != _HINTS[precision]:
             raise ModelFailed(f"OpenVINO computes in {used} where {precision} was asked for.")
+        self._compiled = compiled
 
     def run(self, crops: Sequence[Crop]) -> Features:
-        """One inference; see `Session.run`."""
+        """See `Session.run`."""
         pixels = np.stack(crops)
         try:
             features = self._request.infer([pixels], share_inputs=True)[0]
-        except Exception as error:  # OpenVINO raises RuntimeError for whatever it met
+        except Exception as error:  # OpenVINO raises RuntimeError for any failure
             raise ModelFailed(f"OpenVINO failed on a batch of {len(pixels)}: {error}") from error
         return check_features(features, len(pixels), self._dim)
 
     def keep(self) -> bool:
-        """Write the compiled model to the cache, for the next start, if it did not come from there.
-
-        Returns:
-            Whether it was written now.
-        """
+        """Write the compiled model to the cache unless it came from there; returns whether it was written now."""
         if self._stored is not None:
             return False
         exported = BytesIO()
         try:
             self._compiled.export_model(exported)
-        except (RuntimeError, MemoryError) as error:  # it runs all the same
-            _log.warning("The compiled model is not kept, and the next start will take longer: %s", error)
+        except (RuntimeError, MemoryError) as error:  # the session runs all the same
+            _log.warning("The compiled model cannot be kept, so the next start takes longer: %s", error)
             return False
         return self._cache.write(exported.getbuffer(), *self._key)
 
@@ -131,8 +110,7 @@ class OpenVinoSession:
             return None
         try:
             compiled = core.import_model(_openvino().Tensor(stored, shared_memory=True), "CPU", config)
-        except RuntimeError:  # whole, but not what this OpenVINO wants
-            self._cache.drop(*self._key)
+        except RuntimeError:  # undamaged, but not for this OpenVINO; `keep` overwrites it
             return None
         self._stored = stored
         return compiled
@@ -141,36 +119,35 @@ class OpenVinoSession:
 def _openvino() -> Any:
     """The package, imported without its telemetry.
 
-    `import openvino` reports itself to an analytics service where `openvino_telemetry` is installed. What sees
-    biometric data sends nothing to anybody; without that package OpenVINO takes a stub.
+    Where `openvino_telemetry` is installed, `import openvino` itself reports to an analytics service. A service that
+    sees biometric data reports to nobody; without that package OpenVINO uses a stub.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
-    import openvino  # noqa: PLC0415  # half a second that only those pay who use it
+    import openvino  # noqa: PLC0415  # takes half a second, which only its users pay
 
     return openvino
 
 
 def _compile(core: "openvino.Core", model: ModelContent, config: dict[str, Any]) -> "openvino.CompiledModel":
+    parsed = take_pixels(onnx.load_from_string(model.content), model.spec)
     is_bfloat16 = config["INFERENCE_PRECISION_HINT"] == _HINTS["bfloat16"]
-    graph = core.read_model(_rewritten(model, is_bfloat16=is_bfloat16))
     if is_bfloat16:
-        _keep_weights_small(graph)
+        round_to_bfloat16(parsed)
+    content = parsed.SerializeToString()
+    del parsed  # hundreds of MB, not needed while OpenVINO reads and compiles
+    graph = core.read_model(content)
+    del content
+    if is_bfloat16:
+        _store_in_float16(graph)
     return core.compile_model(graph, "CPU", config)
 
 
-def _rewritten(model: ModelContent, *, is_bfloat16: bool) -> bytes:
-    """The graph that is compiled, as a file; what it was parsed into is free again while that goes on."""
-    graph = take_pixels(parse(model.content), model.spec)
-    content: bytes = (round_to_bfloat16(graph) if is_bfloat16 else graph).SerializeToString()
-    return content
-
-
-def _keep_weights_small(graph: "openvino.Model") -> None:
+def _store_in_float16(graph: "openvino.Model") -> None:
     """Keep the graph's constants in float16, which holds rounded weights exactly: 150 MB less for an IResNet100.
 
-    OpenVINO keeps float32 weights beside the bfloat16 ones that it computes with. Where this fails the model is not run
-    without it: float16 also rounds what stayed in float32 (biases, slopes), so the same picture would have another
-    vector. In memory, because the way through OpenVINO's file format needs a folder, which may be missing or full.
+    OpenVINO keeps float32 weights beside the bfloat16 ones that it computes with. If this fails, the session fails too:
+    float16 also rounds what stayed in float32 (biases, slopes), so without it the same picture would have another
+    vector. It is done in memory, because OpenVINO's file format needs a folder, which may be missing or full.
     """
     from openvino._offline_transformations import compress_model_transformation  # noqa: PLC0415  # as in _openvino
 

@@ -1,0 +1,244 @@
+"""Chooses the backend that a model runs on: the first or the fastest that passes the self-test.
+
+    SessionConfig ─plan─▶ backends ─open, self-test─▶ the first that passes (GPU, AMX), else the fastest ─▶ Chosen
+
+There is no silent second best: a device or precision that was asked for by name is used or refused; `auto` may fall
+back, and each step down is explained in `Chosen.reason`.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import onnxruntime as ort
+
+from arcface_api.arrays import Crop, Features
+from arcface_api.errors import ArcFaceError, ModelFailed, RuntimeUnfit
+from arcface_api.session import openvino_cpu
+from arcface_api.session.cache import Cache
+from arcface_api.session.graphs import REWRITING_VERSION
+from arcface_api.session.model import ModelContent, Session
+from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
+from arcface_api.session.onnx_gpu import GPU_PROVIDERS, OnnxGpuSession
+from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
+from arcface_api.session.plan import FLUSHING_REFERENCE, REFERENCE, Backend, Plan, SessionConfig, plan_for
+from arcface_api.session.self_test import MIN_COSINE, fastest, lowest_cosine, probe_crops, reference_features
+
+CPU_MAX_BATCH, GPU_MAX_BATCH = 8, 64
+"""A CPU gains almost nothing from batches above 8; a GPU needs larger ones to be kept busy."""
+VERDICT_VERSION = 2
+"""Part of a cached verdict's key; raised with every change to the probe crops, the self-test or the choice."""
+
+TIMED_FOR_ONE_START = (
+    "the fastest backend was timed for this start only: the next start, or another worker, may choose another one and"
+    " return slightly different vectors"
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A session that has passed the self-test."""
+
+    session: Session
+    self_test_cosine: float
+    """Lowest cosine of a probe crop's features to float32 on ONNX Runtime's CPU provider."""
+    reason: str | None
+    """Why nothing faster is used; None where there is nothing to explain."""
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What one start remembers for the next."""
+
+    backend: Backend
+    reason: str | None
+    expected: Features
+    """The reference's features of the probe crops, (n, dim) float32."""
+
+
+class _Deviates(RuntimeUnfit):
+    """A backend computes something other than the reference. The next start would find the same."""
+
+
+def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Chosen:
+    """Open a model on the best backend, run every batch size once, and test the results.
+
+    Raises:
+        RuntimeUnfit: A device or precision that was asked for by name cannot be used, or deviates from float32.
+        ModelFailed: The model cannot be loaded or run, or its input or output is not as expected.
+    """
+    planned = plan_for(config.device, config.precision)
+    probes = probe_crops(model.spec.height, model.spec.width)
+    versions = ort.__version__, openvino_cpu.openvino_version() if openvino_cpu.is_openvino_installed() else ""
+    pixels = hashlib.sha256(np.stack(probes).data).hexdigest()  # versions of OpenCV may resize differently
+    about_code = (VERDICT_VERSION, REWRITING_VERSION, *versions)
+    key = ("verdict", about_code, model.sha256, repr(model.spec), pixels, config, planned)
+    with nullcontext() if cache.has(*key) else cache.exclusive():
+        verdict, doubt = _read_verdict(cache, key), ""
+        if verdict is not None:
+            try:
+                chosen = _Trial(model, config, cache, probes, verdict.expected).test(verdict.backend)
+            except ArcFaceError as error:  # the machine has changed: try every backend again
+                doubt = f"{verdict.backend}, chosen at an earlier start, cannot be used now: {error}"
+                _log.warning("%s", doubt)
+            else:
+                _keep_compiled(chosen.session)
+                return replace(chosen, reason=verdict.reason)
+        trial = _Trial(model, config, cache, probes)
+        backend, chosen = _choose(trial, planned)
+        was_kept = _keep_compiled(chosen.session)
+        expected, reason, is_final = trial.expected, chosen.reason, trial.is_final
+        if verdict is not None and backend != verdict.backend:
+            # What failed now may work at the next start, which must then return the same vectors as before.
+            reason, is_final = _joined(reason, doubt), False
+        facts = asdict(_Verdict(backend, reason, expected))
+        is_remembered = is_final and cache.write(json.dumps(facts, default=np.ndarray.tolist).encode(), *key)
+        if not is_remembered and backend not in planned.preferred and len(planned.timed) > 1:
+            _log.warning("%s is used; %s.", backend, TIMED_FOR_ONE_START)
+            reason = _joined(reason, TIMED_FOR_ONE_START)
+    if was_kept:
+        # A freshly compiled model holds on to its float32 weights; one that was read from the cache does not.
+        del trial, chosen
+        chosen = _Trial(model, config, cache, probes, expected).test(backend)
+    return replace(chosen, reason=reason)
+
+
+def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]) -> Session:
+    """Open a model on the reference, which several threads may run at once, and run every batch size once.
+
+    Raises:
+        ModelFailed: The model cannot be loaded or run, or its input or output is not as expected.
+    """
+    session = OnnxCpuSession(model, threads, batch_sizes)
+    probes = probe_crops(model.spec.height, model.spec.width)
+    for size in session.batch_sizes:
+        session.run([probes[index % len(probes)] for index in range(size)])
+    return session
+
+
+def batch_sizes(largest: int) -> tuple[int, ...]:
+    """The powers of two below `largest`, and `largest`: few enough to warm up each, close to any queue's length."""
+    return (*(2**power for power in range(largest.bit_length()) if 2**power < largest), largest)
+
+
+class _Trial:
+    """Opens one model on one backend after another and compares each with the reference's features."""
+
+    def __init__(
+        self,
+        model: ModelContent,
+        config: SessionConfig,
+        cache: Cache,
+        probes: list[Crop],
+        expected: Features | None = None,
+    ) -> None:
+        """Computes the reference's features, unless `expected` holds them from an earlier start."""
+        self.probes = probes
+        self._model, self._config, self._cache = model, config, cache
+        self._reference: Session | None = None
+        if expected is None:
+            self._reference = self._open(REFERENCE)
+            expected = reference_features(self._reference, probes)
+        self.expected = expected
+        self.failures: list[str] = []
+        self.last_failure: ArcFaceError | None = None
+        self.is_final = True
+        """False once a backend could not be opened: at the next start a driver, memory or a folder may be back."""
+        self._unloadable: set[str] = set()
+
+    def test(self, backend: Backend) -> Chosen:
+        """Open a backend, run every batch size, and compare the results.
+
+        Raises:
+            RuntimeUnfit: Its provider cannot be loaded, or it deviates from float32.
+            ModelFailed: It cannot load or run the model.
+        """
+        session = self._reference if backend == REFERENCE and self._reference is not None else self._open(backend)
+        cosine = lowest_cosine(session, self.probes, self.expected)
+        if cosine < MIN_COSINE:
+            raise _Deviates(
+                f"{backend} deviates from float32: its lowest cosine on the built-in probe crops is {cosine:.5f}, and"
+                f" {MIN_COSINE} is needed. Set precision to auto or float32."
+            )
+        return Chosen(session, cosine, None)
+
+    def attempt(self, backend: Backend) -> Chosen | None:
+        """As `test`, but logs and records a failure; a provider that cannot be loaded is tried and logged once."""
+        if backend.provider in self._unloadable:
+            return None
+        try:
+            return self.test(backend)
+        except (ModelFailed, RuntimeUnfit) as error:
+            if not isinstance(error, _Deviates):
+                self.is_final = False
+                if isinstance(error, RuntimeUnfit):
+                    self._unloadable.add(backend.provider)
+            self.last_failure = error.with_traceback(None)  # whose frames would keep the session's memory
+            self.failures.append(f"{backend} is not used: {error}")
+            _log.warning("%s", self.failures[-1])
+            return None
+
+    def may_flush_denormals(self) -> bool:
+        """Whether the features stay the same, bit for bit, when numbers below float32's normal range count as zero."""
+        return np.array_equal(reference_features(self._open(FLUSHING_REFERENCE), self.probes), self.expected)
+
+    def _open(self, backend: Backend) -> Session:
+        model, threads = self._model, self._config.threads
+        on_gpu = backend.provider in GPU_PROVIDERS
+        sizes = batch_sizes(self._config.max_batch or (GPU_MAX_BATCH if on_gpu else CPU_MAX_BATCH))
+        if backend.provider == CPU_PROVIDER:
+            return OnnxCpuSession(model, threads, sizes, flushes_denormals=backend.flushes_denormals)
+        if backend.provider == OPENVINO:
+            return OpenVinoSession(model, backend.precision, threads, sizes, self._cache)
+        # A folder for each model: ONNX Runtime names TensorRT's engines after a graph's nodes, not its weights.
+        engines = self._cache.subfolder(f"tensorrt-{REWRITING_VERSION}-{model.sha256[:32]}")
+        return OnnxGpuSession(model, backend.provider, backend.precision, threads, sizes, engines)
+
+
+def _choose(trial: _Trial, planned: Plan) -> tuple[Backend, Chosen]:
+    """Carry out the plan; where every backend fails, raise the last one's RuntimeUnfit or ModelFailed."""
+    for backend in planned.preferred:
+        if (passed := trial.attempt(backend)) is not None:
+            # The plan's reasons are about the CPU: they do not concern a GPU that is used.
+            about_plan = () if backend.provider in GPU_PROVIDERS else planned.reasons
+            return backend, replace(passed, reason=_joined(*about_plan, *trial.failures))
+    attempts = {backend: trial.attempt(backend) for backend in planned.timed}
+    candidates = {backend: passed for backend, passed in attempts.items() if passed is not None}
+    if not candidates:
+        assert trial.last_failure is not None  # noqa: S101  # a plan is never empty
+        raise trial.last_failure
+    winner = fastest([passed.session for passed in candidates.values()], trial.probes)
+    backend, passed = next(item for item in candidates.items() if item[1].session is winner)
+    reasons = [*planned.reasons, *trial.failures]
+    if backend.precision == "float32" and any(each.precision == "bfloat16" for each in candidates):
+        reasons.append("bfloat16 was timed at start and is no faster than float32 here")
+    if backend == REFERENCE and trial.may_flush_denormals():
+        backend, passed = FLUSHING_REFERENCE, trial.test(FLUSHING_REFERENCE)
+    return backend, replace(passed, reason=_joined(*reasons))
+
+
+def _keep_compiled(session: Session) -> bool:
+    """Cache a model that was compiled now; returns whether it was."""
+    return isinstance(session, OpenVinoSession) and session.keep()
+
+
+def _joined(*reasons: str | None) -> str | None:
+    return "; ".join(filter(None, reasons)) or None
+
+
+def _read_verdict(cache: Cache, key: tuple[object, ...]) -> _Verdict | None:
+    stored = cache.read(*key)
+    if stored is None:
+        return None
+    try:
+        facts = json.loads(stored.tobytes())
+        return _Verdict(Backend(**facts["backend"]), facts["reason"], np.array(facts["expected"], np.float32))
+    except Exception as error:  # noqa: BLE001  # a start can do without it
+        _log.warning("The cached choice of an earlier start cannot be read; choosing again: %s", error)
+        return None
