@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -108,6 +109,23 @@ class Command:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)  # what a failed test has left over
         self._reader.join()
+
+
+@contextmanager
+def ending_with_this_process() -> Iterator[None]:
+    """Every process that is started from here on ends when this one does, even if this one is killed."""
+    command = [sys.executable, str(Path(__file__).with_name("reaper.py"))]
+    mark = str(uuid.uuid4())
+    # Without the mark: the reaper of a run inside another run outlives its run, and ends what that has started.
+    with subprocess.Popen(
+        [*command, f"TEST_RUN={mark}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={},
+        start_new_session=True,
+    ):
+        os.environ["TEST_RUN"] = mark
+        yield
 
 
 def is_running(pid: int) -> bool:

@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -277,3 +279,33 @@ def test_port_is_held_from_the_start_and_opened_when_a_worker_can_embed(run: Run
     assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
     third = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
     assert "Address already in use" in third.end()
+
+
+# ── a test run that is killed ──────────────────────────────────────────────────────────────────────────────────────
+
+SERVES_FOR_EVER = """
+import os, signal, time
+from serving import Run
+
+def test_that_never_ends(run: Run, tiny_recogniser):
+    run("--pack", tiny_recogniser).port
+    several = run("--workers", "2", "--pack", tiny_recogniser)
+    os.kill(several.serving()[0], signal.SIGSTOP)
+    print("all serve", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_test_run_leaves_no_process_running(tmp_path: Path) -> None:
+    """Not even one that is stopped and so heeds nothing but SIGKILL."""
+    (tmp_path / "test_serving.py").write_text(SERVES_FOR_EVER)
+    folders = ["--rootdir", str(tmp_path), "--basetemp", str(tmp_path / "scratch"), str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-s", "-p", "conftest", "-c", os.devnull, *folders]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as tests:
+        assert tests.stdout is not None
+        assert any("all serve" in line for line in tests.stdout)
+        family = descendants(tests.pid)
+        assert len(family) >= 4, "a service, and a supervisor with two workers"
+        tests.kill()
+    until(lambda: not any(map(is_running, family)))
