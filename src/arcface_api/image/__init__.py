@@ -5,7 +5,7 @@
 `formats` recognises the format by the content, never by a file name or a Content-Type; `jpeg`, `png` and `webp` take a
 container apart, `exif` reads the orientation. Limits are checked before any pixel is decoded. Decoding and stretching
 are OpenCV's, because the reference's are: equal pixels, equal vectors. But OpenCV gets only what the pixels need, and
-may run in processes of its own (`isolation`, `fork_server`, `decoder_process`).
+may run in processes of its own (`isolation`, `decoder_process`).
 """
 
 from arcface_api.image.container import Container, ImageFormat
