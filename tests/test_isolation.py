@@ -1,4 +1,4 @@
-"""Promises of decoders in processes of their own: a crash or a hang costs one picture, and nothing is left behind."""
+"""Promises of decoders in separate processes: a crash or a hang costs one picture, and nothing is left behind."""
 
 import os
 import signal
@@ -18,16 +18,9 @@ from numpy.typing import NDArray
 
 from arcface_api.api.app import open_decoders
 from arcface_api.errors import ImageDamaged, RuntimeUnfit
-from arcface_api.image import (
-    Container,
-    Decoders,
-    ImageFormat,
-    ImageLimits,
-    decode,
-    isolation,
-    pixels_here,
-    take_apart,
-)
+from arcface_api.image import Decoders, ImageLimits, decode, isolation, pixels_here
+from arcface_api.image.container import Container, ImageFormat
+from arcface_api.image.decode import take_apart
 from arcface_api.settings import Settings
 from containers import frame, gray_animation_cleared_to_the_background, webp_extended, webp_picture
 from pictures import picture_bytes
@@ -138,7 +131,9 @@ def long_lived() -> Iterator[Decoders]:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("least_side", [None, 150, 300, 700])
-def test_pixels_are_those_of_the_services_own_process(long_lived: Decoders, name: str, least_side: int | None) -> None:
+def test_pixels_equal_those_of_the_services_own_process(
+    long_lived: Decoders, name: str, least_side: int | None
+) -> None:
     content = FILES[name]
     here = decode(content, ANY_SIZE, least_side)
     there = decode(content, ANY_SIZE, least_side, long_lived.pixels)
@@ -148,7 +143,7 @@ def test_pixels_are_those_of_the_services_own_process(long_lived: Decoders, name
 
 
 @pytest.mark.parametrize("size", [(7071, 7071), (20, 50_000)])
-def test_pixels_of_the_largest_pictures_are_too(long_lived: Decoders, size: tuple[int, int]) -> None:
+def test_pixels_of_the_largest_pictures_are_equal_too(long_lived: Decoders, size: tuple[int, int]) -> None:
     container = take_apart(picture_bytes("JPEG", size, quality=30))
     there, here = long_lived.pixels(container, 1), pixels_here(container, 1)
     assert there is not None
@@ -209,8 +204,8 @@ def test_pictures_go_on_beside_twenty_crashes(decoders: Decoders) -> None:
     assert len(pids(decoders)) <= 8
 
 
-def test_decoder_is_believed_nothing_but_pixels(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that answers more pixels than the picture has is ended, as if it had crashed."""
+def test_reply_of_a_decoder_is_not_trusted(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that sends more pixels than the picture has is killed, as if it had crashed."""
     pid = one_pid(decoders)
     container = take_apart(GOOD)
     with pytest.raises(ImageDamaged, match="crashes on it"):
@@ -274,7 +269,7 @@ def test_decoders_that_cannot_decode_are_refused_at_the_start(monkeypatch: pytes
         open_decoders_of()
 
 
-def test_where_linux_is_not_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_refused_without_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_decoders(Settings()) is None
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(RuntimeUnfit, match="need Linux"):
@@ -386,8 +381,8 @@ def decode_container(container: Container, decoders: Decoders) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP])
-def test_signals_to_everybody_are_the_services_alone(decoders: Decoders, number: signal.Signals) -> None:
-    """Ctrl-C, Ctrl-Z, and what a service manager sends to all: pictures in flight need their decoders."""
+def test_decoder_ignores_signals_that_every_process_gets(decoders: Decoders, number: signal.Signals) -> None:
+    """Ctrl-C, Ctrl-Z, and what a service manager sends to every process: pictures in flight need their decoders."""
     pid = one_pid(decoders)
     os.kill(pid, number)
     assert one_pid(decoders) == pid
@@ -456,4 +451,4 @@ def test_each_worker_has_decoders_of_its_own(run: Run, tiny_recogniser: Path) ->
     command.process.terminate()
     command.end()
     assert command.process.returncode == 0
-    assert not any(map(is_running, family))
+    until(lambda: not any(map(is_running, family)))  # multiprocessing's resource tracker ends after the parent

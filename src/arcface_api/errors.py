@@ -17,7 +17,7 @@
     │   ├── ImageEmpty                no bytes
     │   ├── ImageFormatUnsupported    neither JPEG, PNG nor WebP
     │   ├── ImageTooManyPixels        its header announces more pixels than allowed
-    │   ├── ImageDamaged              truncated, corrupt, built to cost far more than its pixels, or a decoder's end
+    │   ├── ImageDamaged              truncated, corrupt, built to cost far more than its pixels, or crashes decoders
     │   ├── LandmarksInvalid          points by which no face can be aligned
     │   ├── AttributesUnavailable     the pack lacks the models for age, gender and head pose
     │   ├── AlignmentUnavailable      the pack's recogniser takes crops that are not square

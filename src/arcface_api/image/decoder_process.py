@@ -1,8 +1,7 @@
-"""Decodes a file of pixels with OpenCV; as a program, decodes for the service in a process of its own.
+"""Decodes a file of pixels with OpenCV; as a program, for the service in a process of its own.
 
 `isolation` starts the program by its path: it imports only the standard library, NumPy and OpenCV, so it starts in
-0.15 s and holds nothing of the service. It is made to crash safely: it opens nothing, writes no file, and its memory is
-limited.
+0.15 s and holds nothing of the service. It may crash: it opens nothing, writes no file, and its memory is limited.
 """
 
 import ctypes
@@ -12,6 +11,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 
 import cv2
@@ -23,23 +23,19 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 REDUCTIONS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 """OpenCV's flag for each divisor of a JPEG's sides, strongest first."""
-
 REQUEST = struct.Struct("<QI")
 """To a decoder: the number of bytes of the file that follows, and the divisor."""
 REPLY = struct.Struct("<II")
-"""From a decoder: rows and columns of the pixels that follow; 0 and 0 if the file cannot be decoded, and when the
-decoder is ready for its first file."""
+"""From a decoder: rows and columns of the pixels that follow. 0 and 0: ready at the start, later cannot be decoded."""
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 """Source: Linux, include/uapi/linux/prctl.h."""
 
 
-def decode_pixels(pixel_file: bytes | NDArray[np.uint8], divisor: int) -> NDArray[np.uint8] | None:
+def decode_pixels(pixel_file: bytes, divisor: int) -> NDArray[np.uint8] | None:
     """Decode a `Container.pixel_file` to (h, w, 3) uint8, RGB, as stored; None if OpenCV cannot.
 
-    Args:
-        pixel_file: The file.
-        divisor: 1; or 2, 4 or 8 to divide the sides of a JPEG.
+    `divisor` is 1; or 2, 4 or 8 to divide the sides of a JPEG.
     """
     flag = REDUCTIONS.get(divisor, cv2.IMREAD_COLOR_RGB) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -58,31 +54,17 @@ def send(connection: socket.socket, head: bytes, content: memoryview) -> None:
         connection.sendall(content[sent - len(head) :])
 
 
-def _serve_picture(service: socket.socket) -> bool:
-    """Decode the next file and keep nothing of it; False when the service has closed its end."""
-    request = bytearray(REQUEST.size)
-    if not _receive(service, memoryview(request)):
-        return False
-    size, divisor = REQUEST.unpack(request)
-    file = np.empty(size, np.uint8)
-    if not _receive(service, file.data):
-        return False
-    pixels = decode_pixels(file, divisor)
+def _serve_picture(service: socket.socket, requests: BufferedReader) -> None:
+    """Decode the next file, and keep nothing of it; ends the process when the service has closed its end."""
+    head = requests.read(REQUEST.size)
+    if not head:
+        sys.exit()
+    size, divisor = REQUEST.unpack(head)
+    pixels = decode_pixels(requests.read(size), divisor)
     if pixels is None:
         service.sendall(REPLY.pack(0, 0))
     else:
         send(service, REPLY.pack(*pixels.shape[:2]), pixels.data.cast("B"))
-    return True
-
-
-def _receive(connection: socket.socket, into: memoryview) -> bool:
-    """Fill `into`; False when the connection ends."""
-    while into:
-        got = connection.recv_into(into, 0, socket.MSG_WAITALL)  # less if the process was stopped meanwhile
-        if not got:
-            return False
-        into = into[got:]
-    return True
 
 
 def _give_up_rights(memory_bytes: int) -> None:
@@ -119,8 +101,9 @@ def main(service_pid: int, memory_bytes: int) -> None:
     os.dup2(1, 2)  # what the decoders' libraries write about uploaded files is dropped
     _give_up_rights(memory_bytes)
     service.sendall(REPLY.pack(0, 0))
-    while _serve_picture(service):
-        pass
+    requests = service.makefile("rb")
+    while True:
+        _serve_picture(service, requests)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     decode thread ──takes──▶ idle decoder ──file──▶ decoder_process ──pixels──▶ decode thread, which puts it back
                                 └──crashed or hung: killed, and another one started
 
-There are as many decoders as threads that decode at once, each started when it is first needed. Why not
-`multiprocessing`, why sockets and not shared memory, and what this costs: docs/adr/0012-decoder-process.md.
+There are as many decoders as threads that decode at once, each started when it is first needed. Why this design, and
+what it costs: docs/adr/0012-decoder-process.md.
 """
 
 import logging
@@ -32,16 +32,14 @@ START_SECONDS = 60.0
 """Longest start of a decoder. It takes 0.15 s, but more while models load on every CPU."""
 LEAST_SECONDS = 2.0
 """What every picture may take, however small, because the machine may be busy."""
-MEMORY_BYTES_A_PIXEL = 16
-"""What a decoder may take. Progressive CMYK JPEGs take the most: 11, of which 8 are coefficients."""
-MEMORY_BYTES = 256 * 1024 * 1024
-"""What a decoder may take in addition."""
+MEMORY_BYTES, MEMORY_BYTES_A_PIXEL = 256 * 1024 * 1024, 16
+"""What a decoder may take. Progressive CMYK JPEGs take the most: 11 bytes a pixel, of which 8 are coefficients."""
 LOG_SECONDS = 10.0
-"""Refused pictures write at most one line to the log in this time."""
+"""Least time between two lines about refused pictures in the log."""
 
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
-    # glibc: memory of pictures up to 2.6 million pixels is kept for the next one, that of larger ones given back.
+    # glibc: keep memory of pictures up to 2.6 million pixels for the next one, and give that of larger ones back
     "MALLOC_MMAP_THRESHOLD_": str(8 * 1024 * 1024),
     "MALLOC_TRIM_THRESHOLD_": str(16 * 1024 * 1024),
 }
@@ -53,15 +51,12 @@ _log = logging.getLogger(__name__)
 
 
 class Decoders:
-    """Decodes pictures in other processes; several threads may call it at once. `close` ends the processes."""
+    """Decodes pictures in other processes; several threads may call it at once."""
 
     def __init__(self, *, max_pixels: int, max_bytes: int, most_seconds: float) -> None:
         """Start a first decoder and have it decode something.
 
-        Args:
-            max_pixels: Of the largest allowed picture.
-            max_bytes: Of the largest allowed file.
-            most_seconds: What the largest allowed picture may take.
+        The arguments are those of the largest allowed picture: its pixels, its file's bytes, and the time it may take.
 
         Raises:
             RuntimeUnfit: Not on Linux, or processes cannot be started or do not decode.
@@ -74,21 +69,14 @@ class Decoders:
         self._log_lock = threading.Lock()
         self._next_log, self._left_out = -math.inf, 0
         # Decoders end with the thread that started them (PR_SET_PDEATHSIG), so one thread starts all. They inherit its
-        # blocked signals: what a terminal or service manager sends to every process is for the service, which needs
-        # its decoders for the pictures in flight.
+        # blocked signals: the service needs them for pictures in flight when a terminal sends Ctrl-C to every process.
         sent_to_all = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
         self._starter = ThreadPoolExecutor(1, "decoders", signal.pthread_sigmask, (signal.SIG_BLOCK, sent_to_all))
-        try:
-            works = self.pixels(_PROBE, 1) is not None
-        except ImageDamaged as error:
-            _log.debug("The first decode failed.", exc_info=error)
-            works = False
-        except BaseException:
-            self.close()
-            raise
-        if not works:
-            self.close()
-            raise RuntimeUnfit(f"Decoder processes do not work on this system; the log above may say why. {_WITHOUT}")
+        with suppress(ImageDamaged):
+            if self.pixels(_PROBE, 1) is not None:
+                return
+        self.close()
+        raise RuntimeUnfit(f"Decoder processes do not work on this system; the log above may say why. {_WITHOUT}")
 
     def pixels(self, container: Container, divisor: int) -> Image | None:
         """Decode `container.pixel_file`; None if it cannot be decoded.
@@ -96,33 +84,28 @@ class Decoders:
         A picture is to blame if a new decoder dies of it. One that has served before may have died of what an earlier
         picture did to its memory, or because the kernel needed memory: then a new one tries again.
 
-        Args:
-            container: Of no more pixels and bytes than allowed.
-            divisor: As `decode_pixels`.
-
         Raises:
             ImageDamaged: Decoders die of it, or it takes longer than its share of time.
             RuntimeUnfit: No decoder can be started.
         """
         seconds = self.seconds_for(container)
-        about = f"{container.format} of {container.width}x{container.height} pixels"
         try:
             decoder = self._idle.pop()  # the one that was used last, whose memory is the warmest
         except IndexError:
             decoder = self._new()
         end = time.monotonic() + seconds
         try:
-            with suppress(_DecoderDiedError):
+            with suppress(ConnectionError):
                 return self._decoded(decoder, container, divisor, seconds)
             left_seconds = max(end - time.monotonic(), LEAST_SECONDS / 10)
             return self._decoded(self._new(), container, divisor, left_seconds)
-        except _DecoderDiedError as error:
-            self._report(f"A {about} was refused: decoders die of it ({error})")
-            raise ImageDamaged(f"The {about} cannot be decoded: the decoder crashes on it. {_REMEDY}") from None
+        except ConnectionError as error:
+            self._report(f"A {container} was refused: decoders die of it ({error})")
+            raise ImageDamaged(f"The {container} cannot be decoded: the decoder crashes on it. {_REMEDY}") from None
         except TimeoutError:
-            self._report(f"A {about} was given up: decoding it took longer than its {seconds:g} s")
+            self._report(f"A {container} was given up: decoding it took longer than its {seconds:g} s")
             raise ImageDamaged(
-                f"The {about} took longer to decode than the {seconds:g} s that its size allows, and was given up."
+                f"The {container} took longer to decode than the {seconds:g} s that its size allows, and was given up."
                 f" {_REMEDY}"
             ) from None
 
@@ -139,23 +122,19 @@ class Decoders:
         self._starter.shutdown()
 
     def _decoded(self, decoder: "_Decoder", container: Container, divisor: int, seconds: float) -> Image | None:
-        """Decode with this decoder; it is idle again afterwards, or killed if it fails."""
+        """Decode; the decoder is idle afterwards, or killed if it fails. A ConnectionError says how it ended."""
         try:
             pixels = decoder.pixels(container, divisor, seconds)
         except BaseException as error:
             how_it_ended = decoder.kill()
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-                raise _DecoderDiedError(how_it_ended) from error
+                raise ConnectionError(how_it_ended) from error
             raise
         self._idle.append(decoder)
         return pixels
 
     def _new(self) -> "_Decoder":
-        """Start a decoder and wait until it is ready.
-
-        Raises:
-            RuntimeUnfit: It does not start.
-        """
+        """Start a decoder and wait until it is ready, or raise RuntimeUnfit."""
         try:
             decoder = self._starter.submit(_Decoder, self._memory_bytes).result()
         except OSError as error:
@@ -163,8 +142,9 @@ class Decoders:
         try:
             decoder.reply(0, START_SECONDS)
         except OSError as error:
+            how_it_ended = decoder.kill()
             raise RuntimeUnfit(
-                f"The decoder process does not start ({decoder.kill()}); the log above may say why. {_WITHOUT}"
+                f"The decoder process does not start ({how_it_ended}); the log above may say why. {_WITHOUT}"
             ) from error
         return decoder
 
@@ -184,18 +164,13 @@ class _Decoder:
     """One decoder process, as a thread of the service uses it."""
 
     def __init__(self, memory_bytes: int) -> None:
-        """Start it; its first reply says that it is ready.
-
-        Raises:
-            OSError: The system cannot start it.
-        """
+        """Start it; its first reply says that it is ready. Raises OSError if the system cannot start it."""
         self._connection, its_end = socket.socketpair()
         command = [sys.executable, "-P", decoder_process.__file__, str(os.getpid()), str(memory_bytes)]
-        environment = os.environ | _ENVIRONMENT
         try:
             with its_end:
                 self._process = subprocess.Popen(  # noqa: S603  # this very Python, and a program of this package
-                    command, stdin=its_end.fileno(), stdout=subprocess.DEVNULL, env=environment
+                    command, stdin=its_end.fileno(), stdout=subprocess.DEVNULL, env=os.environ | _ENVIRONMENT
                 )
         except OSError:
             self._connection.close()
@@ -203,19 +178,14 @@ class _Decoder:
         self.pid = self._process.pid
 
     def pixels(self, container: Container, divisor: int, seconds: float) -> Image | None:
-        """Decode a file. The reply is not trusted: it can only be pixels, and no more than the picture has.
-
-        Raises:
-            TimeoutError: It does not answer in time.
-            OSError: It is dead, or its reply is not allowed.
-        """
+        """Decode a file. Raises TimeoutError if it takes longer, or another OSError if it dies."""
         file = memoryview(container.pixel_file)
         self._connection.settimeout(seconds)
         send(self._connection, REQUEST.pack(len(file), divisor), file)
         return self.reply(-(-container.height // divisor) * -(-container.width // divisor), seconds)
 
     def reply(self, most_pixels: int, seconds: float) -> Image | None:
-        """Wait for a reply; errors as `pixels`."""
+        """Wait for a reply. It is not trusted: it can only be pixels, and no more than the picture has."""
         end = time.monotonic() + seconds
         head, room = bytearray(REPLY.size), np.empty(most_pixels * 3, np.uint8)
         self._connection.settimeout(seconds)
@@ -240,7 +210,3 @@ class _Decoder:
         self._process.kill()
         code = self._process.wait()
         return signal.Signals(-code).name if code < 0 else f"status {code}"
-
-
-class _DecoderDiedError(Exception):
-    """A decoder's process ended, or its reply was not allowed; says how."""
