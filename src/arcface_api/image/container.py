@@ -27,7 +27,10 @@ class ImageFormat(StrEnum):
 
 
 class Container(NamedTuple):  # takes half as long to make as a frozen dataclass, for each picture
-    """One picture: the bytes that its pixels need, and what its file says about it. Sizes are pixels, as stored."""
+    """One picture: the bytes that its pixels need, and what its file says about it.
+
+    Sizes are pixels, as stored; the orientation is EXIF's, 1 to 8.
+    """
 
     format: ImageFormat
     width: int
@@ -35,7 +38,6 @@ class Container(NamedTuple):  # takes half as long to make as a frozen dataclass
     pixel_file: bytes
     """A file of the same format with nothing but the picture's pixels: all that a decoder gets."""
     orientation: int = UPRIGHT
-    """EXIF's: 1 to 8."""
     left: int = 0
     top: int = 0
     """Where the pixels lie on the picture; not (0, 0) only in a WebP animation."""

@@ -72,7 +72,7 @@ class Decoded(NamedTuple):
     image: Image
     """(h, w, 3) uint8, RGB, upright. Reduced n times, a side has 1/n of the file's pixels, rounded up."""
     reduction: float
-    """How many of the file's pixels one of the image's is wide."""
+    """The width of one of its pixels, in pixels of the file."""
 
 
 def pixels_here(container: Container, divisor: int) -> Image | None:
@@ -89,12 +89,8 @@ def decode(
     (not blended), 16 bits reduced to 8; then turned as EXIF says. Of an animation or a file of several pictures it is
     the first one; of an animated PNG, the one that viewers without animation show.
 
-    Args:
-        content: The file's bytes.
-        limits: Checked against the header, before anything is decoded.
-        least_side: Pixels. A JPEG of more than `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 as long as neither of
-            its sides becomes shorter than this. None: every picture keeps its size.
-        pixels_of: What decodes.
+    The limits are checked against the header, before anything is decoded. With `least_side`, a JPEG of more than
+    `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 as long as neither side becomes shorter than that many pixels.
 
     Raises:
         ImageEmpty, ImageFormatUnsupported: As `take_apart`.

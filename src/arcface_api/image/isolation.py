@@ -54,12 +54,9 @@ class Decoders:
     """Decodes pictures in other processes; several threads may call it at once."""
 
     def __init__(self, *, max_pixels: int, max_bytes: int, most_seconds: float) -> None:
-        """Start a first decoder and have it decode something.
+        """Start a first decoder and have it decode something, or raise RuntimeUnfit.
 
         The arguments are those of the largest allowed picture: its pixels, its file's bytes, and the time it may take.
-
-        Raises:
-            RuntimeUnfit: Not on Linux, or processes cannot be started or do not decode.
         """
         if sys.platform != "linux":
             raise RuntimeUnfit("Decoders in processes of their own need Linux. Set ARCFACE_DECODE_ISOLATION=none.")
@@ -76,7 +73,7 @@ class Decoders:
             if self.pixels(_PROBE, 1) is not None:
                 return
         self.close()
-        raise RuntimeUnfit(f"Decoder processes do not work on this system; the log above may say why. {_WITHOUT}")
+        raise RuntimeUnfit(f"Decoder processes do not work on this system; see the log above. {_WITHOUT}")
 
     def pixels(self, container: Container, divisor: int) -> Image | None:
         """Decode `container.pixel_file`; None if it cannot be decoded.
@@ -135,17 +132,13 @@ class Decoders:
 
     def _new(self) -> "_Decoder":
         """Start a decoder and wait until it is ready, or raise RuntimeUnfit."""
+        decoder: _Decoder | None = None
         try:
             decoder = self._starter.submit(_Decoder, self._memory_bytes).result()
-        except OSError as error:
-            raise RuntimeUnfit(f"The decoder process cannot be started: {error}. {_WITHOUT}") from error
-        try:
             decoder.reply(0, START_SECONDS)
         except OSError as error:
-            how_it_ended = decoder.kill()
-            raise RuntimeUnfit(
-                f"The decoder process does not start ({how_it_ended}); the log above may say why. {_WITHOUT}"
-            ) from error
+            why = error if decoder is None else decoder.kill()
+            raise RuntimeUnfit(f"The decoder process does not start ({why}); see the log above. {_WITHOUT}") from error
         return decoder
 
     def _report(self, line: str) -> None:

@@ -28,9 +28,8 @@ _MOST_BYTES_A_PIXEL = 8  # four channels of 16 bits
 def take_apart(content: bytes) -> Container:
     """Read a file that begins with `SIGNATURE`.
 
-    Raises:
-        ImageDamaged: It is cut short, does not begin with its header, has an unknown chunk that pixels depend on, or
-            more than `MAX_CHUNKS`.
+    Raises ImageDamaged if it is cut short, does not begin with its header, has an unknown chunk that pixels depend on,
+    or more than `MAX_CHUNKS`.
     """
     view = memoryview(content)
     kept: list[bytes | memoryview] = [SIGNATURE]

@@ -15,12 +15,10 @@ OVERSAMPLING = 2
 
 
 class Resize(StrEnum):
-    """What may happen to a large picture before it is stretched."""
+    """Whether a large JPEG may be decoded at a fraction of its size (`auto`), or never (`exact`)."""
 
     AUTO = "auto"
-    """A large JPEG may be decoded at a fraction of its size."""
     EXACT = "exact"
-    """Every picture is decoded at its full size."""
 
 
 def stretch(image: Image, height: int, width: int) -> Crop:

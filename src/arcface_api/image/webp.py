@@ -27,8 +27,7 @@ def is_webp(content: bytes) -> bool:
 def take_apart(content: bytes) -> Container:
     """Read a file that `is_webp`.
 
-    Raises:
-        ImageDamaged: It is cut short, its sizes contradict each other, or it has more than `MAX_CHUNKS`.
+    Raises ImageDamaged if it is cut short, its sizes contradict each other, or it has more than `MAX_CHUNKS`.
     """
     end = 8 + int.from_bytes(content[4:8], "little")
     if end > len(content):

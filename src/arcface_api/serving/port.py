@@ -4,7 +4,7 @@
       └─share──▶ only held ──join, in each worker──▶ bound, with its own socket ──open_up──▶ some callers get in
 
 Each worker listens on its own socket (SO_REUSEPORT), so that the kernel spreads the connections:
-docs/adr/0008-workers.md.
+docs/adr/0008-workers.md. What fails here raises SettingInvalid, which says how to choose another port or address.
 """
 
 import socket
@@ -20,20 +20,12 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 
 def take(host: str, port: int) -> socket.socket:
-    """Bind the port, so that a port in use is reported before anything slow happens; callers still find it closed.
-
-    Raises:
-        SettingInvalid: The port is in use or not allowed, or the machine lacks the address.
-    """
+    """Bind the port, so that a port in use is reported before anything slow happens; callers still find it closed."""
     return _bound((host, port), is_shared=False)
 
 
 def open_up(listener: socket.socket) -> None:
-    """Let callers in.
-
-    Raises:
-        SettingInvalid: Another program opened the port since `take`, which SO_REUSEADDR allows.
-    """
+    """Let callers in. It fails if another program opened the port since `take`, which SO_REUSEADDR allows."""
     try:
         listener.listen(BACKLOG)
     except OSError as error:
@@ -41,11 +33,7 @@ def open_up(listener: socket.socket) -> None:
 
 
 def share(listener: socket.socket) -> Address:
-    """Let workers `join`. After `take` nobody else has the port, and from now on nobody else can take it.
-
-    Raises:
-        SettingInvalid: Not on Linux.
-    """
+    """Let workers `join`. After `take` nobody else has the port, and from now on nobody else can take it."""
     if sys.platform != "linux":
         raise SettingInvalid(
             "Several workers need Linux, which spreads connections over them. Set --workers or ARCFACE_WORKERS to 1."
@@ -57,11 +45,7 @@ def share(listener: socket.socket) -> Address:
 
 
 def join(address: Address) -> socket.socket:
-    """Bind a worker's own socket to the shared port. It gets no connections before it is opened.
-
-    Raises:
-        SettingInvalid: The port cannot be joined.
-    """
+    """Bind a worker's own socket to the shared port. It gets no connections before it is opened."""
     return _bound(address, is_shared=True)
 
 

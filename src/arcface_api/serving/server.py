@@ -83,12 +83,8 @@ def run(
 ) -> None:
     """Serve a pack until SIGTERM or SIGINT, or until it hangs: then the process ends here.
 
-    Args:
-        pack: What to serve.
-        settings: Of the whole service.
-        listener: Bound; it is opened when the models have run.
-        on_open: Called when callers get in.
-        on_beat: Called each second from then on, as long as the event loop runs.
+    The bound listener is opened when the models have run. `on_open` is called then, and `on_beat` each second from then
+    on, as long as the event loop runs.
 
     Raises:
         PackError, ModelFailed, RuntimeUnfit: As `create_app`.
