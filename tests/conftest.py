@@ -17,13 +17,20 @@ from arcface_api.api.app import DirectApp, create_app
 from arcface_api.packs import PackLocations, locate
 from arcface_api.session import openvino_cpu
 from arcface_api.settings import Settings
-from serving import Command, Run, Service
+from serving import Command, Run, Service, ending_with_this_process
 from tiny_models import age_gender_model, landmarks_model, linear_model, turned
 
 SHARED = Path(__file__).parents[2] / "shared"
 MODELS = Path(os.environ.get("ARCFACE_TEST_MODELS", SHARED / "models"))
 LFW = Path(os.environ.get("ARCFACE_TEST_LFW", SHARED / "lfw"))
 REAL_RECOGNISERS = ("w600k_mbf_from_int8.onnx", "edgeface_xs.onnx")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_outlives_the_run() -> Iterator[None]:
+    """Services and other programs that tests start end with the run, even if it is killed."""
+    with ending_with_this_process():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A caller that says byte by byte what it says, as no HTTP client would, and a model that waits for it."""
+"""A caller that sends single bytes and segments, as no HTTP client does, and a model that waits for it."""
 
 import json
 import socket
@@ -97,7 +97,7 @@ def splits(content: bytes) -> Iterator[list[bytes]]:
 
 
 class HeldModel:
-    """From now on, every model stands still until it may go on."""
+    """From now on, every model waits until `go_on` is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.go_on = threading.Event(), threading.Event()
@@ -112,7 +112,7 @@ class HeldModel:
 
 
 def until(found: Callable[[], bool]) -> None:
-    """Wait until it is so."""
+    """Wait until `found` returns true."""
     end = time.monotonic() + 20
     while not found():
         assert time.monotonic() < end, "waited in vain"
@@ -120,5 +120,5 @@ def until(found: Callable[[], bool]) -> None:
 
 
 def connections(service: Service) -> int:
-    """How many it has."""
+    """The number of its connections."""
     return len(service._server.server_state.connections)

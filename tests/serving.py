@@ -1,4 +1,4 @@
-"""The real service, run for a test: in a thread of this process, or as a person runs it."""
+"""The real service, run for a test: in a thread of this process, or as a command."""
 
 import os
 import re
@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,7 +44,7 @@ class Service(httpx.Client):
 
 
 def until(found: Callable[[], T | None]) -> T:
-    """Ask until the answer is true."""
+    """Wait until `found` returns something true, and return that."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not (answer := found()):
         assert time.monotonic() < end, "waited in vain"
@@ -52,7 +53,7 @@ def until(found: Callable[[], T | None]) -> T:
 
 
 class Command:
-    """`arcface-api serve`, as a person runs it: in a process group of its own, as a shell gives one."""
+    """`arcface-api serve` in a process group of its own, as a shell starts it."""
 
     def __init__(self, *arguments: str | Path, faults: Path | None = None) -> None:
         """Start it; `faults` is a folder with a `sitecustomize.py`, which each of its processes runs first."""
@@ -74,7 +75,7 @@ class Command:
         return "".join(self.lines)
 
     def logged(self, pattern: str, times: int = 1) -> list[str]:
-        """Wait for lines with this pattern; gives what its group caught."""
+        """Wait for lines with this pattern; returns what its group matched."""
 
         def found() -> list[str] | None:
             assert self._reader.is_alive() or len(re.findall(pattern, self.log)) >= times, self.log
@@ -96,7 +97,7 @@ class Command:
         return [pid for pid in opened if is_running(pid)]
 
     def end(self) -> str:
-        """Wait for the end; gives the whole log."""
+        """Wait for the end; returns the whole log."""
         self.process.wait(PATIENCE_SECONDS)
         self._reader.join(PATIENCE_SECONDS)
         return self.log
@@ -110,8 +111,25 @@ class Command:
         self._reader.join()
 
 
+@contextmanager
+def ending_with_this_process() -> Iterator[None]:
+    """Every process that is started from here on ends when this one does, even if this one is killed."""
+    command = [sys.executable, str(Path(__file__).with_name("reaper.py"))]
+    mark = str(uuid.uuid4())
+    # Without the mark: the reaper of a run inside another run outlives its run, and ends what that has started.
+    with subprocess.Popen(
+        [*command, f"TEST_RUN={mark}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={},
+        start_new_session=True,
+    ):
+        os.environ["TEST_RUN"] = mark
+        yield
+
+
 def is_running(pid: int) -> bool:
-    """Whether there is such a process, and not only what is left of it until its parent asks."""
+    """Whether the process runs; a zombie does not."""
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from arcface_api.errors import ImageDamaged
-from arcface_api.image import ImageLimits, decode, take_apart
-from arcface_api.image.exif import MAX_ENTRIES, PREFIX, orientation
+from arcface_api.image import ImageLimits, decode
+from arcface_api.image.container import EXIF_PREFIX, MAX_EXIF_ENTRIES, orientation_in
+from arcface_api.image.decode import take_apart
 from arcface_api.session.self_test import probe_crops
 from containers import (
     exif,
@@ -70,7 +71,7 @@ def with_exif(kind: str, content: bytes, data: bytes, *, behind_xmp: bool) -> by
     """The file with EXIF data and XMP in the places that its format has for them."""
     if kind == "JPEG":
         xmp = jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)
-        both = [jpeg_segment(0xE1, PREFIX + data.removeprefix(PREFIX)), xmp]
+        both = [jpeg_segment(0xE1, EXIF_PREFIX + data.removeprefix(EXIF_PREFIX)), xmp]
         return content[:2] + b"".join(reversed(both) if behind_xmp else both) + content[2:]
     if kind == "PNG":
         xmp = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
@@ -85,7 +86,7 @@ def with_exif(kind: str, content: bytes, data: bytes, *, behind_xmp: bool) -> by
 
 # ── upright ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-VARIANTS = list(itertools.product((False, True), ("<", ">"), (3, 4), (b"", PREFIX), (False, True)))
+VARIANTS = list(itertools.product((False, True), ("<", ">"), (3, 4), (b"", EXIF_PREFIX), (False, True)))
 OTHER_CODING: dict[str, dict[str, Any]] = {"JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}}
 
 
@@ -140,7 +141,7 @@ def embedding(service: Service, content: bytes) -> NDArray[np.float64]:
         exif(0),
         exif(9),
         exif(6, kind=2),
-        exif(6, entries_before=MAX_ENTRIES),
+        exif(6, entries_before=MAX_EXIF_ENTRIES),
         b"XX*\0" + exif(6)[4:],
     ],
 )
@@ -153,7 +154,7 @@ def test_the_first_exif_counts() -> None:
     content = stored("PNG", 6)
     twice = png_with(content, png_chunk(b"eXIf", exif(6)), png_chunk(b"eXIf", exif(3)))
     assert decoded(twice).shape == (120, 90, 3)
-    assert orientation(exif(6)) == 6
+    assert orientation_in(exif(6)) == 6
 
 
 def test_exif_of_many_entries_that_point_to_one_long_string_is_not_followed() -> None:
@@ -235,7 +236,7 @@ def test_of_a_jpeg_the_decoder_gets_tables_frame_and_scans(mode: str, options: d
     extra = b"".join(
         [
             jpeg_segment(0xE0, b"JFXX\0\x10" + thumbnail),
-            jpeg_segment(0xE1, PREFIX + exif(1) + thumbnail),
+            jpeg_segment(0xE1, EXIF_PREFIX + exif(1) + thumbnail),
             jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(500)),
             jpeg_segment(0xE2, b"MPF\0" + bytes(100)),
             jpeg_segment(0xED, b"Photoshop 3.0\0" + b"8BIM" + bytes(60_000)),

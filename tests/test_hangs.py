@@ -1,7 +1,6 @@
 """Promises about time, whatever a thread or a process does: every caller is answered, and what hangs is replaced.
 
-The hanging inference is real: a model with a loop that does not end on a white picture. A decode that hangs is a
-decoder that waits.
+The inference really hangs: its model has a loop that does not end on a white picture. The decoder that hangs waits.
 """
 
 import asyncio
@@ -159,7 +158,7 @@ def test_readiness_is_proved_by_decoding_too(service: Service, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("what", ["inference", "decode", "thread"])
-def test_told_to_stop_it_ends_within_the_grace_period_whatever_hangs(
+def test_the_service_ends_within_the_grace_period_whatever_hangs(
     what: str, run: Run, endless: Path, faults: Path
 ) -> None:
     command = run("--pack", endless, "--shutdown-grace-seconds", "2", "--decode-threads", "1", faults=faults)
@@ -199,7 +198,7 @@ def test_a_process_that_was_stopped_for_a_while_does_not_take_its_work_for_hung(
 def test_worker_that_hangs_is_replaced_and_the_other_loses_nothing(
     what: str, run: Run, endless: Path, faults: Path
 ) -> None:
-    """Under load: every caller has an answer by its deadline, or, where the process was stopped, its end."""
+    """Under load: every caller has an answer by its deadline, or loses its connection if the process was stopped."""
     options = ["--workers", "2", "--pack", endless, "--hang-seconds", "3", "--decode-threads", "1"]
     command = run(*options, faults=faults)
     for _ in range(ROUNDS):
@@ -225,7 +224,7 @@ def test_worker_that_hangs_is_replaced_and_the_other_loses_nothing(
 
 
 class Callers:
-    """A few callers at each worker, with a deadline; what became of their requests, by worker."""
+    """A few callers at each worker, with a deadline, and the answers to their requests, by worker."""
 
     PATIENCE_SECONDS = 10
 
@@ -310,7 +309,7 @@ def test_worker_that_does_not_end_is_killed_after_the_grace_period(run: Run, end
 
 
 class SilentError(Exception):
-    """Raises when it is asked what it says."""
+    """Raises when it is converted to text."""
 
     def __str__(self) -> str:
         raise RuntimeError

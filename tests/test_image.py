@@ -18,7 +18,9 @@ from PIL import Image as Pillow
 from arcface_api import image
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, RequestError
-from arcface_api.image import ImageFormat, ImageLimits, stretch, take_apart
+from arcface_api.image import ImageLimits, stretch
+from arcface_api.image.container import ImageFormat
+from arcface_api.image.decode import take_apart
 from pictures import decoded_by_opencv, picture_bytes, png_announcing, smooth_picture
 
 ANY_SIZE = ImageLimits(max_pixels=10**9)
@@ -33,7 +35,7 @@ FORMATS = {"JPEG": ImageFormat.JPEG, "PNG": ImageFormat.PNG, "WEBP": ImageFormat
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("size", [(1, 1), (90, 120), (641, 2)])
-def test_header_tells_format_and_size(kind: str, size: tuple[int, int]) -> None:
+def test_header_gives_format_and_size(kind: str, size: tuple[int, int]) -> None:
     header = take_apart(picture_bytes(kind, size))
     assert (header.format, header.width, header.height) == (FORMATS[kind], *size)
 
@@ -131,7 +133,7 @@ def test_one_pixel_is_a_picture() -> None:
     assert (stretch(image, 112, 112) == image[0, 0]).all()
 
 
-def test_empty_file_is_told() -> None:
+def test_empty_file_is_refused() -> None:
     with pytest.raises(ImageEmpty, match="0 bytes"):
         decode(b"", ANY_SIZE)
 
@@ -228,7 +230,7 @@ def test_opencv_that_raises_is_a_damaged_picture(monkeypatch: pytest.MonkeyPatch
         decode(picture_bytes(), ANY_SIZE)
 
 
-def test_side_longer_than_libpng_reads_is_told() -> None:
+def test_side_longer_than_libpng_reads_is_refused() -> None:
     with pytest.raises(ImageTooManyPixels, match="no side may have more than 1,000,000"):
         decode(png_announcing(1_000_001, 1), ANY_SIZE)
 

@@ -1,4 +1,4 @@
-"""Promises of decoders in processes of their own: a crash or a hang costs one picture, and nothing is left behind."""
+"""Promises of decoders in separate processes: a crash or a hang costs one picture, and nothing is left behind."""
 
 import os
 import signal
@@ -17,17 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from arcface_api.errors import ImageDamaged, RuntimeUnfit
-from arcface_api.image import (
-    Container,
-    Decoders,
-    ImageFormat,
-    ImageLimits,
-    decode,
-    fork_server,
-    isolation,
-    pixels_here,
-    take_apart,
-)
+from arcface_api.image import Decoders, ImageLimits, decode, isolation, pixels_here
+from arcface_api.image.container import Container, ImageFormat
+from arcface_api.image.decode import take_apart
 from arcface_api.loading import open_decoders
 from arcface_api.settings import Settings
 from containers import frame, gray_animation_cleared_to_the_background, webp_extended, webp_picture
@@ -44,7 +36,6 @@ CRASHES = Container(ImageFormat.PNG, 32, 32, gray_animation_cleared_to_the_backg
 
 
 def is_decoder(pid: int) -> bool:
-    """Or the process that decoders are forked from."""
     try:
         return b"decoder_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -140,7 +131,9 @@ def long_lived() -> Iterator[Decoders]:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("least_side", [None, 150, 300, 700])
-def test_pixels_are_those_of_the_services_own_process(long_lived: Decoders, name: str, least_side: int | None) -> None:
+def test_pixels_equal_those_of_the_services_own_process(
+    long_lived: Decoders, name: str, least_side: int | None
+) -> None:
     content = FILES[name]
     here = decode(content, ANY_SIZE, least_side)
     there = decode(content, ANY_SIZE, least_side, long_lived.pixels)
@@ -150,7 +143,7 @@ def test_pixels_are_those_of_the_services_own_process(long_lived: Decoders, name
 
 
 @pytest.mark.parametrize("size", [(7071, 7071), (20, 50_000)])
-def test_pixels_of_the_largest_pictures_are_too(long_lived: Decoders, size: tuple[int, int]) -> None:
+def test_pixels_of_the_largest_pictures_are_equal_too(long_lived: Decoders, size: tuple[int, int]) -> None:
     container = take_apart(picture_bytes("JPEG", size, quality=30))
     there, here = long_lived.pixels(container, 1), pixels_here(container, 1)
     assert there is not None
@@ -211,8 +204,8 @@ def test_pictures_go_on_beside_twenty_crashes(decoders: Decoders) -> None:
     assert len(pids(decoders)) <= 8
 
 
-def test_decoder_is_believed_nothing_but_pixels(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that answers more pixels than the picture has is ended, as if it had crashed."""
+def test_reply_of_a_decoder_is_not_trusted(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that sends more pixels than the picture has is killed, as if it had crashed."""
     pid = one_pid(decoders)
     container = take_apart(GOOD)
     with pytest.raises(ImageDamaged, match="crashes on it"):
@@ -260,31 +253,7 @@ def test_share_of_time_follows_pixels_and_bytes(
     assert decoders.seconds_for(Container(ImageFormat.PNG, width, height, bytes(file_bytes))) == seconds
 
 
-# ── the fork server ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def server_pid(decoders: Decoders) -> int:
-    return decoders._server._process.pid
-
-
-def test_fork_server_that_was_killed_costs_no_picture(decoders: Decoders) -> None:
-    pid = one_pid(decoders)
-    server = server_pid(decoders)
-    os.kill(server, signal.SIGKILL)
-    until(lambda: not is_running(pid))
-    assert is_good(decoded(decoders))
-    assert server_pid(decoders) != server
-
-
-def test_fork_server_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork_server, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(fork_server, "CLOSE_SECONDS", 0.3)
-    with closing(open_decoders_of()) as decoders:
-        pid, server = one_pid(decoders), server_pid(decoders)
-        stop(server)
-        os.kill(pid, signal.SIGKILL)
-        assert is_good(decoded(decoders))
-        assert not is_running(server)
+# ── starting ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("program", ["/bin/false", "/nonexistent"])
@@ -300,7 +269,7 @@ def test_decoders_that_cannot_decode_are_refused_at_the_start(monkeypatch: pytes
         open_decoders_of()
 
 
-def test_where_linux_is_not_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_refused_without_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_decoders(Settings()) is None
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(RuntimeUnfit, match="need Linux"):
@@ -314,11 +283,18 @@ def test_closing_ends_every_process() -> None:
     decoders = open_decoders_of()
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: decoded(decoders), range(40)))
-    family = {server_pid(decoders), *pids(decoders)}
-    hung = pids(decoders)[0]
+    family = pids(decoders)
+    hung = family[0]
     stop(hung)
     decoders.close()
     assert not any(map(is_running, family))
+
+
+def test_decoder_outlives_the_thread_that_needed_it_first(decoders: Decoders) -> None:
+    os.kill(one_pid(decoders), signal.SIGKILL)
+    with ThreadPoolExecutor(1) as threads:
+        pid = threads.submit(one_pid, decoders).result()
+    assert one_pid(decoders) == pid
 
 
 @pytest.mark.parametrize("does", ["waits", "hangs"])
@@ -338,23 +314,22 @@ def test_no_process_outlives_a_service_that_was_killed(does: str) -> None:
         service.stdin.close()
         assert service.stdout.readline() == b"ready\n"
         family = descendants(service.pid)
-        assert len(family) == 2, "the fork server and a decoder"
+        assert len(family) == 1, "a decoder"
         if does == "hangs":
             stop(max(family))
         service.kill()
     until(lambda: not any(map(is_running, family)))
 
 
-def test_nothing_leaks_in_a_hundred_replacements(decoders: Decoders) -> None:
+def test_nothing_leaks_in_twenty_replacements(decoders: Decoders) -> None:
     one_pid(decoders)
+    processes = len(descendants(os.getpid()))
     files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # iterdir opens one more
-    for _ in range(100):
+    for _ in range(20):
         os.kill(one_pid(decoders), signal.SIGKILL)
     assert is_good(decoded(decoders))
     assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208  # as above
-    children = Path(f"/proc/{server_pid(decoders)}/task/{server_pid(decoders)}/children").read_text().split()
-    assert children == [str(pid) for pid in pids(decoders)]
-    assert len(list(Path(f"/proc/{server_pid(decoders)}/fd").iterdir())) == 4, "0, 1, 2 and its socket"
+    assert len(descendants(os.getpid())) == processes
 
 
 def test_memory_of_a_large_picture_is_given_back(decoders: Decoders) -> None:
@@ -376,7 +351,7 @@ def test_decoder_holds_and_may_do_next_to_nothing(decoders: Decoders) -> None:
     connections = [name for name, target in held.items() if target.startswith("socket:")]
     assert len(connections) == 1
     assert {target for name, target in held.items() if name not in connections} == {"/dev/null"}
-    assert len(held) == 4
+    assert len(held) == 3
     limits = Path(f"/proc/{pid}/limits").read_text()
     for name, value in (("file size", 0), ("open files", 0), ("core file size", 1)):
         assert (
@@ -406,11 +381,10 @@ def decode_container(container: Container, decoders: Decoders) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP])
-def test_signals_to_everybody_are_the_services_alone(decoders: Decoders, number: signal.Signals) -> None:
-    """Ctrl-C, Ctrl-Z, and what a service manager sends to all: pictures in flight need their decoders."""
+def test_decoder_ignores_signals_that_every_process_gets(decoders: Decoders, number: signal.Signals) -> None:
+    """Ctrl-C, Ctrl-Z, and what a service manager sends to every process: pictures in flight need their decoders."""
     pid = one_pid(decoders)
-    for each in (pid, server_pid(decoders)):
-        os.kill(each, number)
+    os.kill(pid, number)
     assert one_pid(decoders) == pid
     os.kill(pid, signal.SIGKILL)
     assert is_good(decoded(decoders))
@@ -427,7 +401,7 @@ def test_log_says_what_happened_and_is_not_flooded(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "A PNG of 32x32 pixels was refused: decoders die of it (SIG" in record.message
-    monkeypatch.setattr(decoders._reports, "_next", time.monotonic())
+    monkeypatch.setattr(decoders, "_next_log", time.monotonic())
     crash(decoders)
     assert caplog.records[-1].message.endswith("So were 2 more pictures since the last such line.")
 
@@ -469,12 +443,12 @@ def test_each_worker_has_decoders_of_its_own(run: Run, tiny_recogniser: Path) ->
 
     assert set(answers()) == {200}
     for worker in workers:
-        assert len(decoders_of(worker)) == 2
-        stop(max(decoders_of(worker)))
+        (decoder,) = decoders_of(worker)
+        stop(decoder)
     assert sorted(answers())[-3:] == [200, 422, 422]
     assert set(answers()) == {200}
     family = descendants(command.process.pid)
     command.process.terminate()
     command.end()
     assert command.process.returncode == 0
-    assert not any(map(is_running, family))
+    until(lambda: not any(map(is_running, family)))  # multiprocessing's resource tracker ends after the parent

@@ -200,7 +200,7 @@ def test_batch_takes_the_same_option(service: Service) -> None:
 def test_asking_for_attributes_does_not_change_the_embedding(
     run_service: Callable[..., Service], tiny_pack: Path
 ) -> None:
-    """The landmark model wants 256 pixels, the recogniser 224: between them one would reduce more than the other."""
+    """The landmark model needs 256 pixels, the recogniser 224: between them one would reduce more than the other."""
     service, content = run_service(tiny_pack), textured(1900, 1900)
     assert embed(service, content)["embedding"] == embed(service, content, include_attributes=True)["embedding"]
 

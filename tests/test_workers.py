@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -27,7 +29,7 @@ CONNECTIONS = 32
 
 
 class SlowPack:
-    """A pack whose worker waits while it loads: the record of its hashes is a pipe, which is written when told."""
+    """A pack whose worker waits while it loads: the record of its hashes is a pipe, which `let_in` writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +40,7 @@ class SlowPack:
         self._pipe: int | None = None
 
     def loading_worker(self, command: Command) -> int:
-        """Wait for the first worker to come to the pipe; gives its process."""
+        """Wait until the first worker opens the pipe; returns its process id."""
         self._pipe = until(self._opened)
         (worker,) = filter(is_worker, descendants(command.process.pid))
         return worker
@@ -49,7 +51,7 @@ class SlowPack:
         return None
 
     def let_in(self) -> None:
-        """Have the waiting worker go on."""
+        """Let the waiting worker go on."""
         assert self._pipe is not None
         content = self._model.read_bytes()
         record = f"size_bytes = {len(content)}\nsha256 = '{hashlib.sha256(content).hexdigest()}'"
@@ -135,8 +137,8 @@ def test_threads_that_are_given_are_those_of_each_worker(
 # ── stopping ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("told", ["by SIGTERM", "by Ctrl-C, twice"])
-def test_told_to_stop_every_worker_answers_what_is_in_flight(run: Run, tiny_recogniser: Path, told: str) -> None:
+@pytest.mark.parametrize("stop", ["SIGTERM", "Ctrl-C, twice"])
+def test_at_the_end_every_worker_answers_what_is_in_flight(run: Run, tiny_recogniser: Path, stop: str) -> None:
     """Uploads that are half done in both workers: each is read to its end and answered."""
     command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log", "--shutdown-grace-seconds", "60")
     pids, port = command.serving(), command.port
@@ -151,12 +153,12 @@ def test_told_to_stop_every_worker_answers_what_is_in_flight(run: Run, tiny_reco
             caller.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
             assert caller.recv(4096).startswith(b"HTTP/1.1 100 ")
             caller.sendall(PICTURE[:half])
-        if told == "by SIGTERM":
+        if stop == "SIGTERM":
             command.process.terminate()
         else:
             os.killpg(command.process.pid, signal.SIGINT)  # as a terminal does
         command.logged("Stopping", times=2)
-        if told != "by SIGTERM":
+        if stop != "SIGTERM":
             os.killpg(command.process.pid, signal.SIGINT)
         for caller in callers:
             caller.sendall(PICTURE[half:])
@@ -169,13 +171,13 @@ def test_told_to_stop_every_worker_answers_what_is_in_flight(run: Run, tiny_reco
     assert "A new one starts" not in log
 
 
-@pytest.mark.parametrize("tell", [os.kill, os.killpg], ids=["the parent", "everybody"])
-def test_told_to_stop_while_workers_load_is_no_failure(
-    run: Run, slow_pack: SlowPack, tell: Callable[[int, int], None]
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the parent", "to everybody"])
+def test_a_stop_while_workers_load_is_no_failure(
+    run: Run, slow_pack: SlowPack, send: Callable[[int, int], None]
 ) -> None:
     command = run("--workers", "2", "--pack", slow_pack.folder)
     worker = slow_pack.loading_worker(command)
-    tell(command.process.pid, signal.SIGTERM)
+    send(command.process.pid, signal.SIGTERM)
     assert "Traceback" not in command.end()
     assert command.process.returncode == 0
     assert not is_running(worker)
@@ -237,7 +239,7 @@ def test_pause_grows_while_workers_go_on_dying() -> None:
 # ── starting ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_model_that_cannot_be_loaded_is_told_once_and_is_status_1(run: Run, tmp_path: Path) -> None:
+def test_model_that_cannot_be_loaded_is_reported_once_with_status_1(run: Run, tmp_path: Path) -> None:
     model = linear_model(112, 512)
     model.graph.node[-1].op_type = "Nonsense"
     onnx.save(model, tmp_path / "model.onnx")
@@ -250,7 +252,7 @@ def test_model_that_cannot_be_loaded_is_told_once_and_is_status_1(run: Run, tmp_
     assert "Listening" not in log
 
 
-def test_worker_killed_while_it_loads_is_told_and_is_status_1(run: Run, slow_pack: SlowPack) -> None:
+def test_worker_killed_while_it_loads_is_reported_with_status_1(run: Run, slow_pack: SlowPack) -> None:
     command = run("--workers", "2", "--pack", slow_pack.folder)
     worker = slow_pack.loading_worker(command)
     os.kill(worker, signal.SIGKILL)
@@ -277,3 +279,33 @@ def test_port_is_held_from_the_start_and_opened_when_a_worker_can_embed(run: Run
     assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
     third = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
     assert "Address already in use" in third.end()
+
+
+# ── a test run that is killed ──────────────────────────────────────────────────────────────────────────────────────
+
+SERVES_FOR_EVER = """
+import os, signal, time
+from serving import Run
+
+def test_that_never_ends(run: Run, tiny_recogniser):
+    run("--pack", tiny_recogniser).port
+    several = run("--workers", "2", "--pack", tiny_recogniser)
+    os.kill(several.serving()[0], signal.SIGSTOP)
+    print("all serve", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_test_run_leaves_no_process_running(tmp_path: Path) -> None:
+    """Not even one that is stopped and so heeds nothing but SIGKILL."""
+    (tmp_path / "test_serving.py").write_text(SERVES_FOR_EVER)
+    folders = ["--rootdir", str(tmp_path), "--basetemp", str(tmp_path / "scratch"), str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-s", "-p", "conftest", "-c", os.devnull, *folders]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as tests:
+        assert tests.stdout is not None
+        assert any("all serve" in line for line in tests.stdout)
+        family = descendants(tests.pid)
+        assert len(family) >= 4, "a service, and a supervisor with two workers"
+        tests.kill()
+    until(lambda: not any(map(is_running, family)))

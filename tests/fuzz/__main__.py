@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def check_blocks() -> None:
-    """Start this program anew with glibc's checks of each block's borders: damage shows at once, not by luck."""
+    """Start this program again with glibc's checks of each block's borders: damage shows at once, not by luck."""
     with suppress(OSError):
         ctypes.CDLL(MALLOC_CHECKS)
         if MALLOC_CHECKS not in os.environ.get("LD_PRELOAD", ""):

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
-from arcface_api.image.exif import PREFIX
+from arcface_api.image.container import EXIF_PREFIX
 from containers import (
     exif,
     frame,
@@ -141,7 +141,7 @@ def _jpegs() -> Iterator[tuple[str, bytes]]:
     yield "JPEG YCCK", cmyk[: adobe + 11] + b"\x02" + cmyk[adobe + 12 :]
     yield "JPEG RGB by Adobe", plain[:2] + jpeg_segment(0xEE, b"Adobe\0\x64" + bytes(5)) + plain[2:]
     segments = {
-        "EXIF": jpeg_segment(0xE1, PREFIX + exif(6, entries_before=3) + picture_bytes("JPEG", (8, 8))),
+        "EXIF": jpeg_segment(0xE1, EXIF_PREFIX + exif(6, entries_before=3) + picture_bytes("JPEG", (8, 8))),
         "XMP": jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + _XMP),
         "ICC": jpeg_segment(0xE2, b"ICC_PROFILE\0\1\1" + _PROFILE),
         "MPF": jpeg_segment(0xE2, b"MPF\0II*\0\x08\0\0\0" + bytes(60)),
@@ -163,7 +163,7 @@ def _webps() -> Iterator[tuple[str, bytes]]:
     opaque = smooth_picture(*SIZE)
     alpha = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0]), np.uint8)
     clear = Pillow.fromarray(np.dstack([np.asarray(opaque), alpha]))
-    metadata: dict[str, Any] = {"exif": PREFIX + exif(6), "icc_profile": _PROFILE, "xmp": _XMP}
+    metadata: dict[str, Any] = {"exif": EXIF_PREFIX + exif(6), "icc_profile": _PROFILE, "xmp": _XMP}
     for has_alpha, lossless, method in itertools.product((False, True), (False, True), (0, 6)):
         picture, options = clear if has_alpha else opaque, {"lossless": lossless, "method": method}
         kind = f"WebP lossless {lossless}, alpha {has_alpha}, method {method}"

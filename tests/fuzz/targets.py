@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 
 from arcface_api.errors import RequestError
-from arcface_api.image import Container, ImageLimits, decode, take_apart
+from arcface_api.image import ImageLimits, decode
+from arcface_api.image.container import Container
+from arcface_api.image.decode import take_apart
 
 LIMITS = ImageLimits(max_pixels=2_000_000)
 """More than what is never reduced; with the service's 50 million, an honest picture takes up to 2 s."""

@@ -1,9 +1,9 @@
-"""Bytes to an upright RGB picture, within limits that are checked before decoding.
+"""Decodes a file to an upright RGB picture, within limits that are checked before decoding.
 
     bytes ──take_apart──▶ Container ──limits──▶ pixel_file ──OpenCV──▶ pixels ──canvas, orientation──▶ Image
 
-OpenCV never sees a container as it was sent (docs/adr/0003). A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size
-(DCT scaling): of each 8x8 block libjpeg then computes only 4x4, 2x2 or one pixel, which takes less time and memory.
+OpenCV never sees a file as it was sent (docs/adr/0003). A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size (DCT
+scaling), which takes less time and memory.
 """
 
 from collections.abc import Callable
@@ -14,30 +14,56 @@ import cv2
 import numpy as np
 
 from arcface_api.arrays import Image
-from arcface_api.errors import ImageDamaged, ImageTooManyPixels
-from arcface_api.image.container import Container, ImageFormat
+from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels
+from arcface_api.image import jpeg, png, webp
+from arcface_api.image.container import Container, ImageFormat, damaged
 from arcface_api.image.decoder_process import REDUCTIONS, decode_pixels
-from arcface_api.image.exif import UPRIGHT
-from arcface_api.image.formats import take_apart
-from arcface_api.image.png import unpacks_to_more_than_pixels
 
 MAX_SIDE_PIXELS = 1_000_000
 """libpng's limit of width and height (`PNG_USER_WIDTH_MAX`)."""
-
-
 EXACT_UP_TO_PIXELS = 1_000_000
-"""Width x height up to which a JPEG is never reduced: detectors' crops are below, and their vectors must not change."""
+"""Width x height up to which a JPEG is never reduced: detectors' crops are smaller and keep their vectors."""
 
 PixelsOf = Callable[[Container, int], Image | None]
-"""Decodes a container's `pixel_file`, a JPEG's with its sides divided by 2, 4 or 8; None where it cannot be decoded."""
+"""Decodes a container's `pixel_file`, with a JPEG's sides divided by 1, 2, 4 or 8; None if it cannot be decoded."""
+
+# Where a signature stands, and what a file is that has it.
+_SIGNATURES: tuple[tuple[int, bytes | tuple[bytes, ...], str], ...] = (
+    (0, b"GIF8", "a GIF image"),
+    (0, b"BM", "a BMP image"),
+    (0, (b"II*\x00", b"MM\x00*"), "a TIFF image"),
+    (0, b"\x00\x00\x01\x00", "a Windows icon"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"), "a JPEG 2000 image"),
+    (0, (b"\xff\x0a", b"\x00\x00\x00\x0cJXL "), "a JPEG XL image"),
+    (4, (b"ftypavif", b"ftypavis"), "an AVIF image"),
+    (4, (b"ftyphei", b"ftyphev"), "a HEIC image"),
+    (4, b"ftypmif1", "a HEIF image"),
+    (4, b"ftyp", "an MP4 or QuickTime file"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"\x1f\x8b", "gzip-compressed data"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
+)
+# Compared in lower case, after white space and a byte-order mark.
+_TEXT_OPENINGS: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
+    ((b"<!doctype html", b"<html"), "an HTML page"),
+    (b"<svg", "an SVG document"),
+    (b"<?xml", "an XML document"),
+    ((b"{", b"["), "JSON text"),
+    (b"data:image/", "a data: URL"),
+    (b"/9j/", "Base64 text of a JPEG, not its bytes"),
+    (b"ivborw0kggo", "Base64 text of a PNG, not its bytes"),
+    (b"uklgr", "Base64 text of a WebP, not its bytes"),
+)
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an image may measure."""
+    """The most pixels, width x height, that an image may have."""
 
     max_pixels: int
-    """Width x height."""
 
 
 class Decoded(NamedTuple):
@@ -46,11 +72,11 @@ class Decoded(NamedTuple):
     image: Image
     """(h, w, 3) uint8, RGB, upright. Reduced n times, a side has 1/n of the file's pixels, rounded up."""
     reduction: float
-    """How many of the file's pixels one of the image's is wide."""
+    """The width of one of its pixels, in pixels of the file."""
 
 
 def pixels_here(container: Container, divisor: int) -> Image | None:
-    """What the decoder makes of a picture, in this process: a `PixelsOf`."""
+    """Decode in this process: a `PixelsOf`."""
     return decode_pixels(container.pixel_file, divisor)
 
 
@@ -63,12 +89,8 @@ def decode(
     (not blended), 16 bits reduced to 8; then turned as EXIF says. Of an animation or a file of several pictures it is
     the first one; of an animated PNG, the one that viewers without animation show.
 
-    Args:
-        content: The file's bytes.
-        limits: Checked against the header, before anything is decoded.
-        least_side: Pixels. A JPEG of more than `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 as long as neither of
-            its sides becomes shorter than this. None: every picture keeps its size.
-        pixels_of: What decodes.
+    The limits are checked against the header, before anything is decoded. With `least_side`, a JPEG of more than
+    `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 as long as neither side becomes shorter than that many pixels.
 
     Raises:
         ImageEmpty, ImageFormatUnsupported: As `take_apart`.
@@ -77,15 +99,80 @@ def decode(
     """
     container = take_apart(content)
     _check_size(container, limits)
-    if container.format is ImageFormat.PNG and unpacks_to_more_than_pixels(container):
-        raise _damaged(container)
+    if container.format is ImageFormat.PNG and png.unpacks_to_more_than_pixels(container):
+        raise damaged(container)
     divisor = 1 if least_side is None else _divisor(container, least_side)
     pixels = pixels_of(container, divisor)
     if pixels is None:
-        raise _damaged(container)
+        raise damaged(container)
     stored = _on_canvas(pixels, container, divisor)
     reduction = 1.0 if divisor == 1 else max(container.width, container.height) / max(stored.shape[:2])
     return Decoded(_upright(stored, container.orientation), reduction)
+
+
+def take_apart(content: bytes) -> Container:
+    """Recognise a picture's format by its content, and keep of its file what the pixels need.
+
+    No pixel is decoded. Steps are bounded, and nothing is allocated but the bytes that are kept.
+
+    Raises:
+        ImageEmpty: There are no bytes.
+        ImageFormatUnsupported: The content is something else; the message names what.
+        ImageDamaged: The file is cut off, contradicts itself, or announces no pixels.
+    """
+    if not content:
+        raise ImageEmpty("The image is empty (0 bytes). Send the bytes of a JPEG, PNG or WebP file.")
+    if content.startswith(jpeg.SIGNATURE):
+        container = jpeg.take_apart(content)
+    elif content.startswith(png.SIGNATURE):
+        container = png.take_apart(content)
+    elif webp.is_webp(content):
+        container = webp.take_apart(content)
+    else:
+        raise ImageFormatUnsupported(
+            f"The file is {_name_content(content)}. Allowed are JPEG, PNG and WebP, recognised by their content:"
+            " convert it, or send the picture's own bytes."
+        )
+    if container.width == 0 or container.height == 0:
+        raise ImageDamaged(
+            f"The {container.format} header announces {container.width}x{container.height} pixels. Send at least 1x1."
+        )
+    return container
+
+
+def _name_content(content: bytes) -> str:
+    """What the bytes most likely are, for the error message."""
+    for offset, signature, name in _SIGNATURES:
+        if content.startswith(signature, offset):
+            return name
+    text = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for opening, name in _TEXT_OPENINGS:
+        if text.startswith(opening):
+            return name
+    if text and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in text):
+        return "plain text (with curl, -F file=@face.jpg sends a file, -F file=face.jpg its name)"
+    return f"of no known format (it begins with {content[:4].hex(' ')})"
+
+
+def _check_size(container: Container, limits: ImageLimits) -> None:
+    pixels = container.width * container.height
+    if max(container.width, container.height) > MAX_SIDE_PIXELS:
+        raise ImageTooManyPixels(
+            f"The {container} is too large: no side may have more than {MAX_SIDE_PIXELS:,}. Send the face crop."
+        )
+    if pixels > limits.max_pixels:
+        raise ImageTooManyPixels(
+            f"The {container.format} has {container.width}x{container.height} = {pixels:,} pixels; at most"
+            f" {limits.max_pixels:,} are allowed. Send the face crop, not the whole photo, or make it smaller."
+        )
+
+
+def _divisor(container: Container, least_side: int) -> int:
+    """By how much to divide a picture's sides: 8, 4, 2, or 1."""
+    if container.format is not ImageFormat.JPEG or container.width * container.height <= EXACT_UP_TO_PIXELS:
+        return 1
+    shorter = min(container.width, container.height)
+    return next((divisor for divisor in REDUCTIONS if shorter >= least_side * divisor), 1)
 
 
 def _on_canvas(pixels: Image, container: Container, divisor: int) -> Image:
@@ -95,51 +182,17 @@ def _on_canvas(pixels: Image, container: Container, divisor: int) -> Image:
         return pixels
     bottom, right = container.top + pixels.shape[0], container.left + pixels.shape[1]
     if divisor > 1 or bottom > height or right > width:
-        raise _damaged(container)
+        raise damaged(container)
     canvas = np.zeros((height, width, 3), np.uint8)
     canvas[container.top : bottom, container.left : right] = pixels
     return canvas
 
 
 def _upright(stored: Image, orientation: int) -> Image:
-    """Undo what EXIF says was done to the picture when it was stored. Source: CIPA DC-008 (EXIF), tag 0x0112."""
-    if orientation == UPRIGHT:
-        return stored
+    """Turn and flip the stored picture as EXIF says. Source: CIPA DC-008 (EXIF), tag 0x0112."""
     if orientation in (5, 6, 7, 8):
         stored = cv2.transpose(stored)  # type: ignore[assignment]  # OpenCV's stub does not know the dtype
-    if orientation in (2, 6):
-        return cv2.flip(stored, 1)  # type: ignore[return-value]  # as above
-    if orientation in (4, 8):
-        return cv2.flip(stored, 0)  # type: ignore[return-value]  # as above
-    if orientation in (3, 7):
-        return cv2.flip(stored, -1)  # type: ignore[return-value]  # as above
+    flips = {2: 1, 6: 1, 4: 0, 8: 0, 3: -1, 7: -1}  # 1: left and right, 0: top and bottom, -1: both
+    if orientation in flips:
+        stored = cv2.flip(stored, flips[orientation])  # type: ignore[assignment]  # as above
     return stored
-
-
-def _divisor(container: Container, least_side: int) -> int:
-    """By what a picture's sides may be divided: 8, 4, 2, or 1."""
-    if container.format is not ImageFormat.JPEG or container.width * container.height <= EXACT_UP_TO_PIXELS:
-        return 1
-    shorter = min(container.width, container.height)
-    return next((divisor for divisor in REDUCTIONS if shorter >= least_side * divisor), 1)
-
-
-def _check_size(container: Container, limits: ImageLimits) -> None:
-    if max(container.width, container.height) > MAX_SIDE_PIXELS:
-        raise ImageTooManyPixels(
-            f"The {container.format} has {container.width}x{container.height} pixels; no side may have more than"
-            f" {MAX_SIDE_PIXELS:,}. Send the face crop."
-        )
-    pixels = container.width * container.height
-    if pixels > limits.max_pixels:
-        raise ImageTooManyPixels(
-            f"The {container.format} has {container.width}x{container.height} = {pixels:,} pixels; at most"
-            f" {limits.max_pixels:,} are allowed. Send the face crop, not the whole photo, or make it smaller."
-        )
-
-
-def _damaged(container: Container) -> ImageDamaged:
-    return ImageDamaged(
-        f"The {container.format} of {container.width}x{container.height} pixels cannot be decoded: it is truncated or"
-        " corrupt. Send the whole file."
-    )

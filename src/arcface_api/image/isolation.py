@@ -1,17 +1,22 @@
-"""Decoding in processes of their own: what a decoder's crash or hang costs is one picture.
+"""Decodes in separate processes: a decoder that crashes or hangs costs one picture.
 
-    decode thread ──takes one of──▶ idle decoders ──file──▶ decoder_process ──pixels──▶ decode thread, puts it back
-                                       └──crashed, hung: ended, and another one forked──▲
+    decode thread ──takes──▶ idle decoder ──file──▶ decoder_process ──pixels──▶ decode thread, which puts it back
+                                └──crashed or hung: killed, and another one started
 
-As many decoders as threads ask at once are forked, each when it is needed first. Why sockets and not shared memory, why
-a fork server of our own, and what all this costs: docs/adr/0012-decoder-process.md.
+There are as many decoders as threads that decode at once, each started when it is first needed. Why this design, and
+what it costs: docs/adr/0012-decoder-process.md.
 """
 
 import logging
 import math
+import os
+import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import cv2
@@ -19,161 +24,182 @@ import numpy as np
 
 from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, RuntimeUnfit
+from arcface_api.image import decoder_process
 from arcface_api.image.container import Container, ImageFormat
-from arcface_api.image.fork_server import WITHOUT, Decoder, ForkServer
+from arcface_api.image.decoder_process import REPLY, REQUEST, send
 
+START_SECONDS = 60.0
+"""Longest start of a decoder. It takes 0.15 s, but more while models load on every CPU."""
 LEAST_SECONDS = 2.0
-"""What every picture may take, however small: a busy machine is no fault of it."""
-MEMORY_BYTES_A_PIXEL = 16
-"""What a decoder may take. Progressive CMYK JPEGs take the most: 11, of which 8 are coefficients."""
-MEMORY_BYTES = 256 * 1024 * 1024
-"""What a decoder may take beside that."""
+"""What every picture may take, however small, because the machine may be busy."""
+MEMORY_BYTES, MEMORY_BYTES_A_PIXEL = 256 * 1024 * 1024, 16
+"""What a decoder may take. Progressive CMYK JPEGs take the most: 11 bytes a pixel, of which 8 are coefficients."""
 LOG_SECONDS = 10.0
-"""Strangers' pictures write no more than one line in so many seconds."""
+"""Least time between two lines about refused pictures in the log."""
 
+_ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    # glibc: keep memory of pictures up to 2.6 million pixels for the next one, and give that of larger ones back
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 1024 * 1024),
+}
 _PROBE = Container(ImageFormat.PNG, 1, 1, cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())
+_WITHOUT = "To decode in the service's own process, set ARCFACE_DECODE_ISOLATION=none."
 _REMEDY = "Save the picture again, as a plain JPEG or PNG."
 
 _log = logging.getLogger(__name__)
 
 
 class Decoders:
-    """Decodes pictures in other processes; several threads may call it at once. `close` ends the processes."""
+    """Decodes pictures in other processes; several threads may call it at once."""
 
     def __init__(self, *, max_pixels: int, max_bytes: int, most_seconds: float) -> None:
-        """Start the process that decoders are forked from, and have a first one decode something.
+        """Start a first decoder and have it decode something, or raise RuntimeUnfit.
 
-        Args:
-            max_pixels: Of the largest allowed picture.
-            max_bytes: Of the largest allowed file.
-            most_seconds: What the largest allowed picture may take.
-
-        Raises:
-            RuntimeUnfit: Not on Linux, or processes cannot be started or do not decode.
+        The arguments are those of the largest allowed picture: its pixels, its file's bytes, and the time it may take.
         """
         if sys.platform != "linux":
             raise RuntimeUnfit("Decoders in processes of their own need Linux. Set ARCFACE_DECODE_ISOLATION=none.")
         self._max_pixels, self._max_bytes, self._most_seconds = max_pixels, max_bytes, most_seconds
         self._memory_bytes = MEMORY_BYTES + max_bytes + MEMORY_BYTES_A_PIXEL * max_pixels
-        self._idle: list[Decoder] = []
-        self._lock = threading.Lock()
-        """Of the fork server, which answers one question after the other."""
-        self._server = ForkServer(self._memory_bytes)
-        self._reports = _Reports()
-        try:
-            works = self.pixels(_PROBE, 1) is not None
-        except (ImageDamaged, OSError) as error:
-            _log.debug("The first decode failed.", exc_info=error)
-            works = False
-        if not works:
-            self.close()
-            raise RuntimeUnfit(f"Decoder processes do not work on this system; the log above may say why. {WITHOUT}")
+        self._idle: list[_Decoder] = []
+        self._log_lock = threading.Lock()
+        self._next_log, self._left_out = -math.inf, 0
+        # Decoders end with the thread that started them (PR_SET_PDEATHSIG), so one thread starts all. They inherit its
+        # blocked signals: the service needs them for pictures in flight when a terminal sends Ctrl-C to every process.
+        sent_to_all = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+        self._starter = ThreadPoolExecutor(1, "decoders", signal.pthread_sigmask, (signal.SIG_BLOCK, sent_to_all))
+        with suppress(ImageDamaged):
+            if self.pixels(_PROBE, 1) is not None:
+                return
+        self.close()
+        raise RuntimeUnfit(f"Decoder processes do not work on this system; see the log above. {_WITHOUT}")
 
     def pixels(self, container: Container, divisor: int) -> Image | None:
-        """What a decoder makes of `container.pixel_file`; None where it cannot decode it.
+        """Decode `container.pixel_file`; None if it cannot be decoded.
 
-        A picture is to blame where a new decoder dies of it. One that has served before may have died of what an
-        earlier picture did to its memory, or because the kernel needed memory.
-
-        Args:
-            container: Of no more pixels and bytes than allowed.
-            divisor: As `decode_pixels`.
+        A picture is to blame if a new decoder dies of it. One that has served before may have died of what an earlier
+        picture did to its memory, or because the kernel needed memory: then a new one tries again.
 
         Raises:
             ImageDamaged: Decoders die of it, or it takes longer than its share of time.
-            OSError: No decoder can be started.
+            RuntimeUnfit: No decoder can be started.
         """
-        seconds, began = self.seconds_for(container), time.monotonic()
-        about = f"{container.format} of {container.width}x{container.height} pixels"
+        seconds = self.seconds_for(container)
         try:
-            with suppress(_DecoderDiedError):
-                return self._decoded(self._idle_one() or self._new(), container, divisor, seconds)
-            left_seconds = max(began + seconds - time.monotonic(), LEAST_SECONDS / 10)
+            decoder = self._idle.pop()  # the one that was used last, whose memory is the warmest
+        except IndexError:
+            decoder = self._new()
+        end = time.monotonic() + seconds
+        try:
+            with suppress(ConnectionError):
+                return self._decoded(decoder, container, divisor, seconds)
+            left_seconds = max(end - time.monotonic(), LEAST_SECONDS / 10)
             return self._decoded(self._new(), container, divisor, left_seconds)
-        except _DecoderDiedError as error:
-            self._reports.add(f"A {about} was refused: decoders die of it ({error})")
-            raise ImageDamaged(f"The {about} cannot be decoded: the decoder crashes on it. {_REMEDY}") from None
+        except ConnectionError as error:
+            self._report(f"A {container} was refused: decoders die of it ({error})")
+            raise ImageDamaged(f"The {container} cannot be decoded: the decoder crashes on it. {_REMEDY}") from None
         except TimeoutError:
-            self._reports.add(f"A {about} was given up: decoding it took longer than its {seconds:g} s")
+            self._report(f"A {container} was given up: decoding it took longer than its {seconds:g} s")
             raise ImageDamaged(
-                f"The {about} took longer to decode than the {seconds:g} s that its size allows, and was given up."
+                f"The {container} took longer to decode than the {seconds:g} s that its size allows, and was given up."
                 f" {_REMEDY}"
             ) from None
 
     def seconds_for(self, container: Container) -> float:
-        """A picture's share of time: by its pixels or its file's bytes, whichever is the larger part of what may be."""
+        """A picture's share of time: by its pixels or its file's bytes, whichever is the larger part of the most."""
         pixels = container.width * container.height / self._max_pixels
         part = max(pixels, len(container.pixel_file) / self._max_bytes)
         return min(self._most_seconds, max(LEAST_SECONDS, part * self._most_seconds))
 
     def close(self) -> None:
-        """End the processes, whatever they do. No thread may ask for pixels any more."""
+        """End the processes, also those that decode."""
         while self._idle:
-            self._idle.pop().close()
-        self._server.close()
+            self._idle.pop().kill()
+        self._starter.shutdown()
 
-    def _decoded(self, decoder: Decoder, container: Container, divisor: int, seconds: float) -> Image | None:
-        """What this decoder makes of it. One that fails is ended, others are idle again."""
+    def _decoded(self, decoder: "_Decoder", container: Container, divisor: int, seconds: float) -> Image | None:
+        """Decode; the decoder is idle afterwards, or killed if it fails. A ConnectionError says how it ended."""
         try:
             pixels = decoder.pixels(container, divisor, seconds)
-        except TimeoutError:
-            self._end(decoder)
-            raise
-        except OSError as error:
-            raise _DecoderDiedError(self._end(decoder)) from error
-        except BaseException:
-            self._end(decoder)
+        except BaseException as error:
+            how_it_ended = decoder.kill()
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise ConnectionError(how_it_ended) from error
             raise
         self._idle.append(decoder)
         return pixels
 
-    def _idle_one(self) -> Decoder | None:
-        """The one that was used last, whose memory is the warmest."""
-        while self._idle:
-            decoder = self._idle.pop()
-            if not decoder.server.is_lost:
-                return decoder
-            decoder.close()
-        return None
+    def _new(self) -> "_Decoder":
+        """Start a decoder and wait until it is ready, or raise RuntimeUnfit."""
+        decoder: _Decoder | None = None
+        try:
+            decoder = self._starter.submit(_Decoder, self._memory_bytes).result()
+            decoder.reply(0, START_SECONDS)
+        except OSError as error:
+            why = error if decoder is None else decoder.kill()
+            raise RuntimeUnfit(f"The decoder process does not start ({why}); see the log above. {_WITHOUT}") from error
+        return decoder
 
-    def _new(self) -> Decoder:
-        """A new decoder; where the fork server has died or hangs, of a new one.
-
-        Raises:
-            OSError: The system gives no more processes.
-            RuntimeUnfit: A new fork server does not start.
-        """
-        with self._lock:
-            with suppress(ConnectionError):
-                return self._server.fork()
-            self._server = ForkServer(self._memory_bytes)
-            return self._server.fork()
-
-    def _end(self, decoder: Decoder) -> str:
-        """Have a decoder's process gone; says how it ended."""
-        decoder.close()
-        with self._lock:
-            return decoder.server.end(decoder.pid)
-
-
-class _DecoderDiedError(Exception):
-    """A decoder's process ended, or answered what it should not; says how."""
-
-
-class _Reports:
-    """Writes what happened to the log, one line in `LOG_SECONDS` at the most."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._next = -math.inf
-        self._left_out = 0
-
-    def add(self, line: str) -> None:
-        with self._lock:
+    def _report(self, line: str) -> None:
+        """Write to the log, at most once in `LOG_SECONDS`."""
+        with self._log_lock:
             now = time.monotonic()
-            if now < self._next:
+            if now < self._next_log:
                 self._left_out += 1
                 return
             more = f" So were {self._left_out} more pictures since the last such line." if self._left_out else ""
-            self._next, self._left_out = now + LOG_SECONDS, 0
+            self._next_log, self._left_out = now + LOG_SECONDS, 0
         _log.warning("%s.%s", line, more)
+
+
+class _Decoder:
+    """One decoder process, as a thread of the service uses it."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        """Start it; its first reply says that it is ready. Raises OSError if the system cannot start it."""
+        self._connection, its_end = socket.socketpair()
+        command = [sys.executable, "-P", decoder_process.__file__, str(os.getpid()), str(memory_bytes)]
+        try:
+            with its_end:
+                self._process = subprocess.Popen(  # noqa: S603  # this very Python, and a program of this package
+                    command, stdin=its_end.fileno(), stdout=subprocess.DEVNULL, env=os.environ | _ENVIRONMENT
+                )
+        except OSError:
+            self._connection.close()
+            raise
+        self.pid = self._process.pid
+
+    def pixels(self, container: Container, divisor: int, seconds: float) -> Image | None:
+        """Decode a file. Raises TimeoutError if it takes longer, or another OSError if it dies."""
+        file = memoryview(container.pixel_file)
+        self._connection.settimeout(seconds)
+        send(self._connection, REQUEST.pack(len(file), divisor), file)
+        return self.reply(-(-container.height // divisor) * -(-container.width // divisor), seconds)
+
+    def reply(self, most_pixels: int, seconds: float) -> Image | None:
+        """Wait for a reply. It is not trusted: it can only be pixels, and no more than the picture has."""
+        end = time.monotonic() + seconds
+        head, room = bytearray(REPLY.size), np.empty(most_pixels * 3, np.uint8)
+        self._connection.settimeout(seconds)
+        got = self._connection.recvmsg_into([head, room.data])[0]
+        rows, columns = REPLY.unpack(head)
+        size = rows * columns * 3
+        if got < len(head) or size > len(room):
+            raise ConnectionError
+        missing = room.data[got - len(head) : size]
+        while missing:
+            got = self._connection.recv_into(missing)
+            if not got:
+                raise ConnectionError
+            missing = missing[got:]
+            if missing and time.monotonic() > end:
+                raise TimeoutError
+        return room[:size].reshape(rows, columns, 3) if size else None
+
+    def kill(self) -> str:
+        """End the process, if it lives; says how it ended."""
+        self._connection.close()
+        self._process.kill()
+        code = self._process.wait()
+        return signal.Signals(-code).name if code < 0 else f"status {code}"

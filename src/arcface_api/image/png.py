@@ -1,44 +1,35 @@
-"""PNG: the default picture's header, palette and data, and the orientation.
+"""PNG: keeps the default picture's header, palette and data; reads the orientation.
 
     signature │ IHDR │ acTL │ zTXt │ PLTE │ IDAT … │ fdAT │ eXIf │ IEND │ …
                 becomes  signature │ IHDR │ PLTE │ IDAT … │ IEND
 
 Of an animation this is the picture that viewers without animation show. Transparency, colour profiles and gamma change
-no pixel that is wanted here (tested), so they are left out, too. Source: PNG specification (third edition), section 5.
+no pixel that is used here (tested), so they are left out. Source: PNG specification (third edition), section 5.
 """
 
 import struct
 import zlib
 
-from arcface_api.image.container import Container, ImageFormat, damaged
-from arcface_api.image.exif import UPRIGHT, orientation
+from arcface_api.image.container import UPRIGHT, Container, ImageFormat, damaged, orientation_in
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 65_536
-"""More are refused: encoders write pieces of some kilobytes, and a file of nothing but empty chunks must not keep a
-thread busy."""
+"""Encoders write pieces of some kilobytes; a file of empty chunks must not keep a thread busy."""
 SURPLUS_FROM_BYTES = 1_000_000
-"""Packed picture data up to here is not unpacked here, which takes two thirds of the time that decoding does: it
-becomes 1 GB at the most, in two seconds, which is what 50 million honest pixels take."""
+"""Packed picture data up to this size is not checked, which would take two thirds of the time of decoding: it becomes
+at most 1 GB, in two seconds, as long as 50 million honest pixels take."""
 
-_FRAME_BYTES = 12
-"""Length, type and checksum around a chunk's data."""
-_IS_ANCILLARY = 0x20
-"""Bit of a type's first letter: a decoder that does not know the chunk may pass over it."""
+_FRAME_BYTES = 12  # length, type and checksum around a chunk's data
+_IS_ANCILLARY = 0x20  # bit of a type's first letter: a decoder that does not know the chunk may ignore it
 _UNPACKED_AT_ONCE = 1024 * 1024
-_MOST_BYTES_A_PIXEL = 8
-"""Four channels of 16 bits."""
+_MOST_BYTES_A_PIXEL = 8  # four channels of 16 bits
 
 
 def take_apart(content: bytes) -> Container:
-    """The default picture of a PNG file.
+    """Read a file that begins with `SIGNATURE`.
 
-    Args:
-        content: Begins with `SIGNATURE`.
-
-    Raises:
-        ImageDamaged: It is cut short, does not begin with its header, has an unknown chunk that pixels depend on, or
-            more than `MAX_CHUNKS`.
+    Raises ImageDamaged if it is cut short, does not begin with its header, has an unknown chunk that pixels depend on,
+    or more than `MAX_CHUNKS`.
     """
     view = memoryview(content)
     kept: list[bytes | memoryview] = [SIGNATURE]
@@ -66,17 +57,14 @@ def take_apart(content: bytes) -> Container:
             pixel_file = b"".join([*kept, view[begin:end]])
             return Container(ImageFormat.PNG, width, height, pixel_file, turned or UPRIGHT)
         elif kind == b"eXIf" and turned is None:
-            turned = orientation(content[begin + 8 : end - 4])
+            turned = orientation_in(content[begin + 8 : end - 4])
         elif not kind[0] & _IS_ANCILLARY:
             break
     raise damaged(ImageFormat.PNG)
 
 
 def unpacks_to_more_than_pixels(png: Container) -> bool:
-    """Whether the picture data, of more than `SURPLUS_FROM_BYTES`, is far more than the pixels need.
-
-    A decoder unpacks all of it: 4 MB can become 4 GB, for a small picture.
-    """
+    """Whether the data, of more than `SURPLUS_FROM_BYTES`, is far more than the pixels need: 4 MB can become 4 GB."""
     file = memoryview(png.pixel_file)
     if len(file) <= SURPLUS_FROM_BYTES:
         return False
@@ -90,7 +78,7 @@ def unpacks_to_more_than_pixels(png: Container) -> bool:
             try:
                 unpacked += len(unpacker.decompress(packed, _UNPACKED_AT_ONCE))
             except zlib.error:
-                return False  # the decoder will find it, too
+                return False  # the decoder finds it, too
             if unpacked > most_bytes:
                 return True
             packed = unpacker.unconsumed_tail

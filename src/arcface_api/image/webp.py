@@ -1,24 +1,22 @@
-"""WebP: the bitstream of the still picture or of an animation's first frame, and the orientation.
+"""WebP: keeps the bitstream of the still picture or of an animation's first frame; reads the orientation.
 
     RIFF WEBP │ VP8X │ ICCP │ ANIM │ ANMF (ALPH, VP8) … │ EXIF │ XMP
                 becomes  RIFF WEBP │ VP8
 
-Transparency in a chunk of its own (ALPH) changes no colour, so it is left out. Sources: RFC 9649 (container, VP8L),
-RFC 6386 section 9.1 (VP8 key frame).
+Transparency in its own chunk (ALPH) changes no colour, so it is left out. Sources: RFC 9649 (container, VP8L), RFC 6386
+section 9.1 (VP8 key frame).
 """
 
 import struct
 from collections.abc import Iterator
 
-from arcface_api.image.container import Container, ImageFormat, damaged
-from arcface_api.image.exif import UPRIGHT, orientation
+from arcface_api.image.container import UPRIGHT, Container, ImageFormat, damaged, orientation_in
 
 MAX_CHUNKS = 65_536
-"""More are refused. An animation has one for each frame, and EXIF may come behind all of them."""
+"""An animation has one for each frame, and EXIF may follow all of them."""
 
 _ANIMATION_FLAG, _EXIF_FLAG = 0x02, 0x08
-_ANMF_BYTES = 16
-"""Of a frame's chunk before its own chunks begin: place, size, duration, flags."""
+_ANMF_BYTES = 16  # before the chunks inside a frame: place, size, duration, flags
 
 
 def is_webp(content: bytes) -> bool:
@@ -27,13 +25,9 @@ def is_webp(content: bytes) -> bool:
 
 
 def take_apart(content: bytes) -> Container:
-    """The still picture, or the first frame, of a WebP file.
+    """Read a file that `is_webp`.
 
-    Args:
-        content: `is_webp`.
-
-    Raises:
-        ImageDamaged: It is cut short, its sizes contradict each other, or it has more than `MAX_CHUNKS`.
+    Raises ImageDamaged if it is cut short, its sizes contradict each other, or it has more than `MAX_CHUNKS`.
     """
     end = 8 + int.from_bytes(content[4:8], "little")
     if end > len(content):
@@ -53,7 +47,7 @@ def take_apart(content: bytes) -> Container:
         if kind in picture_kinds and picture is None:
             picture = kind, begin, length
         elif kind == b"EXIF" and turned is None:
-            turned = orientation(content[begin : begin + length])
+            turned = orientation_in(content[begin : begin + length])
         if picture is not None and turned is not None:
             break
     if picture is None:
@@ -62,7 +56,7 @@ def take_apart(content: bytes) -> Container:
 
 
 def _on_canvas(content: bytes, picture: tuple[bytes, int, int], width: int, height: int, turned: int) -> Container:
-    """The picture of an extended file: as large as the canvas, or a frame that lies on it."""
+    """The picture of an extended file: as large as the canvas, or a frame on it."""
     kind, begin, length = picture
     left = top = 0
     size = width, height
@@ -75,13 +69,12 @@ def _on_canvas(content: bytes, picture: tuple[bytes, int, int], width: int, heig
         kind, begin, length = next((found for found in inside if found[0] in (b"VP8 ", b"VP8L")), (b"", 0, 0))
     if _bitstream_size(content, kind, begin, length) != size or left + size[0] > width or top + size[1] > height:
         raise damaged(ImageFormat.WEBP)
-    return Container(
-        ImageFormat.WEBP, width, height, _pixel_file(content, kind, begin, length), turned, left=left, top=top
-    )
+    file = _pixel_file(content, kind, begin, length)
+    return Container(ImageFormat.WEBP, width, height, file, turned, left=left, top=top)
 
 
 def _chunks(content: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, where its data begins and how long that is, of each chunk up to `end`."""
+    """Kind, begin and length of each chunk's data, up to `end`."""
     for _ in range(MAX_CHUNKS):
         if position + 8 > end:
             return
@@ -95,13 +88,13 @@ def _chunks(content: bytes, position: int, end: int) -> Iterator[tuple[bytes, in
 
 
 def _bitstream_size(content: bytes, kind: bytes, begin: int, length: int) -> tuple[int, int]:
-    """Width and height that the bitstream itself announces."""
+    """Width and height in the bitstream itself."""
     if kind == b"VP8L" and length >= 5 and content[begin] == 0x2F:
         bits = int.from_bytes(content[begin + 1 : begin + 5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8 " and length >= 10 and content[begin + 3 : begin + 6] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", content, begin + 6)
-        return width & 0x3FFF, height & 0x3FFF  # the two upper bits ask for scaling, which nobody does
+        return width & 0x3FFF, height & 0x3FFF  # the two upper bits ask for scaling, which decoders ignore
     raise damaged(ImageFormat.WEBP)
 
 

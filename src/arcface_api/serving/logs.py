@@ -1,4 +1,4 @@
-"""What the service writes to stderr."""
+"""What the service writes to stderr. A module of its own, because each process of the service sets it up first."""
 
 import logging
 import sys
@@ -7,13 +7,11 @@ from arcface_api.settings import Settings
 
 
 def log_to_stderr(settings: Settings) -> None:
-    """Log from `log_level` on; where several processes log into one stream, each line names its process."""
+    """Log from `log_level` on; with several workers, each line names its process."""
     process = " [%(process)d]" if settings.workers > 1 else ""
     logging.basicConfig(
-        level=settings.log_level.upper(),
-        format=f"%(asctime)s %(levelname)s{process} %(message)s",
-        stream=sys.stderr,
+        level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s{process} %(message)s", stream=sys.stderr
     )
-    # The one tells of every download's steps, the other of its own start, which is not the service's.
+    # httpx logs every step of a download, and uvicorn its own start, which is not the service's.
     for name in ("httpx", "uvicorn.error"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -1,7 +1,7 @@
-"""One process of the service: models loaded and run, then the port opened, then requests answered until the end.
+"""One process of the service: loads and runs the models, then opens the port and answers requests until the end.
 
-The end comes whatever threads do: after the grace period the process is gone, also where one of them hangs, and while
-it serves, a hang ends it with `HUNG_STATUS`, so that a new one can be started.
+The process ends whatever its threads do: after the grace period even if one of them hangs; and a hang while it serves
+ends it with `HUNG_STATUS`, so that a new one can be started.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from arcface_api.serving.worker import HUNG_STATUS
 from arcface_api.settings import Settings
 
 LAST_SECONDS = 5
-"""After the grace period, and the time for closing, the kernel ends the process so much later, whatever it does."""
+"""The kernel ends the process this long after the grace period and the time for closing, whatever it does."""
 BEAT_SECONDS = 1.0
 """Between two signs of life."""
 
@@ -34,9 +34,9 @@ _log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, whose signal handlers are set by `run`, and which ends when the app hangs.
+    """uvicorn's server, which ends when the app hangs.
 
-    Set by itself, the handlers raise the signal once more when all is done; but being asked to stop is no failure.
+    `run` sets the signal handlers: uvicorn's own raise the signal again at the end, but a requested stop is no failure.
     """
 
     def __init__(self, app: DirectApp, config: uvicorn.Config, on_beat: Callable[[], None]) -> None:
@@ -44,11 +44,11 @@ class _Server(uvicorn.Server):
         self._app, self._on_beat = app, on_beat
         self._life: asyncio.Task[None] | None = None
 
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # asked only for a context
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # only a context is needed
         return nullcontext()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """uvicorn's; and the kernel ends the process should the event loop not come to it."""
+        """Stop; the kernel ends the process if the event loop does not get that far."""
         if not self.should_exit:
             grace_seconds = self.config.timeout_graceful_shutdown
             assert grace_seconds is not None  # noqa: S101  # `run` sets it
@@ -57,11 +57,11 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's; from then on there are signs of life until the event loop ends."""
         await super().startup(sockets)
         self._life = asyncio.create_task(self._live())
 
     async def _live(self) -> None:
+        """Show signs of life until the event loop ends, and end the server when the app hangs."""
         while True:
             self._on_beat()
             if self._app.health.why_hung is not None:
@@ -69,7 +69,6 @@ class _Server(uvicorn.Server):
             await asyncio.sleep(BEAT_SECONDS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, announced."""
         _log.info("Stopping: requests in flight may take %d s more.", self.config.timeout_graceful_shutdown)
         await super().shutdown(sockets)
 
@@ -81,21 +80,17 @@ def run(
     on_open: Callable[[], None],
     on_beat: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve a pack on a bound socket until SIGTERM or SIGINT, or until it hangs: then the process ends here.
+    """Serve a pack until SIGTERM or SIGINT, or until it hangs: then the process ends here.
 
-    Args:
-        pack: What to serve.
-        settings: Of the whole service.
-        listener: Bound, and not listening yet: callers get in when the models have run.
-        on_open: Called when they can.
-        on_beat: Called each second from then on, as long as the event loop turns.
+    The bound listener is opened when the models have run. `on_open` is called then, and `on_beat` each second from then
+    on, as long as the event loop runs.
 
     Raises:
         PackError, ModelFailed, RuntimeUnfit: As `create_app`.
-        SettingInvalid: Something else opened the port meanwhile.
+        SettingInvalid: Another program opened the port meanwhile.
     """
     _log.info(
-        "Loading %s. The first start on a machine takes longer: what is fastest there is tried.", pack.manifest.name
+        "Loading %s. The first start on a machine takes longer: it tries what is fastest there.", pack.manifest.name
     )
     app = create_app(pack, settings)
     about = app.info
@@ -122,7 +117,7 @@ def run(
         server_header=False,
     )
     server = _Server(app, config, on_beat)
-    # From here on, and not only while uvicorn runs: a signal that comes in between must not be lost.
+    # Set here and not only while uvicorn runs: a signal that arrives in between must not be lost.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     allow_open_files(settings.max_connections)
@@ -134,4 +129,4 @@ def run(
         _log.critical("Ended with status %d: %s.", HUNG_STATUS, hung)
     if hung is not None or unfinished is not None:
         logging.shutdown()
-        os._exit(HUNG_STATUS if hung is not None else 0)  # leaving in order would wait for the thread
+        os._exit(HUNG_STATUS if hung is not None else 0)  # a regular exit would wait for the thread

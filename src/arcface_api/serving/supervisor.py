@@ -3,8 +3,7 @@
     run ──▶ one `_keep` for each worker: start ──▶ serves ──▶ died, or was killed for hanging ──▶ pause ──▶ start …
        SIGTERM, SIGINT, or one that cannot start ──▶ drain
 
-The first worker starts alone: what is wrong is told once and not by each, and what it downloads, records or compiles is
-there for the others.
+The first worker starts alone: an error is reported once, and the others use what it downloads, records or compiles.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from arcface_api.serving.worker import HUNG_SECONDS, Worker
 from arcface_api.settings import Settings
 
 STEADY_SECONDS = 60
-"""A worker that has served so long died of something new; one that died sooner may do so again and again."""
+"""A worker that served this long died of something new; one that died sooner may die again and again."""
 LONGEST_PAUSE_SECONDS = 60
 
 _log = logging.getLogger(__name__)
@@ -29,15 +28,12 @@ _log = logging.getLogger(__name__)
 def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_open: Callable[[], None]) -> None:
     """Serve a pack in `settings.workers` processes until SIGTERM or SIGINT.
 
-    Args:
-        pack: What to serve.
-        settings: Of the whole service.
-        listener: Bound, and never opened: it keeps the port while workers come and go.
-        on_open: Called when the first worker lets callers in.
+    The listener is never opened: it keeps the port while workers come and go. `on_open` is called when the first worker
+    lets callers in.
 
     Raises:
         SettingInvalid: As `port.share`.
-        ArcFaceError: A worker could not start, for this reason; the others have been drained.
+        ArcFaceError: Why a worker could not start; the others have been drained.
     """
     address = port.share(listener)
     drain_seconds = settings.shutdown_grace_seconds + HUNG_SECONDS
@@ -46,7 +42,7 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
 
 
 def pause_seconds(short_lives: int) -> int:
-    """How long to wait before the next worker, when so many before it were short-lived: 0, 1, 2, 4, … seconds."""
+    """The pause before the next worker after this many short lives in a row: 0, 1, 2, 4, … seconds."""
     return min((1 << short_lives) >> 1, LONGEST_PAUSE_SECONDS)
 
 
@@ -63,12 +59,12 @@ class _Supervisor:
         self._serving: set[Worker] = set()
 
     async def supervise(self) -> None:
-        """Return when told to stop and all is answered; raise what a worker that cannot start has raised."""
-        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        """Return when all is answered after a signal to stop; raise what a worker that cannot start has raised."""
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, told.set)
+            loop.add_signal_handler(number, stop.set)
         keepers = [asyncio.create_task(self._keep(is_first=number == 0)) for number in range(self._count)]
-        tasks = [asyncio.create_task(told.wait()), *keepers]
+        tasks = [asyncio.create_task(stop.wait()), *keepers]
         try:
             finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -76,12 +72,12 @@ class _Supervisor:
                 task.cancel()
             await asyncio.wait(tasks)
             await self._drain()
-        if not told.is_set():  # told to stop, nothing that ends is a failure
+        if not stop.is_set():  # after a signal to stop, no worker's end is a failure
             for keeper in finished:
                 keeper.result()
 
     async def _keep(self, *, is_first: bool) -> None:
-        """One worker after the other, for ever; raises when there is no use in going on."""
+        """Run one worker after the other; raise when another one would not help."""
         if not is_first:
             await self._first_serves.wait()
         loop = asyncio.get_running_loop()
@@ -104,7 +100,7 @@ class _Supervisor:
                 lived_seconds = loop.time() - opened
             self._running.discard(worker)
             self._serving.discard(worker)
-            # Noticing a hang has taken its time: no need for a pause as after deaths that follow each other at once.
+            # No pause after a hang: noticing it took long enough.
             short_lives = 0 if lived_seconds >= STEADY_SECONDS or worker.has_hung else short_lives + 1
             pause = pause_seconds(short_lives)
             _log.error("%s A new one starts in %d s; %d serve meanwhile.", what_happened, pause, len(self._serving))
@@ -118,7 +114,7 @@ class _Supervisor:
         _log.info("Worker %d serves: %d of %d workers serve.", worker.pid, len(self._serving), self._count)
 
     async def _drain(self) -> None:
-        """Have all end, and kill those that do not."""
+        """Stop all workers, and kill those that do not end."""
         for worker in self._running:
             worker.stop()
         endings = [asyncio.create_task(worker.ended()) for worker in self._running]

@@ -1,11 +1,11 @@
-"""A worker: one process of several on the same port, seen by its parent (`Worker`) and from inside (`_work`).
+"""One of several processes on the same port, as its parent sees it (`Worker`) and from inside (`_work`).
 
     Worker() ──spawns──▶ _work ──▶ server.run
       opened ◀──report, once──┤     None: callers get in; an ArcFaceError: why they cannot
-      ended  ◀──signs of life─┤     a byte each second; killed where none comes
+      ended  ◀──signs of life─┤     a byte each second; if none comes, the worker is killed
              ◀──exit status───┘
 
-The parent stops a worker with SIGTERM. The worker stops itself when the parent is gone, however it went.
+The parent stops a worker with SIGTERM. The worker stops itself when the parent is gone, however that ended.
 """
 
 import asyncio
@@ -15,8 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
@@ -29,9 +28,9 @@ from arcface_api.settings import Settings
 HUNG_STATUS = 70
 """Exit status of a process that ended because a decode or an inference did not (`EX_SOFTWARE` of sysexits.h)."""
 HUNG_SECONDS = 10
-"""A worker that still runs so long after the grace period is killed: by its parent, or, without one, by itself."""
+"""A worker that still runs this long after the grace period is killed, by its parent or else by itself."""
 LATE_SECONDS = 2
-"""A timer that comes so much too late comes in a process that was stopped meanwhile."""
+"""A timer that is this late runs in a process that was stopped meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,33 +42,32 @@ class Worker:
     """A worker process, as its parent sees it. Belongs to one event loop."""
 
     def __init__(self, pack: InstalledPack, settings: Settings, address: port.Address) -> None:
-        """Start the process.
-
-        Args:
-            pack: What to serve.
-            settings: Of the whole service.
-            address: What `port.share` gave.
-        """
+        """Start the process; `address` is what `port.share` returned."""
         self._hang_seconds = settings.hang_seconds
         self._has_opened = False
         self._was_silent = False
         self._silence: asyncio.TimerHandle | None = None
         self._report, report = _SPAWN.Pipe(duplex=False)
-        # A daemon: should the parent end by a defect, multiprocessing stops it.
+        # As a daemon, multiprocessing stops it if the parent ends by a defect.
         self._process = _SPAWN.Process(target=_work, args=(pack, settings, address, report), daemon=True)
-        with _interrupts_blocked():
+        # It must not get SIGINT: Ctrl-C reaches every process of a terminal, and the parent decides.
+        resource_tracker.ensure_running()  # the first start of a process would start it, which unblocks SIGINT
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
             self._process.start()
-        report.close()  # or its end would not be seen when the worker dies
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        report.close()  # else this process would not see it close when the worker dies
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process id."""
         assert self._process.pid is not None  # noqa: S101  # it was started
         return self._process.pid
 
     @property
     def has_hung(self) -> bool:
-        """It ended because it hung, which takes `hang_seconds` to be noticed."""
+        """Whether it ended because it hung, which is noticed after `hang_seconds`."""
         return self._was_silent or self._process.exitcode == HUNG_STATUS
 
     async def opened(self) -> None:
@@ -77,7 +75,7 @@ class Worker:
 
         Raises:
             ArcFaceError: What the worker raised.
-            WorkerEnded: It ended without a word.
+            WorkerEnded: It ended without a report.
         """
         await _readable(self._report.fileno())
         try:
@@ -89,10 +87,7 @@ class Worker:
         self._has_opened = True
 
     async def ended(self) -> str:
-        """Wait until the process is gone; says how it ended.
-
-        From `opened` on there are signs of life each second; where none comes for `hang_seconds`, it is killed.
-        """
+        """Wait until the process is gone, and say how it ended. It is killed if it shows no life for `hang_seconds`."""
         loop = asyncio.get_running_loop()
         if is_watched := self._has_opened and not self._report.closed:
             self._await_life()
@@ -109,7 +104,7 @@ class Worker:
         return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
     def stop(self) -> None:
-        """Have it answer what is in flight and end; while it loads, it ends at once."""
+        """Let it answer what is in flight, then end. While it loads, it ends at once."""
         self._process.terminate()
 
     def kill(self) -> None:
@@ -123,26 +118,25 @@ class Worker:
         assert self._silence is not None  # noqa: S101  # `_await_life` was called before
         self._silence.cancel()
         self._await_life()
-        if not os.read(self._report.fileno(), 4096):  # it ends, which may not take long either
+        if not os.read(self._report.fileno(), 4096):  # it ends, which must not take longer either
             asyncio.get_running_loop().remove_reader(self._report.fileno())
 
     def _on_silence(self) -> None:
         loop = asyncio.get_running_loop()
         assert self._silence is not None  # noqa: S101  # as above
         if loop.time() - self._silence.when() > LATE_SECONDS:
-            self._await_life()  # this process was stopped, too
+            self._await_life()  # this process was stopped as well
             return
         _log.error("Worker %d has not shown a sign of life for %g s and is killed.", self.pid, self._hang_seconds)
         self._was_silent = True
         self.kill()
 
     async def _obituary(self) -> str:
-        how = await self.ended()
-        if how.endswith("SIGKILL"):
-            advice = "The kernel does that when memory runs out: give the service more memory, or set fewer workers."
-        else:
-            advice = "The log above says why."
-        return f"Worker {self.pid} {how} before it could serve. {advice}"
+        how_it_ended = await self.ended()
+        advice = "The log above says why."
+        if how_it_ended.endswith("SIGKILL"):
+            advice = "The kernel does this when memory runs out: give the service more memory, or set fewer workers."
+        return f"Worker {self.pid} {how_it_ended} before it could serve. {advice}"
 
 
 async def _readable(descriptor: int) -> None:
@@ -154,25 +148,14 @@ async def _readable(descriptor: int) -> None:
         loop.remove_reader(descriptor)
 
 
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """What is started here never hears SIGINT: Ctrl-C reaches every process of a terminal, and the parent decides."""
-    resource_tracker.ensure_running()  # the first process would start it, and that ends the blocking
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 # ── inside the worker ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _work(pack: InstalledPack, settings: Settings, address: port.Address, report: Connection) -> None:
-    """The whole life of a worker process."""
+    """Run a worker process from its start to its end."""
     threading.Thread(target=_end_with_parent, args=(settings.shutdown_grace_seconds,), daemon=True).start()
     log_to_stderr(settings)
-    from arcface_api.serving import server  # noqa: PLC0415  # a second and a half that the parent need not spend
+    from arcface_api.serving import server  # noqa: PLC0415  # takes 1.5 s, which the parent saves
 
     def on_open() -> None:
         report.send(None)
@@ -189,7 +172,7 @@ def _work(pack: InstalledPack, settings: Settings, address: port.Address, report
 
 
 def _end_with_parent(grace_seconds: int) -> None:
-    """Wait for the parent's end, which no signal announces; then stop as if it had said so."""
+    """Wait for the parent's end, which no signal announces; then stop as if the parent had sent SIGTERM."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101  # a worker has one
     parent.join()
