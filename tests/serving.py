@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
+import psutil
 import uvicorn
 
 from arcface_api.api.app import DirectApp
@@ -137,3 +138,7 @@ def is_running(pid: int) -> bool:
 
 
 Run = Callable[..., Command]
+
+
+def descendants(pid: int) -> set[int]:
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}

@@ -18,7 +18,7 @@ from packs.file_server import FileServer
 from packs.small_packs import AGE_GENDER, LANDMARKS, RECOGNISER, archive, sha256, with_sources
 
 CONTENT = archive(prefix="tiny/")
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 class Puller:

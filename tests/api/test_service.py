@@ -318,7 +318,7 @@ def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_
 
 def test_compose_file_passes_on_every_setting_that_shapes_answers() -> None:
     """A setting that the container never sees is silently not set."""
-    compose = (Path(__file__).parents[1] / "compose.yaml").read_text(encoding="utf-8")
+    compose = (Path(__file__).parents[2] / "compose.yaml").read_text(encoding="utf-8")
     fixed = {"host", "port", "models_dir", "cache_dir"}  # the image's
     missing = [
         name for name in Settings.model_fields if name not in fixed and f"ARCFACE_{name.upper()}:" not in compose

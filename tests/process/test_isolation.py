@@ -24,8 +24,7 @@ from arcface_api.loading import open_decoders
 from arcface_api.settings import Settings
 from containers import frame, gray_animation_cleared_to_the_background, webp_extended, webp_picture
 from pictures import picture_bytes
-from serving import Run, Service, is_running, until
-from test_workers import descendants
+from serving import Run, Service, descendants, is_running, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="decoders in processes of their own need Linux")
 

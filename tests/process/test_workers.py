@@ -20,7 +20,7 @@ from arcface_api.loading import _capacity
 from arcface_api.serving.supervisor import LONGEST_PAUSE_SECONDS, pause_seconds
 from arcface_api.settings import Settings
 from pictures import picture_bytes
-from serving import Command, Run, Service, is_running, until
+from serving import Command, Run, Service, descendants, is_running, until
 from tiny_models import linear_model
 
 PICTURE = picture_bytes()
@@ -69,19 +69,6 @@ def slow_pack(tmp_path: Path) -> Iterator[SlowPack]:
     (tmp_path / "slow").mkdir()
     with closing(SlowPack(tmp_path / "slow")) as pack:
         yield pack
-
-
-def descendants(pid: int) -> set[int]:
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    found, more = set[int](), {pid}
-    while more := {child for child, parent in parents.items() if parent in more}:
-        found |= more
-    return found
 
 
 def is_worker(pid: int) -> bool:
@@ -301,7 +288,7 @@ def test_a_killed_test_run_leaves_no_process_running(tmp_path: Path) -> None:
     (tmp_path / "test_serving.py").write_text(SERVES_FOR_EVER)
     folders = ["--rootdir", str(tmp_path), "--basetemp", str(tmp_path / "scratch"), str(tmp_path)]
     command = [sys.executable, "-m", "pytest", "-s", "-p", "conftest", "-c", os.devnull, *folders]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as tests:
         assert tests.stdout is not None
         assert any("all serve" in line for line in tests.stdout)

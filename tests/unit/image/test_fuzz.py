@@ -15,7 +15,7 @@ from fuzz.mutate import Mutator
 from fuzz.seeds import all_seeds
 from fuzz.targets import decode_picture
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[3]
 PASSED = PROJECT / "benchmarks" / "results" / "fuzz-decode.json"
 OPENCV = "opencv-python-headless"
 

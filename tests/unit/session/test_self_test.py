@@ -32,7 +32,7 @@ def test_every_probe_is_proved_in_every_batch_size(
 
 def test_stored_faces_are_what_the_script_draws() -> None:
     """But for rounding: drawing them depends on the versions of NumPy and OpenCV, which is why they are stored."""
-    script = runpy.run_path(str(Path(__file__).parents[2] / "training" / "probe_faces.py"))
+    script = runpy.run_path(str(Path(__file__).parents[3] / "training" / "probe_faces.py"))
     aligned = probe_crops(script["SIDE"] * script["SUPERSAMPLING"], script["SIDE"] * script["SUPERSAMPLING"])[::2]
     for number, crop in enumerate(aligned):
         drawn = script["draw_face"](2 * number)

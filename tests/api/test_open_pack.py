@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from test_align_route import NO_FACE, embed, png, portrait, problem, vector
 
 from conftest import FaceCrop
 from serving import Service
-from test_align_route import NO_FACE, embed, png, portrait, problem, vector
 
 
 @pytest.fixture

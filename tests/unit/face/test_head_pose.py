@@ -11,13 +11,13 @@ from insightface.data import get_object
 from insightface.model_zoo.landmark import Landmark
 from insightface.utils.transform import P2sRt, estimate_affine_matrix_3d23d, matrix2angle
 from numpy.typing import NDArray
+from test_attributes import SIZES, Face, noisy, photographs
 
 from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, Transform, to_tensor
 from arcface_api.errors import ModelFailed
 from arcface_api.face.attributes import attribute_crop, whole_picture
 from arcface_api.face.head_pose import FIVE_POINTS, HeadPose, head_pose, landmarks_in_picture, mean_shape, pose_of_five
 from pictures import decoded_by_opencv
-from test_attributes import SIZES, Face, noisy, photographs
 from tiny_models import landmarks_model, rotation, turned
 
 SPEC = InputSpec(None, 192, 192, 0, 1)

@@ -41,7 +41,7 @@ from pictures import decoded_by_opencv, picture_bytes, smooth_picture
 from serving import Service
 
 ANY_SIZE = ImageLimits(max_pixels=10**9)
-CASES = Path(__file__).parents[2] / "shared" / "cases"
+CASES = Path(__file__).parents[4] / "shared" / "cases"
 KINDS = ("JPEG", "PNG", "WEBP")
 
 

@@ -20,7 +20,7 @@ from pictures import picture_bytes
 from scripted_server import Script, ScriptedServer, answer
 from serving import Service
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def always(said: bytes | None, after_seconds: float = 0) -> Script:
