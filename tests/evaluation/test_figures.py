@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from arcface_api.evaluate.accuracy import Division, accuracy, balanced_accuracy, best_threshold
+from arcface_api.evaluate.curve import area_under, equal_error_rate, roc
 from arcface_api.evaluate.figures import HISTOGRAM_BINS, figures
 from arcface_api.evaluate.operating_points import different_pairs_needed, operating_point, wilson
-from arcface_api.evaluate.roc import area_under, equal_error_rate, roc
 
 Scores = tuple[NDArray[np.float64], NDArray[np.bool_]]
 

@@ -6,9 +6,9 @@
 advice holds the sentences that table and report share.
 """
 
+from arcface_api.evaluate.backend import open_over_http
 from arcface_api.evaluate.boxes import check_boxes, cutter, read_boxes
 from arcface_api.evaluate.files import prepare_folder, write
-from arcface_api.evaluate.over_http import open_over_http
 from arcface_api.evaluate.pairs import Pairs, read_pairs
 from arcface_api.evaluate.pictures import open_pictures
 from arcface_api.evaluate.run import Evaluation, evaluate

@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from arcface_api.evaluate.roc import Labels, Similarities, roc
+from arcface_api.evaluate.curve import Labels, Similarities, roc
 
 FOLDS = 10
 

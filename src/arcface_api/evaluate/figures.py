@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.evaluate.accuracy import Accuracy, FoldNumbers, accuracy
+from arcface_api.evaluate.curve import Labels, Roc, Similarities, area_under, equal_error_rate, roc
 from arcface_api.evaluate.operating_points import TARGETS, OperatingPoint, operating_point
-from arcface_api.evaluate.roc import Labels, Roc, Similarities, area_under, equal_error_rate, roc
 
 HISTOGRAM_BINS = 100
 """From -1 to 1: 0.02 each."""

@@ -7,7 +7,7 @@ pairs: then the truth is a little wider.
 import math
 from dataclasses import dataclass
 
-from arcface_api.evaluate.roc import Roc
+from arcface_api.evaluate.curve import Roc
 
 TARGETS = (1e-1, 1e-2, 1e-3, 1e-4)
 """False accept rates for which a threshold is told."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from arcface_api.errors import PairsInvalid
 from arcface_api.evaluate.accuracy import FOLDS, FoldNumbers
-from arcface_api.evaluate.roc import Labels
+from arcface_api.evaluate.curve import Labels
 
 COLUMNS = ("image_a", "image_b", "same")
 _LABELS = {"1": True, "0": False}

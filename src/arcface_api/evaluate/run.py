@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from arcface_api import __version__
 from arcface_api.cpus import machine
 from arcface_api.errors import EvaluationFailed, EvaluationIncomplete
+from arcface_api.evaluate.curve import Similarities
 from arcface_api.evaluate.embedding import EmbeddedPictures, OnProgress, Prepare, embed_pictures
 from arcface_api.evaluate.figures import Figures, figures
 from arcface_api.evaluate.operating_points import different_pairs_needed
 from arcface_api.evaluate.pairs import Pairs
 from arcface_api.evaluate.pictures import Pictures
-from arcface_api.evaluate.roc import Similarities
 from arcface_api.evaluate.source import ModelFacts, OpenSource
 
 PAIRS_AT_ONCE = 4096

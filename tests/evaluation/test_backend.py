@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from arcface_api.api.direct import DirectApp
 from arcface_api.errors import EvaluationFailed
-from arcface_api.evaluate import over_http
+from arcface_api.evaluate import backend
 from evaluation.conftest import Done, Labelled
 from scripted_server import ScriptedServer, answer
 from serving import Service
@@ -102,7 +102,7 @@ def test_a_refusal_without_seconds_is_followed_by_another_try(
     monkeypatch: pytest.MonkeyPatch,
     headers: dict[str, str],
 ) -> None:
-    monkeypatch.setattr(over_http, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(backend, "RETRY_SECONDS", 0.01)
     door, url = behind_door()
     door.refusals = [Response(status_code=503, headers=headers) for _ in range(5)]
     assert run_evaluate(labelled.pairs, labelled.images, "--url", url).status == 0
@@ -114,7 +114,7 @@ def test_patience_has_an_end(
     behind_door: Callable[..., tuple[Door, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(over_http, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(backend, "PATIENCE_SECONDS", 0.5)
     door, url = behind_door()
     door.refusals = [Response(status_code=429, headers={"Retry-After": "0.1"}) for _ in range(100)]
     done = run_evaluate(labelled.pairs, labelled.images, "--url", url)
