@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from arcface_api.evaluate.advice import one_in, percent, percents, shown_threshold, thresholds
-from arcface_api.evaluate.operating_points import LEAST_FALSE_ACCEPTS, Interval, different_pairs_needed
+from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Interval, different_pairs_needed
+from arcface_api.evaluate.report import one_in, percent, percents, shown_threshold, thresholds
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "evaluation-lfw.json"
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)

@@ -32,10 +32,10 @@
     ├── RuntimeUnfit                  this machine or installation cannot run what was asked for
     ├── WorkerEnded                   one of several processes ended before it could serve
     ├── MeasurementFailed             the service to be measured cannot be started or reached, or fails under load
-    ├── EvaluationError               the person who evaluates can mend it
-    │   ├── PairsInvalid              the pairs cannot be read, or thresholds cannot be told from them
-    │   ├── BoxesInvalid              a face box is missing, cannot be read, or lies outside its picture
-    │   ├── PicturesMissing           pictures that the pairs name are not there, or cannot be read
+    ├── EvaluationError               the person who evaluates can correct it
+    │   ├── PairsInvalid              the file of pairs cannot be read, or lacks pairs of one kind
+    │   ├── AnnotationsInvalid        a face box or landmarks are missing, cannot be read, or lie outside the picture
+    │   ├── PicturesMissing           pictures that the pairs name are missing or cannot be read
     │   ├── EvaluationFailed          no service, too few pictures that can be embedded, or nowhere to write
     │   └── EvaluationIncomplete      pictures could not be embedded: the figures are those of the other pairs
     ├── SettingInvalid                a command line option or ARCFACE_… variable is wrong
@@ -297,39 +297,27 @@ class MeasurementFailed(ArcFaceError):
 
 
 class EvaluationError(ArcFaceError):
-    """Pairs cannot be evaluated, or not all of them."""
-
-    code = "evaluation_error"
+    """Pairs cannot be evaluated, or not all of them. Only the command line sees these, so they have no code."""
 
 
 class PairsInvalid(EvaluationError):
-    """The file of pairs cannot be read, or no threshold can be told from what it holds."""
-
-    code = "pairs_invalid"
+    """The file of pairs cannot be read, or lacks pairs of one kind."""
 
 
-class BoxesInvalid(EvaluationError):
-    """A face box is missing, cannot be read, or lies outside its picture."""
-
-    code = "boxes_invalid"
+class AnnotationsInvalid(EvaluationError):
+    """A face box or landmarks are missing, cannot be read, or lie outside the picture."""
 
 
 class PicturesMissing(EvaluationError):
-    """Pictures that the pairs name are not there, or cannot be read."""
-
-    code = "pictures_missing"
+    """Pictures that the pairs name are missing or cannot be read."""
 
 
 class EvaluationFailed(EvaluationError):
     """The service cannot be used, too few pictures can be embedded, or the report cannot be written."""
 
-    code = "evaluation_failed"
-
 
 class EvaluationIncomplete(EvaluationError):
     """Some pictures could not be embedded: the figures are those of the other pairs."""
-
-    code = "evaluation_incomplete"
 
 
 class SettingInvalid(ArcFaceError):
