@@ -24,7 +24,7 @@ bench: run-environment ## measure the service on this machine, in about a minute
 	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} \
 		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} $(RUN) -m arcface_api bench $(ARGS)
 
-evaluate: ## tell which threshold to use, from your own pairs: make evaluate ARGS='pairs.csv crops/ --output report'
+evaluate: ## measure which threshold to use, from your own pairs: make evaluate ARGS='pairs.csv crops/ --output report'
 	@$(ENVIRONMENT) .venv-evaluate-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt requirements/evaluate.txt
 	@exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} \
 		ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)} .venv-evaluate-$(DEVICE)/bin/python -m arcface_api evaluate $(ARGS)

@@ -16,19 +16,19 @@ GALLERIES = (100, 1_000, 10_000, 100_000)
 
 
 def pairs_sentence() -> str:
-    """What was compared."""
+    """The size of the data set."""
     first = _report()["results"][0]["pairs"]
     return (
-        f"{first['same']:,} pairs of one person and {first['different']:,} of two, of {first['pictures']:,} pictures,"
-        " in float32. `box` is a detector's face box, as it is."
+        f"{first['same']:,} same-person and {first['different']:,} different-person pairs of {first['pictures']:,}"
+        " pictures, in float32. `box` is a detector's face box, not squared."
     )
 
 
 def lfw_table() -> str:
     """A row for each recogniser and kind of crops."""
     rows = [
-        "| recogniser | crops | accuracy | EER | at most 1 in 10: threshold | TAR | at most 1 in 100: threshold"
-        " (95 % sure) | TAR (95 % sure) |",
+        "| recogniser | crops | accuracy | EER | FAR 1 in 10: threshold | TAR | FAR 1 in 100: threshold (95 % interval)"
+        " | TAR (95 % interval) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in _report()["results"]:
@@ -49,36 +49,36 @@ def lfw_table() -> str:
 
 
 def borrowed_table() -> str:
-    """What thresholds do where they were not told: one thing differs, the crop or the recogniser."""
+    """What thresholds do where they were not measured: one thing differs, the crop or the recogniser."""
     report = _report()
     different = report["results"][0]["pairs"]["different"]
     rows = [
-        f"| threshold that lets {one_in(report['borrowed_far'])} pass of | used for | lets pass of strangers | accepts"
-        " of pairs of one person |",
+        f"| threshold measured for a FAR of {one_in(report['borrowed_far'])} | used for | different-person pairs accepted"
+        " | same-person pairs accepted |",
         "| --- | --- | --- | --- |",
     ]
     for row in report["borrowed"]:
         lender, user = row["told_for"], row["used_for"]
         if {user["cut"], lender["cut"]} <= BORROWED_CUTS:
-            told_for, used_for = (f"{of['recogniser']}, {of['cut']}" for of in (lender, user))
+            measured_for, used_for = (f"{of['recogniser']}, {of['cut']}" for of in (lender, user))
             passed = f"{round(row['far'] * different):,} of {different:,}"
-            cells = [f"{told_for}: {shown_threshold(row['threshold'])}", used_for, passed]
+            cells = [f"{measured_for}: {shown_threshold(row['threshold'])}", used_for, passed]
             rows.append(f"| {' | '.join([*cells, percent(row['tar'])])} |")
     return "\n".join(rows)
 
 
 def pairs_needed_table() -> str:
-    """How many pairs of two people each false accept rate takes."""
-    rows = ["| FAR | pairs of two people | people, if each is paired with each other once |", "| --- | --- | --- |"]
+    """How many different-person pairs each false accept rate takes."""
+    rows = ["| FAR | different-person pairs | people, if each is paired once with every other |", "| --- | --- | --- |"]
     for far in FARS:
         pairs = different_pairs_needed(far)
         people = math.ceil((1 + math.sqrt(1 + 8 * pairs)) / 2)
         rows.append(f"| {one_in(far)} | {pairs:,} | {people:,} |")
-    return "\n".join([*rows, "", f"So that {LEAST_FALSE_ACCEPTS} of them pass."])
+    return "\n".join([*rows, "", f"With these, {LEAST_FALSE_ACCEPTS} pairs are accepted at the threshold."])
 
 
 def search_table() -> str:
-    """What a FAR of one comparison comes to in a search among many."""
+    """False matches in a search among many, by the FAR of one comparison."""
     rows = [
         "| FAR of one comparison | " + " | ".join(f"among {size:,}" for size in GALLERIES) + " |",
         "| --- " * (len(GALLERIES) + 1) + "|",
@@ -90,7 +90,7 @@ def search_table() -> str:
 
 
 def distances_table() -> str:
-    """Similarities as other measures tell them."""
+    """Similarities in other measures."""
     rows = [
         "| cosine similarity | cosine distance, `<=>` | negative inner product, `<#>` | Euclidean distance, `<->` | its"
         " square |",
@@ -104,7 +104,7 @@ def distances_table() -> str:
 
 
 def _search(far: float, size: int) -> str:
-    """How probable one false match is, and how many there are on the mean where it is nearly certain."""
+    """The probability of a false match, or their mean number where one is nearly certain."""
     probability = -math.expm1(size * math.log1p(-far))
     return f"{far * size:,.0f} false matches a search" if probability > 0.99 else f"{100 * probability:.2g} %"
 
@@ -113,8 +113,8 @@ def _point(row: dict[str, Any], wanted: float) -> dict[str, Any]:
     return next(point["found"] for point in row["operating_points"] if point["wanted_far"] == wanted)  # type: ignore[no-any-return]  # checked by its reading
 
 
-def _interval(told: dict[str, float]) -> Interval:
-    return Interval(told["low"], told["high"])
+def _interval(ends: dict[str, float]) -> Interval:
+    return Interval(ends["low"], ends["high"])
 
 
 def _report() -> dict[str, Any]:

@@ -19,8 +19,9 @@ from sklearn.metrics import roc_curve
 
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE
 from arcface_api.errors import AnnotationsInvalid, EvaluationFailed, EvaluationIncomplete, PairsInvalid, PicturesMissing
+from arcface_api.evaluate import backend
 from arcface_api.evaluate import report as reporting
-from arcface_api.evaluate.backend import EmbeddedPicture, GroupLimits, Local, open_local
+from arcface_api.evaluate.backend import EmbeddedPicture, Local, open_local
 from arcface_api.evaluate.pairs import Pairs, read_pairs
 from arcface_api.evaluate.pictures import Pictures, Preparation, PreparedPicture
 from arcface_api.evaluate.run import evaluate, similarities
@@ -139,7 +140,7 @@ def test_crops_are_made_as_asked_for_here_and_there(
     for place in ("here", "there"):
         stated = json.loads((tmp_path / place / "evaluation.json").read_text())
         assert stated["model"]["regressor_sha256"] == regressor
-        assert ("landmark regressor" in (tmp_path / place / "report.html").read_text()) is bool(regressor)
+        assert ("regressor sha256" in (tmp_path / place / "report.html").read_text()) is bool(regressor)
     plain = run_evaluate(labelled.pairs, labelled.images, "--pack", tiny_recogniser, "--output", tmp_path / "plain")
     assert plain.status == 0
     changes = "letterbox" in options or "--flip" in options
@@ -166,9 +167,14 @@ def test_crops_are_made_as_the_settings_say_where_nothing_is_asked_for(
     )
 
 
-@pytest.mark.parametrize("limits", [GroupLimits(pictures=5), GroupLimits(bytes=9000)])
+@pytest.mark.parametrize(("most_pictures", "most_bytes"), [(5, 10**6), (32, 9000)])
 def test_each_picture_is_embedded_once_and_in_small_groups(
-    labelled: Labelled, tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limits: GroupLimits
+    labelled: Labelled,
+    tiny_recogniser: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    most_pictures: int,
+    most_bytes: int,
 ) -> None:
     groups: list[Sequence[PreparedPicture]] = []
     real = Local.embed
@@ -178,7 +184,8 @@ def test_each_picture_is_embedded_once_and_in_small_groups(
         return await real(self, pictures)
 
     monkeypatch.setattr(Local, "embed", counting)
-    monkeypatch.setattr("arcface_api.evaluate.backend.GroupLimits", lambda: limits)
+    monkeypatch.setattr(backend, "GROUP_PICTURES", most_pictures)
+    monkeypatch.setattr(backend, "GROUP_BYTES", most_bytes)
     pairs = read_pairs(labelled.pairs)
     pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
     source = open_local(pack, Settings(pack=str(tiny_recogniser)))
@@ -187,8 +194,8 @@ def test_each_picture_is_embedded_once_and_in_small_groups(
     evaluate(pairs, pictures, UNCUT, source, lambda _, share: shares.append(share))
     sent = [picture.content for group in groups for picture in group]
     assert sorted(sent) == sorted(path.read_bytes() for path in labelled.images.rglob("*.png"))
-    assert 1 < max(map(len, groups)) <= limits.pictures
-    assert all(sum(len(picture.content) for picture in group) <= limits.bytes for group in groups)
+    assert 1 < max(map(len, groups)) <= most_pictures
+    assert all(sum(len(picture.content) for picture in group) <= most_bytes for group in groups)
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
 

@@ -17,17 +17,7 @@ from arcface_api.wire import Align, Fit
 if TYPE_CHECKING:
     from arcface_api.evaluate.backend import OpenBackend
 
-EVALUATED_SETTINGS = (
-    "pack",
-    "models_dir",
-    "device",
-    "precision",
-    "cache_dir",
-    "threads",
-    "decode_threads",
-    "max_batch",
-    "max_image_pixels",
-)
+MODEL_SETTINGS = ("pack", "models_dir", "device", "precision", "cache_dir", "threads", "decode_threads", "max_batch")
 """Of a model that runs in this process."""
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -84,10 +74,11 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
     "--output",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write a report (report.html), all figures (evaluation.json), and plots where matplotlib is installed.",
+    help="Write a report that shows the faces of the least plausible pairs (report.html), all figures"
+    " (evaluation.json), and plots where matplotlib is installed.",
 )
 @click.option("--no-faces", is_flag=True, help="Leave out the faces that the report shows: they are biometric data.")
-@settings_options(*EVALUATED_SETTINGS)
+@settings_options(*MODEL_SETTINGS, "max_image_pixels")
 def evaluate(  # noqa: PLR0913  # each is an option or an argument of the command
     pairs: Path,
     images: Path,

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 REQUESTS_IN_FLIGHT = 4
 """Groups of pictures in progress at once: one is read, one sent or decoded, one runs, one comes back."""
-GROUP_PICTURES = 32
-GROUP_BYTES = 16 * 1024 * 1024
-"""Of all pictures of a group, unless a single one is larger: this bounds the memory."""
+GROUP_PICTURES, GROUP_BYTES = 32, 16 * 1024 * 1024
+"""Most of a group, unless a single picture is larger: this bounds the memory."""
 PATIENCE_SECONDS = 300.0
 """How long a request is repeated while the service refuses it because it is full, late or restarting."""
 RETRY_SECONDS = 1.0
@@ -60,14 +59,6 @@ class ModelFacts:
     """Of the service; None: the model ran in this process."""
 
 
-@dataclass(frozen=True)
-class GroupLimits:
-    """How much may be embedded at once."""
-
-    pictures: int = GROUP_PICTURES
-    bytes: int = GROUP_BYTES
-
-
 class EmbeddedPicture(NamedTuple):
     """A picture's raw embedding, and an `Alignment`."""
 
@@ -79,7 +70,8 @@ class Backend(Protocol):
     """Embeds pictures, several groups of them at once."""
 
     facts: ModelFacts
-    limits: GroupLimits
+    group_pictures: int
+    group_bytes: int
 
     async def embed(self, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
         """Returns the embedding of each picture in order, or the reason why it has none.
@@ -136,7 +128,7 @@ class Local:
             version=__version__,
             url=None,
         )
-        self.limits = GroupLimits()
+        self.group_pictures, self.group_bytes = GROUP_PICTURES, GROUP_BYTES
         self._embedder = embedder
         self._options = options
 
@@ -198,10 +190,8 @@ class Remote:
             version=info.version,
             url=url,
         )
-        own, its = GroupLimits(), info.limits
-        self.limits = GroupLimits(
-            min(own.pictures, its.max_batch_files, its.queue_capacity), min(own.bytes, its.max_batch_bytes)
-        )
+        self.group_pictures = min(GROUP_PICTURES, info.limits.max_batch_files, info.limits.queue_capacity)
+        self.group_bytes = min(GROUP_BYTES, info.limits.max_batch_bytes)
         self._client = client
         self._service = f"The service at {url}"
 

@@ -8,14 +8,15 @@ import json
 import math
 import os
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from string import Template
 
 from arcface_api.errors import ArcFaceError, EvaluationFailed
-from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Interval, OperatingPoint, different_pairs_needed
+from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Figures, Interval, OperatingPoint, different_pairs_needed
 from arcface_api.evaluate.pictures import Pictures, Preparation
 from arcface_api.evaluate.run import ComparedPair, Evaluation
 from arcface_api.wire import Alignment
@@ -54,26 +55,21 @@ WITHOUT_FACES = "The faces were left out (--no-faces)."
 
 
 def text(evaluation: Evaluation) -> str:
-    """A row for each wanted false accept rate, and the figures of the whole."""
+    """What was compared, the table of figures, and how to read it."""
     found, facts = evaluation.figures, evaluation.facts
-    lines = [
-        f"{facts.model} ({facts.fingerprint}) on {facts.provider} in {facts.precision}; {_crops(evaluation)}",
-        f"{found.same:,} same-person and {found.different:,} different-person pairs of"
-        f" {len(evaluation.pairs.pictures):,} pictures",
-        "",
-        f"{'FAR at most':>12} {'threshold':>10} {'(95 % interval)':>17} {'TAR':>8} {'(95 % interval)':>17}",
-    ]
-    for wanted, point in found.operating_points.items():
-        if point is None:
-            lines.append(f"{one_in(wanted):>12}  {_too_few(wanted, found.different)}")
-        else:
-            lines.append(
-                f"{one_in(wanted):>12} {shown_threshold(point.threshold):>10}"
-                f" {thresholds(point.threshold_interval):>17} {percent(point.tar):>8}"
-                f" {percents(point.tar_interval):>17}"
-            )
-    advice = "Accept two pictures as the same person when their similarity is at least the threshold."
-    return "\n".join([*lines, "", _whole(evaluation), f"{advice} {SCOPE}", INDEPENDENCE])
+    return "\n".join(
+        [
+            f"{facts.model} ({facts.fingerprint}) on {facts.provider} in {facts.precision}; {_crops(evaluation)}",
+            f"{found.same:,} same-person and {found.different:,} different-person pairs of"
+            f" {len(evaluation.pairs.pictures):,} pictures",
+            "",
+            *_table(found),
+            "",
+            "Accept two pictures as the same person when their similarity is at least the threshold.",
+            SCOPE,
+            INDEPENDENCE,
+        ]
+    )
 
 
 def one_in(rate: float) -> str:
@@ -161,54 +157,46 @@ def face_thumbnails(evaluation: Evaluation, pictures: Pictures, preparation: Pre
 
 def page(evaluation: Evaluation, plots: Mapping[str, bytes], faces: Mapping[str, bytes]) -> str:
     """The report, with plots (PNG) and faces (JPEG) inside it."""
-    found, left_out = evaluation.figures, evaluation.left_out
-    warning = (
-        f"{len(left_out):,} of {len(evaluation.pairs.pictures):,} pictures could not be embedded, and"
-        f" {evaluation.pairs_left_out:,} pairs are left out of all figures. The pictures are listed below, with the"
-        " reasons."
-    )
-    images = [
-        f'<img src="data:image/png;base64,{b64encode(plots[name]).decode()}" alt="{text}">'
-        for name, text in PLOTS.items()
-        if name in plots
-    ]
-    listed = "" if not left_out else _left_out(left_out)
+    found, facts = evaluation.figures, evaluation.facts
+    about = f"{found.same:,} same-person and {found.different:,} different-person pairs from {evaluation.pairs.file}."
     return Template((files(__package__) / "report.html").read_text(encoding="utf-8")).substitute(
-        model=html.escape(evaluation.facts.model),
-        about=html.escape(
-            f"{evaluation.facts.model}; {_crops(evaluation)}: {found.same:,} same-person and {found.different:,}"
-            f" different-person pairs from {evaluation.pairs.file}."
-        ),
-        warning=f'<p class="card warning">{warning}</p>' if left_out else "",
+        model=html.escape(facts.model),
+        about=html.escape(f"{facts.model}; {_crops(evaluation)}: {about}"),
+        warning=_warning(evaluation) if evaluation.left_out else "",
         advice="\n".join(_card(wanted, point, found.different) for wanted, point in found.operating_points.items()),
         scope=SCOPE,
         independence=INDEPENDENCE,
-        plots="\n".join(images) or f"<p>{html.escape(WITHOUT_PLOTS)}</p>",
-        gray=f'<p class="quiet">{GRAY}</p>' if plots else "",
-        whole=_sentence(_whole(evaluation)),
-        folds=f'<p class="quiet">{FOLDS} {found.accuracy.division}.</p>' if found.accuracy else "",
-        figures=_figures(evaluation),
+        plots=_plots(plots) if plots else f"<p>{html.escape(WITHOUT_PLOTS)}</p>",
         faces=WITH_FACES if faces else WITHOUT_FACES,
-        different=_doubtful(evaluation.doubtful_different, faces),
-        same=_doubtful(evaluation.doubtful_same, faces),
-        left_out=listed,
+        different="\n".join(_pair(pair, faces) for pair in evaluation.doubtful_different),
+        same="\n".join(_pair(pair, faces) for pair in evaluation.doubtful_same),
+        left_out=_left_out(evaluation.left_out) if evaluation.left_out else "",
+        table="\n".join(_table(found)),
+        folds=f"{FOLDS} {found.accuracy.division}." if found.accuracy else "",
         facts=_facts(evaluation),
     )
 
 
+def _warning(evaluation: Evaluation) -> str:
+    return (
+        f'<p class="card warning">{len(evaluation.left_out):,} of {len(evaluation.pairs.pictures):,} pictures could not'
+        f" be embedded, and {evaluation.pairs_left_out:,} pairs are left out of all figures. The pictures are listed"
+        " below, with the reasons.</p>"
+    )
+
+
 def _card(wanted: float, point: OperatingPoint | None, different: int) -> str:
-    threshold, sentences = "", [_sentence(_too_few(wanted, different)) + "."]
+    threshold, sentences = "", [f"{_too_few(wanted, different).capitalize()}."]
     if point is not None:
-        threshold = f'<div class="threshold">{shown_threshold(point.threshold)}</div>'
-        rates = f"{one_in(point.far_interval.high)} and {one_in(point.far_interval.low)}"
+        shown = shown_threshold(point.threshold)
+        threshold = f'<div class="threshold">{shown}</div>'
         sentences = [
-            f"Accept two pictures as the same person when their similarity is at least"
-            f" {shown_threshold(point.threshold)}.",
+            f"Accept two pictures as the same person when their similarity is at least {shown}.",
             f"This verifies {percent(point.tar)} of same-person pairs correctly (95 % interval:"
             f" {percents(point.tar_interval)}).",
             f"{point.false_accepts:,} of {different:,} different-person pairs were accepted, so the true rate is"
-            f" between {rates}. The threshold for exactly {one_in(wanted)} is between"
-            f" {thresholds(point.threshold_interval).replace(' to ', ' and ')}.",
+            f" between {one_in(point.far_interval.high)} and {one_in(point.far_interval.low)}. The threshold for"
+            f" exactly {one_in(wanted)} is between {thresholds(point.threshold_interval).replace(' to ', ' and ')}.",
         ]
     return (
         f'<div class="card advice"><div><div class="wanted">At most {one_in(wanted)}</div><div class="quiet">different'
@@ -216,90 +204,72 @@ def _card(wanted: float, point: OperatingPoint | None, different: int) -> str:
     )
 
 
-def _figures(evaluation: Evaluation) -> str:
-    rows = [
-        (
-            one_in(wanted),
-            shown_threshold(point.threshold),
-            thresholds(point.threshold_interval),
-            percent(point.far),
-            percents(point.far_interval),
-            percent(point.tar),
-            percents(point.tar_interval),
-        )
-        if point
-        else (one_in(wanted), "too few pairs", *[""] * 5)
-        for wanted, point in evaluation.figures.operating_points.items()
-    ]
-    return _table(("FAR at most", "threshold", "95 %", "FAR measured", "95 %", "TAR", "95 %"), rows, kind="figures")
+def _plots(plots: Mapping[str, bytes]) -> str:
+    images = [f'<img src="{_data("png", content)}" alt="{PLOTS[name]}">' for name, content in plots.items()]
+    return f'<div class="plots">{"".join(images)}</div><p class="quiet">{GRAY}</p>'
 
 
-def _doubtful(pairs: Sequence[ComparedPair], faces: Mapping[str, bytes]) -> str:
-    def side(name: str) -> str:
-        data = f"data:image/jpeg;base64,{b64encode(faces[name]).decode()}" if name in faces else ""
-        image = f'<span class="face"><img src="{data}" alt=""></span>' if data else ""
-        return f"<figure>{image}<figcaption>{html.escape(name)}</figcaption></figure>"
-
-    return "\n".join(
-        f'<div class="pair"><div class="similarity">{pair.similarity:.4f}</div>{side(pair.image_a)}{side(pair.image_b)}'
-        "</div>"
-        for pair in pairs
-    )
+def _pair(pair: ComparedPair, faces: Mapping[str, bytes]) -> str:
+    sides = []
+    for name in (pair.image_a, pair.image_b):
+        image = f'<img src="{_data("jpeg", faces[name])}" alt="">' if name in faces else ""
+        sides.append(f"<figure>{image}<figcaption>{html.escape(name)}</figcaption></figure>")
+    return f'<div class="pair"><div class="similarity">{pair.similarity:.4f}</div>{"".join(sides)}</div>'
 
 
 def _left_out(left_out: Mapping[str, str]) -> str:
-    listed = list(left_out.items())[:LISTED_PICTURES]
-    more = len(left_out) - len(listed)
-    rest = f"<p>And {more:,} more, which {JSON_NAME} lists.</p>" if more else ""
-    table = _table(("picture", "why it could not be embedded"), listed)
-    return f'<h2>Pictures left out</h2>\n<div class="scroll">{table}</div>{rest}'
+    more = len(left_out) - LISTED_PICTURES
+    rest = f"<p>And {more:,} more, which {JSON_NAME} lists.</p>" if more > 0 else ""
+    return f"<h2>Pictures left out</h2>\n{_rows(islice(left_out.items(), LISTED_PICTURES))}{rest}"
 
 
 def _facts(evaluation: Evaluation) -> str:
+    """The facts of evaluation.json under their names there."""
     values = evaluation.to_json()
-    facts, pairs, machine = values["model"], values["pairs"], values["machine"]
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    rows = [
-        ("model", f"{facts['model']} of the pack {facts['pack']}, {facts['embedding_dim']} numbers"),
-        ("fingerprint", facts["fingerprint"]),
-        *([("landmark regressor", f"SHA-256 {facts['regressor_sha256']}")] if facts["regressor_sha256"] else []),
-        ("ran on", f"{facts['provider']} in {facts['precision']}, arcface-api {facts['version']}"),
-        ("where", f"the service at {facts['url']}" if facts["url"] else "in this process"),
-        ("crops", _crops(evaluation)),
-        ("pairs", f"{pairs['file']} (SHA-256 {pairs['sha256']}), {pairs['pictures']:,} pictures"),
-        ("evaluated by", f"arcface-api {values['version']}, Python {machine['python']}, {packages}"),
-        ("machine", f"{machine['cpus']} CPUs of {machine['processor'] or 'unknown make'}, {machine['system']}"),
-    ]
-    return _table((), rows)
+    machine = values["machine"]
+    machine["packages"] = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    pairs = {f"pairs {name}": value for name, value in values["pairs"].items()}
+    shown = {**values["model"], "crops": _crops(evaluation), **pairs, **machine}
+    return _rows((name.replace("_", " "), str(value)) for name, value in shown.items() if value is not None)
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "names") -> str:
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    body = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return "\n".join([f'<table class="{kind}">', f"<tr>{head}</tr>" if head else "", *body, "</table>"])
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    cells = [f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows]
+    return "\n".join(['<div class="scroll"><table>', *cells, "</table></div>"])
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+
+
+def _table(found: Figures) -> list[str]:
+    """Lines: a row for each wanted false accept rate, then the figures of the whole."""
+    lines = [f"{'FAR at most':>12} {'threshold':>10} {'(95 % interval)':>17} {'TAR':>8} {'(95 % interval)':>17}"]
+    for wanted, point in found.operating_points.items():
+        if point is None:
+            lines.append(f"{one_in(wanted):>12}  {_too_few(wanted, found.different)}")
+        else:
+            lines.append(
+                f"{one_in(wanted):>12} {shown_threshold(point.threshold):>10}"
+                f" {thresholds(point.threshold_interval):>17} {percent(point.tar):>8}"
+                f" {percents(point.tar_interval):>17}"
+            )
+    accuracy = "no accuracy, which takes 10 pairs of each kind"
+    if found.accuracy is not None:
+        spread = f"± {100 * found.accuracy.std:.2f} over {len(found.accuracy.folds)} folds"
+        accuracy = f"accuracy {percent(found.accuracy.mean)} {spread}"
+    error_rate = f"equal error rate {percent(found.equal_error_rate)}"
+    return [*lines, "", f"{accuracy}; {error_rate}; area under the ROC {found.area_under_roc:.5f}"]
 
 
 def _crops(evaluation: Evaluation) -> str:
     """How pictures became crops: `face boxes x1.2, align=auto, fit=stretch, 3 of 4,964 unsure and not aligned`."""
     facts, unsure = evaluation.facts, evaluation.alignments.get(Alignment.UNSURE, 0)
     words = [] if evaluation.margin is None else [f"face boxes x{evaluation.margin:g}"]
-    words += [f"align={facts.align}", f"fit={facts.fit}"]
-    if facts.flip:
-        words.append("flip=true")
+    words += [f"align={facts.align}", f"fit={facts.fit}", *(["flip=true"] if facts.flip else [])]
     if unsure:
         words.append(f"{unsure:,} of {sum(evaluation.alignments.values()):,} unsure and not aligned")
     return ", ".join(words)
-
-
-def _whole(evaluation: Evaluation) -> str:
-    """Accuracy, equal error rate and area under the curve in a line."""
-    found = evaluation.figures
-    accuracy = "no accuracy, which takes 10 pairs of each kind"
-    if found.accuracy is not None:
-        spread = f"± {100 * found.accuracy.std:.2f} over {len(found.accuracy.folds)} folds"
-        accuracy = f"accuracy {percent(found.accuracy.mean)} {spread}"
-    rest = f"equal error rate {percent(found.equal_error_rate)}; area under the ROC {found.area_under_roc:.5f}"
-    return f"{accuracy}; {rest}"
 
 
 def _too_few(wanted: float, different: int) -> str:
@@ -307,10 +277,6 @@ def _too_few(wanted: float, different: int) -> str:
         f"too few pairs: this rate takes {different_pairs_needed(wanted):,} different-person pairs, so that"
         f" {LEAST_FALSE_ACCEPTS} are accepted; there are {different:,}"
     )
-
-
-def _sentence(words: str) -> str:
-    return words[0].upper() + words[1:]
 
 
 def _unwritable(folder: Path, why: str | None) -> EvaluationFailed:

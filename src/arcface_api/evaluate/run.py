@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from arcface_api import __version__
 from arcface_api.cpus import machine
 from arcface_api.errors import ArcFaceError, EvaluationFailed, EvaluationIncomplete
-from arcface_api.evaluate.backend import REQUESTS_IN_FLIGHT, GroupLimits, ModelFacts, OpenBackend
+from arcface_api.evaluate.backend import REQUESTS_IN_FLIGHT, Backend, ModelFacts, OpenBackend
 from arcface_api.evaluate.curve import Figures, Similarities, different_pairs_needed, figures
 from arcface_api.evaluate.pairs import Pairs
 from arcface_api.evaluate.pictures import Pictures, Preparation, PreparedPicture
@@ -59,6 +59,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         found = self.figures
+        versions = {package.name: package.version for package in distributions() if package.name in PACKAGES}
         return {
             "evaluation": "arcface-api evaluate",
             "version": __version__,
@@ -92,16 +93,14 @@ class Evaluation:
             "doubtful_same": [asdict(pair) for pair in self.doubtful_same],
             "doubtful_different": [asdict(pair) for pair in self.doubtful_different],
             "left_out": dict(self.left_out),
-            "machine": {**machine(), "packages": _versions()},
+            "machine": {**machine(), "packages": versions},
         }
 
     def check(self) -> None:
         """Raises EvaluationIncomplete where pictures could not be embedded: the figures are not of all pairs."""
         if self.left_out:
-            raise EvaluationIncomplete(
-                f"{_left_out(self.pairs, self.left_out)}, and {self.pairs_left_out:,} of {len(self.pairs.same):,}"
-                f" pairs were left out of the figures. {_first(self.left_out)} --output lists all of them."
-            )
+            effect = f"{self.pairs_left_out:,} of {len(self.pairs.same):,} pairs were left out of the figures"
+            raise EvaluationIncomplete(f"{_left_out(self.pairs, self.left_out, effect)} --output lists all of them.")
 
 
 @dataclass
@@ -134,9 +133,7 @@ def evaluate(
     same = pairs.same[kept]
     left_out = dict(sorted(embedded.left_out.items()))
     if same.all() or not same.any():
-        raise EvaluationFailed(
-            f"{_left_out(pairs, left_out)}, and the remaining pairs are not of both kinds. {_first(left_out)}"
-        )
+        raise EvaluationFailed(_left_out(pairs, left_out, "the remaining pairs are not of both kinds"))
     on_progress("done", 1)
     return Evaluation(
         facts=embedded.facts,
@@ -158,7 +155,7 @@ async def _embed_all(
     async with opened as backend:
         done = _Embedded(np.full((len(names), backend.facts.embedding_dim), np.nan, np.float32), backend.facts)
         index = {name: number for number, name in enumerate(names)}
-        groups = _groups(pictures.read(names), backend.limits)
+        groups = _groups(pictures.read(names), backend)
         reading = asyncio.Lock()  # a generator runs on one thread at a time
         finished = 0
 
@@ -199,12 +196,12 @@ async def _embed_all(
         return done
 
 
-def _groups(files: Iterator[tuple[str, bytes]], limits: GroupLimits) -> Iterator[list[tuple[str, bytes]]]:
-    """Pictures in groups within the limits; one that is too large by itself is alone."""
+def _groups(files: Iterator[tuple[str, bytes]], backend: Backend) -> Iterator[list[tuple[str, bytes]]]:
+    """Pictures in groups within the backend's limits; one that is too large by itself is alone."""
     group: list[tuple[str, bytes]] = []
     size = 0
     for name, content in files:
-        if group and (len(group) == limits.pictures or size + len(content) > limits.bytes):
+        if group and (len(group) == backend.group_pictures or size + len(content) > backend.group_bytes):
             yield group
             group, size = [], 0
         group.append((name, content))
@@ -235,20 +232,7 @@ def _lowest(
     )
 
 
-def _left_out(pairs: Pairs, left_out: Mapping[str, str]) -> str:
-    return f"{len(left_out):,} of {len(pairs.pictures):,} pictures could not be embedded"
-
-
-def _first(left_out: Mapping[str, str]) -> str:
+def _left_out(pairs: Pairs, left_out: Mapping[str, str], effect: str) -> str:
     name, reason = next(iter(left_out.items()))
-    return f"The first: {name}: {reason}"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    pictures = f"{len(left_out):,} of {len(pairs.pictures):,} pictures could not be embedded"
+    return f"{pictures}, and {effect}. The first: {name}: {reason}"
