@@ -53,7 +53,7 @@ def borrowed_table() -> str:
     report = _report()
     different = report["results"][0]["pairs"]["different"]
     rows = [
-        f"| threshold measured for a FAR of {one_in(report['borrowed_far'])} | used for | different-person pairs accepted"
+        f"| threshold for a FAR of {one_in(report['borrowed_far'])} | used for | different-person pairs accepted"
         " | same-person pairs accepted |",
         "| --- | --- | --- | --- |",
     ]

@@ -82,7 +82,7 @@ def _roc(axes: Axes, found: Figures) -> None:
     seen = curve.tar[curve.far >= least]
     low = min(float(seen.min()) if len(seen) else 0.0, 0.98)
     axes.set_ylim(max(0.0, low - 0.15 * (1 - low)), 1 + 0.15 * (1 - low))
-    _shade_uncertain(axes, LEAST_FALSE_ACCEPTS / found.different, height=0.03, side="bottom")
+    _shade_uncertain(axes, LEAST_FALSE_ACCEPTS / found.different)
     for number, (_, point) in enumerate(_measured(found)):
         axes.plot(point.far, point.tar, "o", color=DIFFERENT, markersize=6, zorder=3)
         label = f"{percent(point.tar)} at {shown_threshold(point.threshold)}"
@@ -108,7 +108,7 @@ def _det(axes: Axes, found: Figures) -> None:
     axes.set_xlim(left, _deviate(0.5))
     axes.set_ylim(low, _deviate(0.5))
     axes.axline((0, 0), slope=1, color=FAINT, linewidth=1, zorder=0)
-    _shade_uncertain(axes, _deviate(min(LEAST_FALSE_ACCEPTS / found.different, 0.5)), height=0.97, side="top")
+    _shade_uncertain(axes, _deviate(min(LEAST_FALSE_ACCEPTS / found.different, 0.5)))
     rate = found.equal_error_rate
     if 0 < rate < 0.5:
         at = _deviate(rate)
@@ -125,13 +125,13 @@ def _measured(found: Figures) -> list[tuple[float, OperatingPoint]]:
     return [(wanted, point) for wanted, point in found.operating_points.items() if point]
 
 
-def _shade_uncertain(axes: Axes, up_to: float, *, height: float, side: str) -> None:
+def _shade_uncertain(axes: Axes, up_to: float) -> None:
     """Where fewer different-person pairs are accepted than a threshold may rest on."""
     left, right = axes.get_xlim()
     if left < up_to:
         axes.axvspan(left, min(up_to, right), color=FAINT, alpha=0.45, linewidth=0, zorder=0)
         label = f"fewer than {LEAST_FALSE_ACCEPTS} pairs"
-        axes.text(0.015, height, label, transform=axes.transAxes, fontsize=SMALL_POINTS, va=side)
+        axes.text(0.015, 0.03, label, transform=axes.transAxes, fontsize=SMALL_POINTS)
 
 
 def _label(

@@ -198,10 +198,16 @@ def _card(wanted: float, point: OperatingPoint | None, different: int) -> str:
             f" between {one_in(point.far_interval.high)} and {one_in(point.far_interval.low)}. The threshold for"
             f" exactly {one_in(wanted)} is between {thresholds(point.threshold_interval).replace(' to ', ' and ')}.",
         ]
+    paragraphs = "".join(f"<p>{sentence}</p>" for sentence in sentences)
     return (
         f'<div class="card advice"><div><div class="wanted">At most {one_in(wanted)}</div><div class="quiet">different'
-        f" people accepted</div>{threshold}</div><div>{''.join(f'<p>{each}</p>' for each in sentences)}</div></div>"
+        f" people accepted</div>{threshold}</div><div>{_unbroken(paragraphs)}</div></div>"
     )
+
+
+def _unbroken(words: str) -> str:
+    """Numbers stay on one line with what belongs to them."""
+    return words.replace(" %", "&nbsp;%").replace("1 in ", "1&nbsp;in&nbsp;")
 
 
 def _plots(plots: Mapping[str, bytes]) -> str:
