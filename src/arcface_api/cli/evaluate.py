@@ -106,7 +106,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
         raise click.UsageError("--margin changes the boxes of --boxes: give both, or neither.")
     if (align == Align.LANDMARKS) != (landmarks is not None):
         raise click.UsageError("--align landmarks uses the landmarks of --landmarks FILE.csv: give both, or neither.")
-    # They bring NumPy and OpenCV, which --help does not need.
+    # They bring OpenCV and an HTTP client, which --help does not need.
     from arcface_api.evaluate import pictures, report, run  # noqa: PLC0415
     from arcface_api.evaluate.pairs import read_pairs  # noqa: PLC0415
     from arcface_api.image import ImageLimits  # noqa: PLC0415
