@@ -124,7 +124,7 @@ class Preparation:
         points = None if self.landmarks is None else np.reshape(self.landmarks[name], (5, 2))
         if self.boxes is not None:
             image = decode(content, self.limits).image
-            left, top, right, bottom = self._sides(name, image)
+            left, top, right, bottom = _sides(self.boxes[name], self.margin, image)
             if points is not None:
                 points = points - (left, top)
                 is_inside = (points >= -0.5) & (points <= (right - left - 0.5, bottom - top - 0.5))
@@ -154,19 +154,19 @@ class Preparation:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
 
-    def _sides(self, name: str, image: Image) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of what is cut."""
-        x, y, width, height = self.boxes[name]  # type: ignore[index]  # called where there are boxes
-        x, y = x - width * (self.margin - 1) / 2, y - height * (self.margin - 1) / 2
-        width, height = width * self.margin, height * self.margin
-        left, top = max(0, round(x)), max(0, round(y))
-        right, bottom = min(image.shape[1], round(x + width)), min(image.shape[0], round(y + height))
-        if left >= right or top >= bottom:
-            raise AnnotationsInvalid(
-                f"Its box {x:g}, {y:g}, {width:g}, {height:g} (x, y, width, height) lies outside its"
-                f" {image.shape[1]}x{image.shape[0]} pixels."
-            )
-        return left, top, right, bottom
+
+def _sides(box: Sequence[float], margin: float, image: Image) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the box grown to `margin` times its size, within the picture."""
+    width, height = box[2] * margin, box[3] * margin
+    x, y = box[0] - (width - box[2]) / 2, box[1] - (height - box[3]) / 2
+    left, top = max(0, round(x)), max(0, round(y))
+    right, bottom = min(image.shape[1], round(x + width)), min(image.shape[0], round(y + height))
+    if left >= right or top >= bottom:
+        raise AnnotationsInvalid(
+            f"Its box {x:g}, {y:g}, {width:g}, {height:g} (x, y, width, height) lies outside its"
+            f" {image.shape[1]}x{image.shape[0]} pixels."
+        )
+    return left, top, right, bottom
 
 
 def read_boxes(path: Path, names: Sequence[str]) -> dict[str, list[float]]:

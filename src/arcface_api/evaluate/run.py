@@ -51,9 +51,9 @@ class Evaluation:
     """Pictures that could not be embedded, each with the reason."""
     pairs_left_out: int
     """Pairs with one of those pictures; the figures are of the others."""
-    doubtful_same: tuple[ComparedPair, ...]
+    doubtful_same: Sequence[ComparedPair]
     """The least similar same-person pairs, where wrong labels show."""
-    doubtful_different: tuple[ComparedPair, ...]
+    doubtful_different: Sequence[ComparedPair]
     """The most similar different-person pairs."""
 
     def to_json(self) -> dict[str, Any]:
@@ -115,11 +115,7 @@ class _Embedded:
 
 
 def evaluate(
-    pairs: Pairs,
-    pictures: Pictures,
-    preparation: Preparation,
-    opened: OpenBackend,
-    on_progress: OnProgress,
+    pairs: Pairs, pictures: Pictures, preparation: Preparation, opened: OpenBackend, on_progress: OnProgress
 ) -> Evaluation:
     """Embed each picture of the pairs once, and compare them.
 
@@ -143,8 +139,8 @@ def evaluate(
         figures=figures(compared[kept], same, pairs.folds[kept]),
         left_out=left_out,
         pairs_left_out=int(np.count_nonzero(~kept)),
-        doubtful_same=_lowest(pairs, compared, kept & pairs.same, compared),
-        doubtful_different=_lowest(pairs, compared, kept & ~pairs.same, -compared),
+        doubtful_same=_first_pairs(pairs, compared, kept & pairs.same, 1),
+        doubtful_different=_first_pairs(pairs, compared, kept & ~pairs.same, -1),
     )
 
 
@@ -220,16 +216,14 @@ def similarities(rows: NDArray[np.float32], pairs: Pairs) -> Similarities:
     return np.clip(compared, -1, 1)  # rounding may lead past the ends
 
 
-def _lowest(
-    pairs: Pairs, compared: Similarities, of_kind: NDArray[np.bool_], key: Similarities
-) -> tuple[ComparedPair, ...]:
-    """The pairs of a kind whose key is lowest, the lowest first."""
-    numbers = np.flatnonzero(of_kind)
-    order = np.argsort(key[numbers], kind="stable")[:DOUBTFUL_PAIRS]
-    return tuple(
+def _first_pairs(pairs: Pairs, compared: Similarities, is_kind: NDArray[np.bool_], sign: int) -> list[ComparedPair]:
+    """The pairs of a kind in ascending (`sign` 1) or descending (-1) order of similarity, as many as are listed."""
+    numbers = np.flatnonzero(is_kind)
+    order = np.argsort(sign * compared[numbers], kind="stable")[:DOUBTFUL_PAIRS]
+    return [
         ComparedPair(pairs.pictures[pairs.left[number]], pairs.pictures[pairs.right[number]], float(compared[number]))
         for number in numbers[order].tolist()
-    )
+    ]
 
 
 def _left_out(pairs: Pairs, left_out: Mapping[str, str], effect: str) -> str:
