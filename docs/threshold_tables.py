@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from arcface_api.evaluate.advice import one_in, percent, percents, shown_threshold, thresholds
-from arcface_api.evaluate.operating_points import LEAST_FALSE_ACCEPTS, Interval, different_pairs_needed
+from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Interval, different_pairs_needed
+from arcface_api.evaluate.report import one_in, percent, percents, shown_threshold, thresholds
 from results import read
 
 RESULT = "evaluation-lfw.json"
@@ -15,19 +15,19 @@ GALLERIES = (100, 1_000, 10_000, 100_000)
 
 
 def pairs_sentence() -> str:
-    """What was compared."""
+    """The size of the data set."""
     first = _report()["results"][0]["pairs"]
     return (
-        f"{first['same']:,} pairs of one person and {first['different']:,} of two, of {first['pictures']:,} pictures,"
-        " in float32. `box` is a detector's face box, as it is."
+        f"{first['same']:,} same-person and {first['different']:,} different-person pairs of {first['pictures']:,}"
+        " pictures, in float32. `box` is a detector's face box, not squared."
     )
 
 
 def lfw_table() -> str:
     """A row for each recogniser and kind of crops."""
     rows = [
-        "| recogniser | crops | accuracy | EER | at most 1 in 10: threshold | TAR | at most 1 in 100: threshold"
-        " (95 % sure) | TAR (95 % sure) |",
+        "| recogniser | crops | accuracy | EER | FAR 1 in 10: threshold | TAR | FAR 1 in 100: threshold (95 % interval)"
+        " | TAR (95 % interval) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in _report()["results"]:
@@ -52,8 +52,8 @@ def borrowed_table() -> str:
     report = _report()
     different = report["results"][0]["pairs"]["different"]
     rows = [
-        f"| threshold that lets {one_in(report['borrowed_far'])} pass of | used for | lets pass of strangers | accepts"
-        " of pairs of one person |",
+        f"| threshold for a FAR of {one_in(report['borrowed_far'])} | used for | different-person pairs accepted"
+        " | same-person pairs accepted |",
         "| --- | --- | --- | --- |",
     ]
     for row in report["borrowed"]:
@@ -67,17 +67,17 @@ def borrowed_table() -> str:
 
 
 def pairs_needed_table() -> str:
-    """How many pairs of two people each false accept rate takes."""
-    rows = ["| FAR | pairs of two people | people, if each is paired with each other once |", "| --- | --- | --- |"]
+    """How many different-person pairs each false accept rate takes."""
+    rows = ["| FAR | different-person pairs | people, if each is paired once with every other |", "| --- | --- | --- |"]
     for far in FARS:
         pairs = different_pairs_needed(far)
         people = math.ceil((1 + math.sqrt(1 + 8 * pairs)) / 2)
         rows.append(f"| {one_in(far)} | {pairs:,} | {people:,} |")
-    return "\n".join([*rows, "", f"So that {LEAST_FALSE_ACCEPTS} of them pass."])
+    return "\n".join([*rows, "", f"With these, {LEAST_FALSE_ACCEPTS} pairs are accepted at the threshold."])
 
 
 def search_table() -> str:
-    """What a FAR of one comparison comes to in a search among many."""
+    """False matches in a search among many, by the FAR of one comparison."""
     rows = [
         "| FAR of one comparison | " + " | ".join(f"among {size:,}" for size in GALLERIES) + " |",
         "| --- " * (len(GALLERIES) + 1) + "|",
@@ -103,7 +103,7 @@ def distances_table() -> str:
 
 
 def _search(far: float, size: int) -> str:
-    """How probable one false match is, and how many there are on the mean where it is nearly certain."""
+    """The probability of a false match, or their mean number where one is nearly certain."""
     probability = -math.expm1(size * math.log1p(-far))
     return f"{far * size:,.0f} false matches a search" if probability > 0.99 else f"{100 * probability:.2g} %"
 

@@ -26,7 +26,7 @@ CHANGELOG = "CHANGELOG.md"
 """Of it only the newest section is checked: released ones stand as they were published."""
 
 WORDS = {
-    r"tell(s|ing)?|told": "report, return, state, show, classify, distinguish",
+    r"tell(?!\(\))(s|ing)?|told": "report, return, state, show, classify, distinguish",
     r"mend(s|ed|ing)?": "fix",
     r"by hand": "manually; of a figure: measured once, not recorded",
     r"of late": "recently",
@@ -38,7 +38,8 @@ WORDS = {
     r"drawn faces": "synthetic faces",
     r"stands? in for": "replaces; is used instead of",
 }
-"""Regular expression of the word → what to write instead. Spaces also match line breaks, in comments too."""
+"""Regular expression of the word → what to write instead. Spaces also match line breaks, in comments too. A file has a
+method `tell()`."""
 
 _SPACE = r"(?:\s|#)+"
 # In identifiers words end at underscores, which count as letters to the pattern's own word boundary.

@@ -21,7 +21,7 @@ def linear_model(  # each is a dimension of the model
     """Mean pooling, then one random linear layer: (n, 3, size, size) → (n, dim).
 
     With `normalises_inside` the graph begins with (x - 127.5) / 128, in nodes named as in exports from MXNet, by which
-    InsightFace tells that such a model takes pixels as they are.
+    InsightFace concludes that such a model takes pixels as they are.
     """
     cells = 3 * (size // pool) ** 2
     weights = np.random.default_rng(seed).normal(0, gain * cells**-0.5, (cells, dim)).astype(np.float32)

@@ -18,9 +18,12 @@ import cv2
 import httpx
 import numpy as np
 
-from arcface_api import evaluate
 from arcface_api.arrays import Image
 from arcface_api.bench.connection import Address
+from arcface_api.evaluate.backend import open_remote
+from arcface_api.evaluate.pairs import read_pairs
+from arcface_api.evaluate.pictures import Pictures, Preparation, read_boxes
+from arcface_api.evaluate.run import evaluate
 from arcface_api.image import ImageLimits
 from arcface_api.progress import BarProgress
 from arcface_api.wire import Align
@@ -65,14 +68,13 @@ def main() -> None:
 
 def verification(url: str, folder: Path) -> Iterable[dict[str, Any]]:
     """LFW's pairs in each way to cut and to embed."""
-    pairs, boxes = evaluate.read_pairs(folder / "pairs.csv"), evaluate.read_boxes(folder / "labels.csv")
-    pictures = evaluate.open_pictures(folder / "images.tar", pairs.pictures)
+    pairs = read_pairs(folder / "pairs.csv")
+    pictures, boxes = Pictures(folder / "images.tar", pairs.pictures), read_boxes(folder / "labels.csv", pairs.pictures)
     ways = [(Align.AUTO, margin, flip) for margin in MARGINS for flip in (False, True)] + [(Align.NONE, 1.0, False)]
     for align, margin, flip in ways:
-        source = evaluate.open_over_http(url, align, None, flip=flip)
-        cut = evaluate.cutter(boxes, margin, LIMITS)
+        backend = open_remote(url, align=align, flip=flip)
         with BarProgress(f"x{margin} {align}{' flip' if flip else ''}") as bar:
-            found = evaluate.evaluate(pairs, pictures, source, bar, prepare=cut, margin=margin)
+            found = evaluate(pairs, pictures, Preparation(LIMITS, boxes, margin), backend, bar)
         result = found.to_json()
         names = ("alignments", "accuracy", "equal_error_rate", "operating_points")
         yield {"align": align, "margin": margin, "flip": flip, **{name: result[name] for name in names}}
@@ -155,7 +157,7 @@ def _crops(
     folder: Path, is_wanted: Callable[[str], bool], per_person: int, margin: float
 ) -> Iterable[tuple[str, bytes]]:
     """Face boxes of the wanted pictures, so many of each person."""
-    boxes = evaluate.read_boxes(folder / "labels.csv")
+    boxes = read_boxes(folder / "labels.csv", [])
     counts: dict[str, int] = defaultdict(int)
     names = []
     for name in sorted(boxes):
@@ -163,10 +165,9 @@ def _crops(
         if is_wanted(name) and counts[person] < per_person:
             counts[person] += 1
             names.append(name)
-    pictures = evaluate.open_pictures(folder / "images.tar", names)
-    cut = evaluate.cutter(boxes, margin, LIMITS)
-    for name, content in pictures.read(names):
-        yield name, cut(name, content)
+    preparation = Preparation(LIMITS, boxes, margin)
+    for name, content in Pictures(folder / "images.tar", names).read(names):
+        yield name, preparation(name, content).content
 
 
 def _png(image: Image) -> bytes:

@@ -145,7 +145,7 @@ def measure_way(faces: Sequence[Face], models: Models, way: str, turn: int) -> M
 
 
 def _row(image: Image, crop: Crop, landmarks: Landmarks) -> dict[str, float | bool]:
-    """All that is told of one picture, by name; the warnings by their codes."""
+    """All numbers of one picture, by name; the warnings by their codes."""
     quality = picture_quality(image, crop, landmarks)
     shape = face_shape(landmarks.points)
     assert shape is not None

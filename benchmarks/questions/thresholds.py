@@ -14,24 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from arcface_api import evaluate as evaluation
-from arcface_api.embedder.request import CONTRACT, EmbedOptions
-from arcface_api.evaluate.boxes import FaceBox
-from arcface_api.evaluate.embedding import Prepare
-from arcface_api.evaluate.in_process import open_in_process
-from arcface_api.evaluate.pairs import Pairs
-from arcface_api.face.geometry import align
-from arcface_api.image import ImageLimits, decode
+from arcface_api.evaluate import report, run
+from arcface_api.evaluate.backend import open_local
+from arcface_api.evaluate.pairs import Pairs, read_pairs
+from arcface_api.evaluate.pictures import Pictures, Preparation
+from arcface_api.image import ImageLimits
 from arcface_api.packs import PackLocations, locate
 from arcface_api.progress import BarProgress
 from arcface_api.settings import Settings
 from arcface_api.wire import Align, Fit
 from benchmarks.lib import lfw, machine, options
 
-SIDE = 112
 BORROWED_FAR = 1e-2
 """The threshold of this false accept rate is tried elsewhere."""
 LIMITS = ImageLimits(250 * 250)
@@ -45,38 +40,34 @@ class Cut:
     """A way to make crops."""
 
     name: str
-    prepare: Prepare
-    options: EmbedOptions = CONTRACT
+    preparation: Preparation
+    align: Align = Align.NONE
+    fit: Fit = Fit.STRETCH
 
 
 def cuts(labels: dict[str, lfw.Label]) -> list[Cut]:
     """The ways that are compared."""
-    boxes = {name: FaceBox(*label.box.tolist()) for name, label in labels.items()}
-
-    def aligned(name: str, content: bytes) -> bytes:
-        points = labels[name].landmarks.astype(np.float32)
-        crop = align(decode(content, LIMITS).image, points, SIDE)
-        return cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))[1].tobytes()
-
+    boxes = {name: label.box.tolist() for name, label in labels.items()}
+    landmarks = {name: label.landmarks.ravel().tolist() for name, label in labels.items()}
     named = {"box": 1.0, "box x1.2": 1.2, "box x1.5": 1.5}
-    cut = {name: evaluation.cutter(boxes, margin, LIMITS) for name, margin in named.items()}
+    cut = {name: Preparation(LIMITS, boxes, margin) for name, margin in named.items()}
     return [
         *(Cut(f"{name}, stretched", cut[name]) for name in named),
-        Cut("box, letterboxed", cut["box"], EmbedOptions(fit=Fit.LETTERBOX)),
-        *(Cut(f"{name}, `align=auto`", cut[name], EmbedOptions(align=Align.AUTO)) for name in named),
-        Cut("aligned by labelled landmarks", aligned),
+        Cut("box, letterboxed", cut["box"], fit=Fit.LETTERBOX),
+        *(Cut(f"{name}, `align=auto`", cut[name], Align.AUTO) for name in named),
+        Cut("aligned by labelled landmarks", Preparation(LIMITS, landmarks=landmarks), Align.LANDMARKS),
     ]
 
 
 def evaluate(recogniser: Path, cut: Cut, pairs: Pairs, images: Path, on_progress: Callable[[str, float], None]) -> Any:
     """One recogniser on one kind of crops."""
     pack = locate(str(recogniser), PackLocations.default(None))
-    source = open_in_process(pack, Settings(pack=str(recogniser), device="cpu", precision="float32"), cut.options)
-    pictures = evaluation.open_pictures(images, pairs.pictures)
-    return evaluation.evaluate(pairs, pictures, source, on_progress, prepare=cut.prepare)
+    settings = Settings(pack=str(recogniser), device="cpu", precision="float32")
+    backend = open_local(pack, settings, align=cut.align, fit=cut.fit)
+    return run.evaluate(pairs, Pictures(images, pairs.pictures), cut.preparation, backend, on_progress)
 
 
-def borrowed(done: dict[tuple[str, str], evaluation.Evaluation]) -> list[dict[str, Any]]:
+def borrowed(done: dict[tuple[str, str], run.Evaluation]) -> list[dict[str, Any]]:
     """What each threshold does where it was not chosen."""
     rows = []
     for (recogniser, cut), lender in done.items():
@@ -105,9 +96,9 @@ def main() -> None:
     parser.add_argument("recognisers", type=Path, nargs="+", metavar="RECOGNISER.onnx")
     parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER")
     arguments = parser.parse_args()
-    pairs = evaluation.read_pairs(arguments.lfw / "pairs.csv")
+    pairs = read_pairs(arguments.lfw / "pairs.csv")
     ways = cuts(lfw.read_labels(arguments.lfw))
-    done: dict[tuple[str, str], evaluation.Evaluation] = {}
+    done: dict[tuple[str, str], run.Evaluation] = {}
     runs = [(recogniser, cut) for recogniser in arguments.recognisers for cut in ways]
     with BarProgress("Evaluating") as bar:
 
@@ -119,8 +110,8 @@ def main() -> None:
                 recogniser, cut, pairs, arguments.lfw / "images.tar", partial(show, number)
             )
     for (name, cut_name), evaluated in done.items():
-        print(f"\n{name}, {cut_name}\n{evaluation.text(evaluated)}")
-    report = {
+        print(f"\n{name}, {cut_name}\n{report.text(evaluated)}")
+    result = {
         "benchmark": "thresholds",
         "borrowed_far": BORROWED_FAR,
         "results": [
@@ -135,7 +126,7 @@ def main() -> None:
         "machine": machine.describe(),
     }
     if arguments.output:
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -192,39 +192,27 @@ class SettingInvalid(ArcFaceError):
 
 
 class EvaluationError(ArcFaceError):
-    """Pairs cannot be evaluated, or not all of them."""
-
-    code = "evaluation_error"
+    """Pairs cannot be evaluated, or not all of them. Only the command line sees these, so they have no code."""
 
 
 class PairsInvalid(EvaluationError):
-    """The file of pairs cannot be read, or no threshold can be told from what it holds."""
-
-    code = "pairs_invalid"
+    """The file of pairs cannot be read, or lacks pairs of one kind."""
 
 
-class BoxesInvalid(EvaluationError):
-    """A face box is missing, cannot be read, or lies outside its picture."""
-
-    code = "boxes_invalid"
+class AnnotationsInvalid(EvaluationError):
+    """A face box or landmarks are missing, cannot be read, or lie outside the picture."""
 
 
 class PicturesMissing(EvaluationError):
-    """Pictures that the pairs name are not there, or cannot be read."""
-
-    code = "pictures_missing"
+    """Pictures that the pairs name are missing or cannot be read."""
 
 
 class EvaluationFailed(EvaluationError):
     """The service cannot be used, too few pictures can be embedded, or the report cannot be written."""
 
-    code = "evaluation_failed"
-
 
 class EvaluationIncomplete(EvaluationError):
     """Some pictures could not be embedded: the figures are those of the other pairs."""
-
-    code = "evaluation_incomplete"
 
 
 # ── packs ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -30,7 +30,7 @@ def test_open_pack_says_what_it_is_and_aligns_by_default(open_service: Service) 
     }  # fmt: skip
 
 
-def test_open_pack_tells_a_man_from_a_picture_however_it_lies(open_service: Service) -> None:
+def test_open_pack_recognises_a_man_however_it_lies(open_service: Service) -> None:
     upright = embed(open_service, png(portrait()), include_attributes=True).json()["attributes"]
     turned = np.ascontiguousarray(np.rot90(portrait(), -1))
     lying = embed(open_service, png(turned), include_attributes=True).json()["attributes"]

@@ -124,17 +124,17 @@ def test_file_that_goes_on_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "sentence"),
     [
         (b"relu_", b"tanh_", "'tanh_' is no layer"),
         (b"loss_metric_2", b"loss_binary_2", "the loss layer is 'loss_binary_2'"),
         (integers(4, 3, 3, 2, 2), integers(4, 2, 3, 2, 2), "a convolution's filters and window"),
     ],
 )
-def test_what_was_never_seen_is_refused(old: bytes, new: bytes, told: str) -> None:
+def test_what_was_never_seen_is_refused(old: bytes, new: bytes, sentence: str) -> None:
     content = serialised(small_network())
     assert old in content
-    with pytest.raises(Unreadable, match=told):
+    with pytest.raises(Unreadable, match=sentence):
         parse(content.replace(old, new), "small.dat")
 
 
@@ -222,7 +222,7 @@ def test_batch_changes_nothing(name: str) -> None:
     assert np.array_equal(check.run_tensor(model, pixels, 8), one_by_one)
 
 
-def test_pack_made_anew_is_the_committed_one(sources: Mapping[str, bytes]) -> None:
+def test_pack_made_again_is_the_committed_one(sources: Mapping[str, bytes]) -> None:
     for name, content in make_pack.made_of(sources).items():
         assert content == (make_pack.PACK / name).read_bytes(), name
 
@@ -319,7 +319,7 @@ def test_folder_may_hold_the_archive_instead_of_the_file(tmp_path: Path, suffix:
     assert find([source(package)], tmp_path) == {"network.dat": NETWORK}
 
 
-def test_archive_without_the_file_is_told(tmp_path: Path) -> None:
+def test_archive_without_the_file_is_reported(tmp_path: Path) -> None:
     package = wheel(tmp_path, "first")
     elsewhere = Source("network.dat", 0, "", ((package, "second/network.dat"),))
     with pytest.raises(SourceMissing, match=r"There is no network\.dat in"):

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,22 +12,14 @@ from arcface_api.cli.pack import find_pack
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import BarProgress
 from arcface_api.settings import Settings, read_settings
+from arcface_api.wire import Align, Fit
 
 if TYPE_CHECKING:
-    from arcface_api.evaluate.source import OpenSource
+    from arcface_api.evaluate.backend import OpenBackend
 
-EVALUATED_SETTINGS = (
-    "pack",
-    "models_dir",
-    "device",
-    "precision",
-    "cache_dir",
-    "threads",
-    "decode_threads",
-    "max_batch",
-    "max_image_pixels",
-)
-"""Of a model that runs in this process: which one, on what."""
+MODEL_SETTINGS = ("pack", "models_dir", "device", "precision", "cache_dir", "threads", "decode_threads", "max_batch")
+"""Of a model that runs in this process."""
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
@@ -37,7 +28,7 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
     try:
         parts = urlsplit(url)
         is_allowed = parts.scheme in {"http", "https"} and parts.hostname and not parts.query and not parts.fragment
-        is_allowed = is_allowed and parts.port != 0  # reading it is what finds a wrong one
+        is_allowed = is_allowed and parts.port != 0  # raises ValueError for a port that is not a number
     except ValueError:
         is_allowed = False
     if not is_allowed:
@@ -46,28 +37,36 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
 
 
 @click.command()
-@click.argument("pairs", metavar="PAIRS", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("pairs", metavar="PAIRS", type=FILE)
 @click.argument("images", metavar="IMAGES", type=click.Path(exists=True, path_type=Path))
-@click.option("--url", metavar="URL", callback=_service, help="Ask the service that runs there: http://host:port.")
+@click.option("--url", metavar="URL", callback=_service, help="Use the service that runs there: http://host:port.")
 @click.option(
     "--boxes",
     metavar="FILE.csv",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="IMAGES are whole photos, of which these face boxes are cut: columns image,x,y,width,height in pixels.",
+    type=FILE,
+    help="IMAGES are whole photos; cut these face boxes out of them: columns image,x,y,width,height in pixels.",
 )
 @click.option(
     "--margin",
     type=click.FloatRange(min=0, min_open=True, max=10),
-    help="How many times its size each box is cut, about its centre. Default: 1.",
+    help="Cut each box this many times as wide and as high, about its centre. Default: 1.",
 )
 @click.option(
     "--align",
-    type=click.Choice(["none", "auto"]),
-    help="Turn, scale and shift faces to where the recogniser knows them. Default: as the service or the pack is set.",
+    type=click.Choice([choice.value for choice in Align]),
+    help="Turn, scale and shift each face to where the recogniser was trained to see it: by landmarks that are found"
+    " (auto) or those of --landmarks. Default: as the service or the pack is set.",
+)
+@click.option(
+    "--landmarks",
+    metavar="FILE.csv",
+    type=FILE,
+    help="For --align landmarks: columns image,x1,y1,…,x5,y5 in pixels of the upright picture (with --boxes: of the"
+    " whole photo): left eye, right eye, nose tip, left and right mouth corner as seen in it.",
 )
 @click.option(
     "--fit",
-    type=click.Choice(["stretch", "letterbox"]),
+    type=click.Choice([choice.value for choice in Fit]),
     help="How pictures that are not aligned become crops. Default: as the service or the pack is set.",
 )
 @click.option("--flip", is_flag=True, help="Add the embedding of the mirror image to each, as `flip=true` does.")
@@ -75,9 +74,11 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
     "--output",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write a report there (report.html), its plots (PNG) and all figures (evaluation.json).",
+    help="Write a report that shows the faces of the least plausible pairs (report.html), all figures"
+    " (evaluation.json), and plots where matplotlib is installed.",
 )
-@settings_options(*EVALUATED_SETTINGS)
+@click.option("--no-faces", is_flag=True, help="Leave out the faces that the report shows: they are biometric data.")
+@settings_options(*MODEL_SETTINGS, "max_image_pixels")
 def evaluate(  # noqa: PLR0913  # each is an option or an argument of the command
     pairs: Path,
     images: Path,
@@ -86,60 +87,58 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     boxes: Path | None,
     margin: float | None,
     align: str | None,
+    landmarks: Path | None,
     fit: str | None,
     flip: bool,
     output: Path | None,
+    no_faces: bool,
     **options: str | None,
 ) -> None:
-    """Tell which threshold to use, from your own pairs of pictures.
+    """Measure which threshold to use, from your own pairs of pictures.
 
-    PAIRS is a CSV with the columns image_a,image_b,same (1 for one person, 0 for two), or LFW's pairs.txt. IMAGES is a
-    folder, or a .tar, with the face crops under those names. The model runs here, or in the service at --url.
+    PAIRS is a CSV with the columns image_a,image_b,same (1 for the same person, 0 for two people), or LFW's pairs.txt.
+    IMAGES is a folder or a .tar of face crops with those names. The model runs here, or in the service at --url.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if url and given:
-        raise click.UsageError("--url asks a service that runs and has its settings: leave out those of the model.")
+        raise click.UsageError("The service at --url has its own settings: leave out --url, or the model's options.")
     if margin is not None and boxes is None:
-        raise click.UsageError("--margin is about the boxes of --boxes: give both, or neither.")
-    # They bring the models' libraries.
-    from arcface_api import evaluate as evaluation  # noqa: PLC0415
+        raise click.UsageError("--margin changes the boxes of --boxes: give both, or neither.")
+    if (align == Align.LANDMARKS) != (landmarks is not None):
+        raise click.UsageError("--align landmarks uses the landmarks of --landmarks FILE.csv: give both, or neither.")
+    # They bring OpenCV and an HTTP client, which --help does not need.
+    from arcface_api.evaluate import pictures, report, run  # noqa: PLC0415
+    from arcface_api.evaluate.pairs import read_pairs  # noqa: PLC0415
     from arcface_api.image import ImageLimits  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if output is not None:
-        evaluation.prepare_folder(output)
+        report.prepare_folder(output)
     settings = read_settings(**given)
-    labelled = evaluation.read_pairs(pairs)
-    pictures = evaluation.open_pictures(images, labelled.pictures)
-    prepare = None
-    if boxes is not None:
-        margin = margin or 1.0
-        cut = evaluation.read_boxes(boxes)
-        evaluation.check_boxes(boxes, cut, labelled.pictures)
-        prepare = evaluation.cutter(cut, margin, ImageLimits(settings.max_image_pixels))
-    source = _source(url, settings, align, fit, flip=flip)
+    labelled = read_pairs(pairs)
+    names = labelled.pictures
+    files = pictures.Pictures(images, names)
+    preparation = pictures.Preparation(
+        ImageLimits(settings.max_image_pixels),
+        boxes=pictures.read_boxes(boxes, names) if boxes else None,
+        margin=margin or 1.0,
+        landmarks=pictures.read_landmarks(landmarks, names) if landmarks else None,
+    )
+    backend = _backend(url, settings, Align(align) if align else None, Fit(fit) if fit else None, flip=flip)
     with BarProgress("Evaluating") as bar:
-        evaluated = evaluation.evaluate(labelled, pictures, source, bar, prepare=prepare, margin=margin)
-    click.echo(evaluation.text(evaluated))
+        evaluation = run.evaluate(labelled, files, preparation, backend, bar)
+    click.echo(report.text(evaluation))
     if output is not None:
-        click.echo(f"The report is {evaluation.write(evaluated, output)}, with its plots and figures beside it.")
-    evaluated.check()
+        faces = {} if no_faces else report.face_thumbnails(evaluation, files, preparation)
+        click.echo(report.write(evaluation, output, faces))
+    evaluation.check()
 
 
-def _source(url: str | None, settings: Settings, align: str | None, fit: str | None, *, flip: bool) -> "OpenSource":
-    """What embeds: the service at the URL, or the settings' pack in this process."""
-    from arcface_api import evaluate as evaluation  # noqa: PLC0415
-    from arcface_api.wire import Align, Fit  # noqa: PLC0415
+def _backend(url: str | None, settings: Settings, align: Align | None, fit: Fit | None, *, flip: bool) -> "OpenBackend":
+    from arcface_api.evaluate.backend import open_local, open_remote  # noqa: PLC0415  # as above
 
-    aligned, fitted = align and Align(align), fit and Fit(fit)
     if url is not None:
-        return evaluation.open_over_http(url, aligned or None, fitted or None, flip=flip)
-    # Only these bring the runtimes, which a machine that asks a service need not have.
-    from arcface_api.evaluate.in_process import open_in_process  # noqa: PLC0415
-    from arcface_api.loading import default_options  # noqa: PLC0415
-
+        return open_remote(url, align=align, fit=fit, flip=flip)
     with BarProgress() as progress:
         pack = find_pack(settings, progress)
-    default = default_options(pack, settings)
-    wanted = replace(default, align=aligned or default.align, fit=fitted or default.fit, flip=flip)
-    return open_in_process(pack, settings, wanted)
+    return open_local(pack, settings, align=align, fit=fit, flip=flip)

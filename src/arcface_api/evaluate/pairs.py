@@ -1,7 +1,4 @@
-"""The pairs of an evaluation: which pictures are compared, and whether they show the same person.
-
-Two kinds of file are read: a CSV with the columns image_a, image_b, same (1 or 0), and LFW's own pairs.txt.
-"""
+"""Reads labelled pairs of pictures: a CSV with the columns image_a, image_b, same (1 or 0), or LFW's own pairs.txt."""
 
 import csv
 import hashlib
@@ -16,41 +13,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.errors import PairsInvalid
-from arcface_api.evaluate.accuracy import FOLDS, FoldNumbers
-from arcface_api.evaluate.roc import Labels
+from arcface_api.evaluate.curve import FOLDS, FoldNumbers, Labels
 
 COLUMNS = ("image_a", "image_b", "same")
 _LABELS = {"1": True, "0": False}
 
 Row = tuple[int, str, str, bool]
-"""Its line, two names of pictures, and whether they show the same person."""
+"""Line number, the names of two pictures, and whether they show the same person."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Labelled pairs of pictures: n pairs, in the file's order."""
+    """n labelled pairs of pictures, in the file's order."""
 
     pictures: tuple[str, ...]
-    """Each picture once, by name, in the order in which they first occur."""
+    """The name of each picture once, in the order in which they first occur."""
     left: NDArray[np.int64]
     """(n,) indices into `pictures`."""
     right: NDArray[np.int64]
     """(n,) indices into `pictures`."""
     same: Labels
     folds: FoldNumbers
-    """As LFW's pairs.txt says; of a CSV the row, from 0, modulo 10."""
+    """The sets of LFW's pairs.txt; of a CSV the row, from 0, modulo 10."""
     file: str
-    """Name of the file they came from, without its folder."""
+    """The file's name, without its folder."""
     sha256: str
-    """Of that file, in hex."""
+    """Of the file, in hex."""
 
 
 def read_pairs(path: Path) -> Pairs:
-    """Read a file of pairs, line by line: millions take the memory of three numbers each.
+    """Read a file of pairs line by line: millions of pairs take the memory of three numbers each.
 
     Raises:
-        PairsInvalid: It cannot be read, a line of it cannot, or it lacks pairs of one kind.
+        PairsInvalid: The file or one of its lines cannot be read, or it lacks pairs of one kind.
     """
+    numbers: dict[str, int] = {}
+    left, right, same = array("q"), array("q"), array("b")
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -58,12 +56,10 @@ def read_pairs(path: Path) -> Pairs:
             first = text.readline().strip()
             sizes = re.fullmatch(r"(\d+)(?:\s+(\d+))?", first)
             rows = _lfw_rows(path, text) if sizes else _csv_rows(path, first, text)
-            numbers: dict[str, int] = {}
-            left, right, same = array("q"), array("q"), array("b")
             for line, image_a, image_b, is_same in rows:
                 if image_a == image_b:
                     raise PairsInvalid(
-                        f"{path}, line {line}: {image_a} is compared with itself, which tells nothing. Name two"
+                        f"{path}, line {line}: {image_a} is compared with itself, which measures nothing. Name two"
                         " pictures, or remove the line."
                     )
                 left.append(numbers.setdefault(image_a, len(numbers)))
@@ -72,18 +68,29 @@ def read_pairs(path: Path) -> Pairs:
     except OSError as error:
         raise PairsInvalid(f"{path} cannot be read: {error.strerror}. Name a file of pairs.") from None
     except UnicodeDecodeError:
-        raise PairsInvalid(
-            f"{path}, line {_line_that_is_no_text(path)}: it is no UTF-8 text. Save the file as CSV in UTF-8."
-        ) from None
+        line = _first_undecodable_line(path)
+        raise PairsInvalid(f"{path}, line {line}: not UTF-8 text. Save the file as CSV in UTF-8.") from None
     labels = np.array(same, np.bool_)
     folds = np.arange(len(labels)) % FOLDS
     if sizes:
-        sets, pairs_a_set = (int(sizes[1]), int(sizes[2]) * 2) if sizes[2] else (1, int(sizes[1]) * 2)
-        _check_length(path, len(labels), sets * pairs_a_set)
+        sets, set_size = (int(sizes[1]), int(sizes[2]) * 2) if sizes[2] else (1, int(sizes[1]) * 2)
+        if len(labels) != sets * set_size:
+            raise PairsInvalid(
+                f"{path}: its first line announces {sets * set_size} pairs, and {len(labels)} follow. The file is"
+                " truncated, or its first line is wrong."
+            )
         if sets > 1:
-            folds = np.arange(len(labels)) // max(pairs_a_set, 1)
+            folds = np.arange(len(labels)) // max(set_size, 1)
     _check_kinds(path, labels)
-    return Pairs(tuple(numbers), np.array(left, np.int64), np.array(right, np.int64), labels, folds, path.name, sha256)
+    return Pairs(
+        pictures=tuple(numbers),
+        left=np.array(left, np.int64),
+        right=np.array(right, np.int64),
+        same=labels,
+        folds=folds,
+        file=path.name,
+        sha256=sha256,
+    )
 
 
 def _csv_rows(path: Path, first: str, text: TextIO) -> Iterator[Row]:
@@ -92,8 +99,8 @@ def _csv_rows(path: Path, first: str, text: TextIO) -> Iterator[Row]:
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise PairsInvalid(
-            f"{path}: its first line lacks {', '.join(missing)}. It has to name the columns {','.join(COLUMNS)},"
-            " separated by commas; LFW's pairs.txt is read too."
+            f"{path}: its first line lacks {', '.join(missing)}. It must name the columns {','.join(COLUMNS)},"
+            " separated by commas. LFW's pairs.txt is read, too."
         )
     places = [header.index(column) for column in COLUMNS]
     reader = csv.reader(text)
@@ -105,15 +112,15 @@ def _csv_rows(path: Path, first: str, text: TextIO) -> Iterator[Row]:
             if not left or not right or same not in _LABELS:
                 raise PairsInvalid(
                     f"{path}, line {reader.line_num + 1}: image_a is {left!r}, image_b {right!r}, same {same!r}. Give"
-                    " two names of pictures, and 1 for the same person or 0 for two."
+                    " the names of two pictures, and 1 for the same person or 0 for two people."
                 )
             yield reader.line_num + 1, left, right, _LABELS[same]
     except csv.Error as error:
-        raise PairsInvalid(f"{path}, line {reader.line_num + 1}: it is no CSV ({error}). Write it anew.") from None
+        raise PairsInvalid(f"{path}, line {reader.line_num + 1}: not CSV ({error}). Correct the line.") from None
 
 
 def _lfw_rows(path: Path, text: TextIO) -> Iterator[Row]:
-    """The rows below a first line that tells their number."""
+    """The rows below a first line that announces their number."""
     for number, line in enumerate(text, 2):
         match line.split():
             case []:
@@ -124,8 +131,8 @@ def _lfw_rows(path: Path, text: TextIO) -> Iterator[Row]:
                 yield number, _lfw_picture(name, first), _lfw_picture(other, second), False
             case _:
                 raise PairsInvalid(
-                    f"{path}, line {number}: {line.strip()!r} is no pair of LFW's. Give `name number number` for the"
-                    " same person, `name number name number` for two."
+                    f"{path}, line {number}: {line.strip()!r} is not a pair in LFW's format. Give `name number number`"
+                    " for the same person, `name number name number` for two people."
                 )
 
 
@@ -134,30 +141,21 @@ def _lfw_picture(name: str, number: str) -> str:
     return f"{name}/{name}_{int(number):04d}.jpg"
 
 
-def _line_that_is_no_text(path: Path) -> int:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    raise AssertionError("a file that is no text has a line that is none")
-
-
-def _check_length(path: Path, pairs: int, announced: int) -> None:
-    if pairs != announced:
-        raise PairsInvalid(
-            f"{path}: its first line announces {announced} pairs, and {pairs} follow. It is cut off, or its first line"
-            " is wrong."
-        )
+def _first_undecodable_line(path: Path) -> int:
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return number
+    raise AssertionError("every line decodes, yet the file does not")
 
 
 def _check_kinds(path: Path, same: Labels) -> None:
     if not len(same):
-        raise PairsInvalid(f"{path} holds no pairs. Add a line for each: two names of pictures, and 1 or 0.")
+        raise PairsInvalid(f"{path} holds no pairs. Add a line for each: the names of two pictures, and 1 or 0.")
     if same.all() or not same.any():
-        present, absent, label = ("one person", "two people", 0) if same[0] else ("two people", "one person", 1)
+        present, absent, label = ("same", "different", 0) if same[0] else ("different", "same", 1)
         raise PairsInvalid(
-            f"{path}: all {len(same):,} pairs are of {present}. A threshold lies between the two kinds: add pairs of"
-            f" {absent} (same = {label})."
+            f"{path}: all {len(same):,} pairs are {present}-person pairs. A threshold separates the two kinds: add"
+            f" {absent}-person pairs (same = {label})."
         )

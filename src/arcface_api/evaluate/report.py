@@ -1,177 +1,289 @@
-"""An evaluation as one web page that needs nothing else: plots inside it, no network, readable on a telephone.
+"""An evaluation as a table for a terminal, and as files: figures (JSON), plots (PNG), and one self-contained web page.
 
-Its frame and style are `report.html` beside this module; here it is filled.
+`report.html` beside this module is the frame of the page.
 """
 
-import html as escaping
+import html
+import json
+import math
+import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
 from string import Template
 
-from arcface_api.evaluate.advice import (
-    INDEPENDENCE,
-    SCOPE,
-    Advice,
-    advise,
-    one_in,
-    percent,
-    percents,
-    shown_threshold,
-    thresholds,
-)
-from arcface_api.evaluate.operating_points import LEAST_FALSE_ACCEPTS
+from arcface_api.errors import ArcFaceError, EvaluationFailed
+from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Figures, Interval, OperatingPoint, different_pairs_needed
+from arcface_api.evaluate.pictures import Pictures, Preparation
 from arcface_api.evaluate.run import ComparedPair, Evaluation
-from arcface_api.evaluate.table import told_crops, whole
+from arcface_api.wire import Alignment
 
-PLOT_TEXTS = {
+JSON_NAME, REPORT_NAME = "evaluation.json", "report.html"
+PLOTS = {
     "histogram": "Histogram of the similarities of both kinds of pairs, with the thresholds",
-    "roc": "ROC curve: true over false accept rate",
+    "roc": "ROC curve: true accept rate over false accept rate",
     "det": "DET curve: false rejects over false accepts",
 }
+"""Name of the file without `.png`, and what it shows."""
 LISTED_PICTURES = 1000
-"""Of those left out; the JSON has all of them."""
+"""Of those that could not be embedded; the JSON lists all."""
+WITHOUT_PLOTS = "Plots need matplotlib, which is not installed: pip install 'arcface-api[evaluate]', then run it again."
+SCOPE = (
+    "A threshold holds for one model (recognised by its fingerprint), for crops made and embedded in the same way, and"
+    " for people and pictures like those of the pairs."
+)
+INDEPENDENCE = (
+    "The intervals are of 95 % and assume independent pairs; where the same pictures and people occur in many pairs,"
+    " they are too narrow."
+)
+GRAY = (
+    f"Gray: thresholds so strict that fewer than {LEAST_FALSE_ACCEPTS} different-person pairs are accepted, too few to"
+    " measure a rate."
+)
+FOLDS = (
+    "Accuracy is the mean of the shares of both kinds of pairs that are verified correctly, each fold at the threshold"
+    " that is best on the others; ± is the standard deviation of the folds. Folds:"
+)
+WITH_FACES = (
+    "This page shows faces and names of files, which are personal data: keep it as you keep the pictures. --no-faces"
+    " leaves the faces out."
+)
+WITHOUT_FACES = "The faces were left out (--no-faces)."
 
 
-def html(evaluation: Evaluation, plots: Mapping[str, tuple[bytes, bytes]]) -> str:
-    """The page.
-
-    Args:
-        evaluation: What it tells of.
-        plots: PNGs by name (`histogram`, `roc`, `det`), each for light and for dark surroundings.
-    """
+def text(evaluation: Evaluation) -> str:
+    """What was compared, the table of figures, and how to read it."""
     found, facts = evaluation.figures, evaluation.facts
-    advised = zip(advise(found), found.operating_points.values(), strict=True)
+    return "\n".join(
+        [
+            f"{facts.model} ({facts.fingerprint}) on {facts.provider} in {facts.precision}; {_crops(evaluation)}",
+            f"{found.same:,} same-person and {found.different:,} different-person pairs of"
+            f" {len(evaluation.pairs.pictures):,} pictures",
+            "",
+            *_table(found),
+            "",
+            "Accept two pictures as the same person when their similarity is at least the threshold.",
+            SCOPE,
+            INDEPENDENCE,
+        ]
+    )
+
+
+def one_in(rate: float) -> str:
+    """0.01 as `1 in 100`."""
+    return "none" if rate == 0 else f"1 in {1 / rate:,.0f}" if rate < 0.095 else f"1 in {1 / rate:.3g}"
+
+
+def shown_threshold(threshold: float) -> str:
+    """Four digits, rounded up: rounded down, it would accept more than was measured."""
+    return f"{math.ceil(threshold * 10_000 - 1e-9) / 10_000:.4f}"
+
+
+def percent(share: float) -> str:
+    """Two digits, and 100 only where nothing is missing."""
+    rounded = f"{100 * share:.2f}"
+    return ("100" if share == 1 else "99.99" if rounded == "100.00" else rounded) + " %"
+
+
+def percents(interval: Interval) -> str:
+    """`98.10 to 99.20 %`."""
+    return f"{percent(interval.low).removesuffix(' %')} to {percent(interval.high)}"
+
+
+def thresholds(interval: Interval) -> str:
+    """`0.2011 to 0.2267`."""
+    return f"{shown_threshold(interval.low)} to {shown_threshold(interval.high)}"
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder, before anything is embedded.
+
+    Raises:
+        EvaluationFailed: It cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unwritable(folder, "no permission")
+
+
+def write(evaluation: Evaluation, folder: Path, faces: Mapping[str, bytes]) -> str:
+    """Write the figures, the report with these thumbnails (`face_thumbnails`), and the plots where matplotlib is there.
+
+    Files of the same names are replaced, and plots of an earlier run removed.
+
+    Returns:
+        A sentence that names what was written.
+
+    Raises:
+        EvaluationFailed: A file cannot be written.
+    """
+    plots: dict[str, bytes] = {}
+    if find_spec("matplotlib") is not None:
+        from arcface_api.evaluate.plots import draw  # noqa: PLC0415  # an extra's library
+
+        plots = draw(evaluation.figures)
+    contents = {f"{name}.png": plot for name, plot in plots.items()}
+    contents[JSON_NAME] = (json.dumps(evaluation.to_json(), indent=2, allow_nan=False) + "\n").encode()
+    contents[REPORT_NAME] = page(evaluation, plots, faces).encode()
+    try:
+        for name in PLOTS:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from None
+    written = f"The report is {folder / REPORT_NAME}; the figures{' and plots' if plots else ''} are beside it."
+    return written if plots else f"{written} {WITHOUT_PLOTS}"
+
+
+def face_thumbnails(evaluation: Evaluation, pictures: Pictures, preparation: Preparation) -> dict[str, bytes]:
+    """Small JPEGs of the least plausible pairs, by the pictures' names; none of what this process cannot decode."""
+    pairs = (*evaluation.doubtful_different, *evaluation.doubtful_same)
+    names = {name: None for pair in pairs for name in (pair.image_a, pair.image_b)}
+    faces = {}
+    for name, content in pictures.read([*names]):
+        try:
+            faces[name] = preparation.thumbnail(name, content)
+        except ArcFaceError:  # a service may take larger pictures than this process
+            continue
+    return faces
+
+
+def page(evaluation: Evaluation, plots: Mapping[str, bytes], faces: Mapping[str, bytes]) -> str:
+    """The report, with plots (PNG) and faces (JPEG) inside it."""
+    found, facts = evaluation.figures, evaluation.facts
+    about = f"{found.same:,} same-person and {found.different:,} different-person pairs from {evaluation.pairs.file}."
     return Template((files(__package__) / "report.html").read_text(encoding="utf-8")).substitute(
-        model=_text(facts.model),
-        about=_text(
-            f"{facts.model}; {told_crops(evaluation)}: {found.same:,} pairs of one person and {found.different:,} of"
-            f" two, from {evaluation.pairs.file}."
-        ),
-        warning=_warning(evaluation),
-        advice="\n".join(
-            _card(advice, shown_threshold(point.threshold) if point else None) for advice, point in advised
-        ),
-        scope=_text(SCOPE),
-        independence=_text(INDEPENDENCE),
-        plots="\n".join(_picture(name, *both) for name, both in plots.items()),
-        least=LEAST_FALSE_ACCEPTS,
-        whole=_text(_sentence(whole(evaluation))),
-        folds=_text(_folds(evaluation)),
-        figures=_figures(evaluation),
-        doubtful=_doubtful(evaluation),
-        left_out=_left_out(evaluation),
+        model=html.escape(facts.model),
+        about=html.escape(f"{facts.model}; {_crops(evaluation)}: {about}"),
+        warning=_warning(evaluation) if evaluation.left_out else "",
+        advice="\n".join(_card(wanted, point, found.different) for wanted, point in found.operating_points.items()),
+        scope=SCOPE,
+        independence=INDEPENDENCE,
+        plots=_plots(plots) if plots else f"<p>{html.escape(WITHOUT_PLOTS)}</p>",
+        faces=WITH_FACES if faces else WITHOUT_FACES,
+        different="\n".join(_pair(pair, faces) for pair in evaluation.doubtful_different),
+        same="\n".join(_pair(pair, faces) for pair in evaluation.doubtful_same),
+        left_out=_left_out(evaluation.left_out) if evaluation.left_out else "",
+        table="\n".join(_table(found)),
+        folds=f"{FOLDS} {found.accuracy.division}." if found.accuracy else "",
         facts=_facts(evaluation),
     )
 
 
-def _card(advice: Advice, threshold: str | None) -> str:
-    shown = f'<div class="threshold">{threshold}</div>' if threshold else ""
-    sentences = [_sentence(advice.rule), advice.effect]
-    told = "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences if sentence)
-    certainty = f'<p class="quiet">{_text(advice.certainty)}</p>' if advice.certainty else ""
-    return (
-        f'<div class="card advice"><div><div class="wanted">At most {advice.wanted}</div>'
-        f'<div class="quiet">strangers pass</div>{shown}</div><div>{told}{certainty}</div></div>'
-    )
-
-
 def _warning(evaluation: Evaluation) -> str:
-    if not evaluation.left_out:
-        return ""
-    told = (
-        f"{len(evaluation.left_out):,} of {len(evaluation.pairs.pictures):,} pictures could not be embedded, and"
-        f" {evaluation.pairs_left_out:,} pairs are left out of all figures. They are listed below, with the reasons."
-    )
-    return f'<p class="card warning">{_text(told)}</p>'
-
-
-def _picture(name: str, light: bytes, dark: bytes) -> str:
     return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{_data(dark)}">'
-        f'<img src="{_data(light)}" alt="{_text(PLOT_TEXTS[name])}"></picture>'
+        f'<p class="card warning">{len(evaluation.left_out):,} of {len(evaluation.pairs.pictures):,} pictures could not'
+        f" be embedded, and {evaluation.pairs_left_out:,} pairs are left out of all figures. The pictures are listed"
+        " below, with the reasons.</p>"
     )
 
 
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(png).decode()}"
-
-
-def _folds(evaluation: Evaluation) -> str:
-    accuracy = evaluation.figures.accuracy
-    if accuracy is None:
-        return ""
+def _card(wanted: float, point: OperatingPoint | None, different: int) -> str:
+    threshold, sentences = "", [f"{_too_few(wanted, different).capitalize()}."]
+    if point is not None:
+        shown = shown_threshold(point.threshold)
+        threshold = f'<div class="threshold">{shown}</div>'
+        sentences = [
+            f"Accept two pictures as the same person when their similarity is at least {shown}.",
+            f"This verifies {percent(point.tar)} of same-person pairs correctly (95 % interval:"
+            f" {percents(point.tar_interval)}).",
+            f"{point.false_accepts:,} of {different:,} different-person pairs were accepted, so the true rate is"
+            f" between {one_in(point.far_interval.high)} and {one_in(point.far_interval.low)}. The threshold for"
+            f" exactly {one_in(wanted)} is between {thresholds(point.threshold_interval).replace(' to ', ' and ')}.",
+        ]
+    paragraphs = "".join(f"<p>{sentence}</p>" for sentence in sentences)
     return (
-        "Accuracy is the mean of the shares of both kinds of pairs that are told right, of each fold at the threshold"
-        f" that is best on the others; ± is the standard deviation of the folds. Folds: {accuracy.division}."
+        f'<div class="card advice"><div><div class="wanted">At most {one_in(wanted)}</div><div class="quiet">different'
+        f" people accepted</div>{threshold}</div><div>{_unbroken(paragraphs)}</div></div>"
     )
 
 
-def _figures(evaluation: Evaluation) -> str:
-    titles = ("FAR at most", "threshold", "95 %", "FAR measured", "95 %", "TAR", "95 %")
-    rows = [
-        (
-            one_in(wanted),
-            shown_threshold(point.threshold),
-            thresholds(point.threshold_interval),
-            percent(point.far),
-            percents(point.far_interval),
-            percent(point.tar),
-            percents(point.tar_interval),
-        )
-        if point
-        else (one_in(wanted), "cannot be told", *[""] * 5)
-        for wanted, point in evaluation.figures.operating_points.items()
-    ]
-    return _table(titles, rows, kind="figures")
+def _unbroken(words: str) -> str:
+    """Numbers stay on one line with what belongs to them."""
+    return words.replace(" %", "&nbsp;%").replace("1 in ", "1&nbsp;in&nbsp;")
 
 
-def _doubtful(evaluation: Evaluation) -> str:
-    def rows(label: str, pairs: tuple[ComparedPair, ...]) -> list[tuple[str, ...]]:
-        return [(label, f"{pair.similarity:.4f}", pair.image_a, pair.image_b) for pair in pairs]
-
-    listed = rows("two people, and most similar", evaluation.doubtful_different)
-    listed += rows("one person, and least similar", evaluation.doubtful_same)
-    return _table(("labelled as", "similarity", "image_a", "image_b"), listed)
+def _plots(plots: Mapping[str, bytes]) -> str:
+    images = [f'<img src="{_data("png", content)}" alt="{PLOTS[name]}">' for name, content in plots.items()]
+    return f'<div class="plots">{"".join(images)}</div><p class="quiet">{GRAY}</p>'
 
 
-def _left_out(evaluation: Evaluation) -> str:
-    if not evaluation.left_out:
-        return ""
-    listed = list(evaluation.left_out.items())[:LISTED_PICTURES]
-    more = len(evaluation.left_out) - len(listed)
-    rest = f"<p>And {more:,} more, which evaluation.json lists.</p>" if more else ""
-    table = _table(("picture", "why it could not be embedded"), listed)
-    return f'<h2>Pictures left out</h2>\n<div class="scroll">{table}</div>{rest}'
+def _pair(pair: ComparedPair, faces: Mapping[str, bytes]) -> str:
+    sides = []
+    for name in (pair.image_a, pair.image_b):
+        image = f'<img src="{_data("jpeg", faces[name])}" alt="">' if name in faces else ""
+        sides.append(f"<figure>{image}<figcaption>{html.escape(name)}</figcaption></figure>")
+    return f'<div class="pair"><div class="similarity">{pair.similarity:.4f}</div>{"".join(sides)}</div>'
+
+
+def _left_out(left_out: Mapping[str, str]) -> str:
+    more = len(left_out) - LISTED_PICTURES
+    rest = f"<p>And {more:,} more, which {JSON_NAME} lists.</p>" if more > 0 else ""
+    return f"<h2>Pictures left out</h2>\n{_rows(islice(left_out.items(), LISTED_PICTURES))}{rest}"
 
 
 def _facts(evaluation: Evaluation) -> str:
-    told = evaluation.to_json()
-    facts, pairs, machine = told["model"], told["pairs"], told["machine"]
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    rows = [
-        ("model", f"{facts['model']} of the pack {facts['pack']}, {facts['embedding_dim']} numbers"),
-        ("fingerprint", facts["fingerprint"]),
-        *([("landmark regressor", f"SHA-256 {facts['regressor_sha256']}")] if facts["regressor_sha256"] else []),
-        ("ran on", f"{facts['provider']} in {facts['precision']}, arcface-api {facts['version']}"),
-        ("where", f"the service at {facts['url']}" if facts["url"] else "in this process"),
-        ("crops", told_crops(evaluation)),
-        ("pairs", f"{pairs['file']} (SHA-256 {pairs['sha256']}), {pairs['pictures']:,} pictures"),
-        ("evaluated by", f"arcface-api {told['version']}, Python {machine['python']}, {packages}"),
-        ("machine", f"{machine['cpus']} CPUs of {machine['processor'] or 'unknown make'}, {machine['system']}"),
-    ]
-    return _table(("", ""), rows)
+    """The facts of evaluation.json under their names there."""
+    values = evaluation.to_json()
+    machine = values["machine"]
+    machine["packages"] = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    pairs = {f"pairs {name}": value for name, value in values["pairs"].items()}
+    shown = {**values["model"], "crops": _crops(evaluation), **pairs, **machine}
+    return _rows((name.replace("_", " "), str(value)) for name, value in shown.items() if value is not None)
 
 
-def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, kind: str = "names") -> str:
-    head = [f"<tr>{''.join(f'<th>{_text(title)}</th>' for title in titles)}</tr>"] if any(titles) else []
-    body = ["<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    return "\n".join([f'<table class="{kind}">', *head, *body, "</table>"])
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    cells = [f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows]
+    return "\n".join(['<div class="scroll"><table>', *cells, "</table></div>"])
 
 
-def _sentence(told: str) -> str:
-    return told[0].upper() + told[1:]
+def _data(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-def _text(told: str) -> str:
-    return escaping.escape(told)
+def _table(found: Figures) -> list[str]:
+    """Lines: a row for each wanted false accept rate, then the figures of the whole."""
+    lines = [f"{'FAR at most':>12} {'threshold':>10} {'(95 % interval)':>17} {'TAR':>8} {'(95 % interval)':>17}"]
+    for wanted, point in found.operating_points.items():
+        if point is None:
+            lines.append(f"{one_in(wanted):>12}  {_too_few(wanted, found.different)}")
+        else:
+            lines.append(
+                f"{one_in(wanted):>12} {shown_threshold(point.threshold):>10}"
+                f" {thresholds(point.threshold_interval):>17} {percent(point.tar):>8}"
+                f" {percents(point.tar_interval):>17}"
+            )
+    accuracy = "no accuracy, which takes 10 pairs of each kind"
+    if found.accuracy is not None:
+        spread = f"± {100 * found.accuracy.std:.2f} over {len(found.accuracy.folds)} folds"
+        accuracy = f"accuracy {percent(found.accuracy.mean)} {spread}"
+    error_rate = f"equal error rate {percent(found.equal_error_rate)}"
+    return [*lines, "", f"{accuracy}; {error_rate}; area under the ROC {found.area_under_roc:.5f}"]
+
+
+def _crops(evaluation: Evaluation) -> str:
+    """How pictures became crops: `face boxes x1.2, align=auto, fit=stretch, 3 of 4,964 unsure and not aligned`."""
+    facts, unsure = evaluation.facts, evaluation.alignments.get(Alignment.UNSURE, 0)
+    words = [] if evaluation.margin is None else [f"face boxes x{evaluation.margin:g}"]
+    words += [f"align={facts.align}", f"fit={facts.fit}", *(["flip=true"] if facts.flip else [])]
+    if unsure:
+        words.append(f"{unsure:,} of {sum(evaluation.alignments.values()):,} unsure and not aligned")
+    return ", ".join(words)
+
+
+def _too_few(wanted: float, different: int) -> str:
+    return (
+        f"too few pairs: this rate takes {different_pairs_needed(wanted):,} different-person pairs, so that"
+        f" {LEAST_FALSE_ACCEPTS} are accepted; there are {different:,}"
+    )
+
+
+def _unwritable(folder: Path, why: str | None) -> EvaluationFailed:
+    return EvaluationFailed(f"{folder} cannot be written: {why}. Name another folder with --output.")

@@ -1,4 +1,4 @@
-"""Pairs to evaluate: made-up people whose pictures a tiny recogniser tells apart, and real ones."""
+"""Pairs to evaluate: synthetic people whose pictures a tiny recogniser separates, and real ones."""
 
 import csv
 import signal

@@ -46,7 +46,7 @@ def test_pairs_dev_txt_of_lfw_has_one_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "problem"),
     [
         ("", r"pairs.csv: its first line lacks image_a, image_b, same\."),
         ("a;b;same\n", r"its first line lacks image_a, image_b, same\. .* separated by commas"),
@@ -56,17 +56,17 @@ def test_pairs_dev_txt_of_lfw_has_one_set(tmp_path: Path) -> None:
         (HEADER + "a,,0\n", r"line 2: image_a is 'a', image_b '', same '0'"),
         (HEADER + "a,a,1\n", r"line 2: a is compared with itself.* or remove the line"),
         (HEADER + '"a\n",b,1\n"c",c,1\n', r"line 4: c is compared with itself"),
-        (HEADER + "a,b,1\na,c,1\n", r"all 2 pairs are of one person\. .* add pairs of two people \(same = 0\)"),
-        (HEADER + "a,b,0\n", r"all 1 pairs are of two people\. .* add pairs of one person \(same = 1\)"),
-        (HEADER.encode() + b"a,b,1\n\xe9,b,0\n", r"line 3: it is no UTF-8 text\. Save the file as CSV in UTF-8"),
-        (HEADER + '"' + "x" * 200_000 + '",b,1\n', r"line 2: it is no CSV \(field larger than"),
-        ("1 1\nA 1 2\nA 1 B x\n", r"line 3: 'A 1 B x' is no pair of LFW's\. Give `name number number`"),
+        (HEADER + "a,b,1\na,c,1\n", r"all 2 pairs are same-person pairs\. .* add different-person pairs \(same = 0\)"),
+        (HEADER + "a,b,0\n", r"all 1 pairs are different-person pairs\. .* add same-person pairs \(same = 1\)"),
+        (HEADER.encode() + b"a,b,1\n\xe9,b,0\n", r"line 3: not UTF-8 text\. Save the file as CSV in UTF-8"),
+        (HEADER + '"' + "x" * 200_000 + '",b,1\n', r"line 2: not CSV \(field larger than"),
+        ("1 1\nA 1 2\nA 1 B x\n", r"line 3: 'A 1 B x' is not a pair in LFW's format\. Give `name number number`"),
         ("1 1\nA 1 2\n", r"its first line announces 2 pairs, and 1 follow"),
         ("1 1\nA 1 1\nA 1 B 1\n", r"line 2: A/A_0001.jpg is compared with itself"),
     ],
 )
-def test_what_cannot_be_read_is_a_sentence(tmp_path: Path, content: str | bytes, told: str) -> None:
-    with pytest.raises(PairsInvalid, match=told):
+def test_what_cannot_be_read_is_a_sentence(tmp_path: Path, content: str | bytes, problem: str) -> None:
+    with pytest.raises(PairsInvalid, match=problem):
         read_pairs(written(tmp_path, content))
 
 

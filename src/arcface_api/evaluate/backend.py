@@ -1,0 +1,265 @@
+"""What computes the embeddings: a model loaded into this process, or a running service."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+import httpx
+import numpy as np
+from pydantic import ValidationError
+
+from arcface_api import __version__
+from arcface_api.api.answers import InfoAnswer
+from arcface_api.arrays import Embedding
+from arcface_api.errors import EvaluationFailed
+from arcface_api.evaluate.pictures import PreparedPicture
+from arcface_api.settings import Settings
+from arcface_api.wire import ALIGNMENT_HEADER, MODEL_FINGERPRINT_HEADER, Align, Fit, MediaType
+
+if TYPE_CHECKING:
+    from arcface_api.embedder import Embedder, EmbedOptions
+    from arcface_api.packs import InstalledPack
+
+REQUESTS_IN_FLIGHT = 4
+"""Groups of pictures in progress at once: one is read, one sent or decoded, one runs, one comes back."""
+GROUP_PICTURES, GROUP_BYTES = 32, 16 * 1024 * 1024
+"""Most of a group, unless a single picture is larger: this bounds the memory."""
+PATIENCE_SECONDS = 300.0
+"""How long a request is repeated while the service refuses it because it is full, late or restarting."""
+RETRY_SECONDS = 1.0
+"""Until the next attempt where the refusal has no Retry-After."""
+TIMEOUT_SECONDS = 120.0
+"""Longer than the service's own default (`ARCFACE_REQUEST_TIMEOUT_SECONDS`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What made the embeddings. A threshold holds only for embeddings made in the same way."""
+
+    pack: str
+    model: str
+    fingerprint: str
+    embedding_dim: int
+    provider: str
+    precision: str
+    align: str
+    fit: str
+    """Of pictures that are not aligned."""
+    regressor_sha256: str | None
+    """Of the landmark regressor; None unless `align=auto` uses it."""
+    flip: bool
+    version: str
+    """Of arcface-api where the model runs."""
+    url: str | None
+    """Of the service; None: the model ran in this process."""
+
+
+class EmbeddedPicture(NamedTuple):
+    """A picture's raw embedding, and an `Alignment`."""
+
+    embedding: Embedding
+    alignment: str
+
+
+class Backend(Protocol):
+    """Embeds pictures, several groups of them at once."""
+
+    facts: ModelFacts
+    group_pictures: int
+    group_bytes: int
+
+    async def embed(self, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
+        """Returns the embedding of each picture in order, or the reason why it has none.
+
+        Raises:
+            ArcFaceError: No picture can be embedded any more.
+        """
+
+
+OpenBackend: TypeAlias = AbstractAsyncContextManager[Backend]
+
+
+@asynccontextmanager
+async def open_local(
+    pack: "InstalledPack", settings: Settings, *, align: Align | None = None, fit: Fit | None = None, flip: bool = False
+) -> AsyncIterator["Local"]:
+    """Load the pack's recogniser. What is None is as the settings or the pack say.
+
+    Raises:
+        PackError, ModelFailed, RuntimeUnfit: It cannot be loaded.
+    """
+    # These need the model runtimes, which are not needed to use a service.
+    from arcface_api.loading import default_options, open_embedder  # noqa: PLC0415
+    from arcface_api.packs import Role  # noqa: PLC0415
+
+    settings = settings.model_copy(update={"queue_capacity": REQUESTS_IN_FLIGHT * GROUP_PICTURES, "workers": 1})
+    default = default_options(pack, settings)
+    options = replace(default, align=align or default.align, fit=fit or default.fit, flip=flip)
+    embedder = open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, settings)
+    try:
+        yield Local(embedder, pack.manifest.name, options)
+    finally:
+        await embedder.close()
+
+
+class Local:
+    """A `Backend`: the service's path from bytes to embedding, without HTTP."""
+
+    def __init__(self, embedder: "Embedder", pack: str, options: "EmbedOptions") -> None:
+        from arcface_api.loading import regressor_content  # noqa: PLC0415  # as in `open_local`
+
+        recogniser = embedder.recogniser
+        self.facts = ModelFacts(
+            pack=pack,
+            model=recogniser.name,
+            fingerprint=recogniser.fingerprint,
+            embedding_dim=recogniser.dim,
+            provider=recogniser.session.provider,
+            precision=recogniser.session.precision,
+            align=options.align.value,
+            fit=options.fit.value,
+            regressor_sha256=regressor_content().sha256 if options.align is Align.AUTO else None,
+            flip=options.flip,
+            version=__version__,
+            url=None,
+        )
+        self.group_pictures, self.group_bytes = GROUP_PICTURES, GROUP_BYTES
+        self._embedder = embedder
+        self._options = options
+
+    async def embed(self, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
+        """As `Backend`."""
+        from arcface_api.embedder import Embedded, Picture  # noqa: PLC0415  # as in `open_local`
+
+        results = await self._embedder.embed_many([Picture(*picture) for picture in pictures], self._options)
+        return [
+            EmbeddedPicture(result.embedding, result.alignment.value) if isinstance(result, Embedded) else str(result)
+            for result in results
+        ]
+
+
+@asynccontextmanager
+async def open_remote(
+    url: str, *, align: Align | None = None, fit: Fit | None = None, flip: bool = False
+) -> AsyncIterator["Remote"]:
+    """Use the service at `http://host:port` or `https://…`. What is None is as the service is set.
+
+    Raises:
+        EvaluationFailed: Nothing answers there, or something other than arcface-api.
+    """
+    query = {name: choice.value for name, choice in (("align", align), ("fit", fit)) if choice}
+    if flip:
+        query["flip"] = "true"
+    connections = httpx.Limits(max_connections=REQUESTS_IN_FLIGHT)
+    async with httpx.AsyncClient(
+        base_url=url, params=query, timeout=TIMEOUT_SECONDS, limits=connections, follow_redirects=True
+    ) as client:
+        try:
+            info = InfoAnswer.model_validate_json((await client.get("/info", params={})).content)
+        except httpx.HTTPError as error:
+            raise EvaluationFailed(
+                f"Nothing answers at {url}: {error or type(error).__name__}. Start the service there, or leave out"
+                " --url to run the model here."
+            ) from None
+        except ValidationError:
+            raise EvaluationFailed(f"The answer of {url}/info is not arcface-api's. Check the address.") from None
+        yield Remote(client, url, info, query)
+
+
+class Remote:
+    """A `Backend`: `/embed/batch` of a running service."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, info: InfoAnswer, query: Mapping[str, str]) -> None:
+        align = query.get("align", info.crop.align)
+        self.facts = ModelFacts(
+            pack=info.pack,
+            model=info.model,
+            fingerprint=info.fingerprint,
+            embedding_dim=info.embedding_dim,
+            provider=info.provider,
+            precision=info.precision,
+            align=align,
+            fit=query.get("fit", info.crop.fit),
+            regressor_sha256=info.crop.regressor_sha256 if align == Align.AUTO else None,
+            flip="flip" in query,
+            version=info.version,
+            url=url,
+        )
+        self.group_pictures = min(GROUP_PICTURES, info.limits.max_batch_files, info.limits.queue_capacity)
+        self.group_bytes = min(GROUP_BYTES, info.limits.max_batch_bytes)
+        self._client = client
+        self._service = f"The service at {url}"
+
+    async def embed(self, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
+        """As `Backend`."""
+        answer = await self._post(pictures)
+        body = _json(answer)
+        if answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            if len(pictures) > 1:  # too large together, for the service or for a proxy before it
+                half = len(pictures) // 2
+                return [*await self.embed(pictures[:half]), *await self.embed(pictures[half:])]
+            if "detail" in body:
+                return [str(body["detail"])]
+        if answer.status_code != HTTPStatus.OK:
+            raise EvaluationFailed(f"{self._service} answers {_status(answer)}")
+        results, alignments = body.get("results", []), answer.headers.get(ALIGNMENT_HEADER, "").split(", ")
+        if not len(results) == len(alignments) == len(pictures):
+            raise EvaluationFailed(f"{self._service} does not answer with a result for each picture.")
+        return [
+            EmbeddedPicture(np.array(result["embedding"], np.float32), alignment)
+            if "embedding" in result
+            else str(result["problem"]["detail"])
+            for result, alignment in zip(results, alignments, strict=True)
+        ]
+
+    async def _post(self, pictures: Sequence[PreparedPicture]) -> httpx.Response:
+        """An answer that is not a refusal; a refused request is repeated when the service says."""
+        files = [("files", ("picture", picture.content, MediaType.BYTES.value)) for picture in pictures]
+        landmarks = [picture.landmarks for picture in pictures]
+        form = {"landmarks": json.dumps(landmarks)} if any(landmarks) else None
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                answer = await self._client.post("/embed/batch", files=files, data=form)
+            except httpx.HTTPError as error:
+                raise EvaluationFailed(
+                    f"{self._service} no longer answers: {error or type(error).__name__}. Its log may say why; start"
+                    " again when it runs."
+                ) from None
+            if answer.status_code not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+                break
+            try:
+                wait = max(0.0, float(answer.headers.get("Retry-After", RETRY_SECONDS)))
+            except ValueError:  # a date, as a proxy may send
+                wait = RETRY_SECONDS
+            if time.monotonic() + wait > until:
+                raise EvaluationFailed(
+                    f"{self._service} has refused a request for {PATIENCE_SECONDS:g} s, finally with {_status(answer)}"
+                )
+            await asyncio.sleep(wait)
+        fingerprint = answer.headers.get(MODEL_FINGERPRINT_HEADER, self.facts.fingerprint)
+        if fingerprint != self.facts.fingerprint:
+            raise EvaluationFailed(
+                f"{self._service} changed its model: the fingerprint was {self.facts.fingerprint} and is now"
+                f" {fingerprint}. Embeddings of two models cannot be compared; start again."
+            )
+        return answer
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _status(answer: httpx.Response) -> str:
+    """Status, and the service's own sentence where there is one."""
+    detail = _json(answer).get("detail", "without a reason; something else may answer in front of the service.")
+    return f"{answer.status_code}: {detail}"

@@ -1,0 +1,271 @@
+"""Figures of labelled similarities: ROC curve, operating points, accuracy, histogram.
+
+A pair is *accepted*, taken for one person, when its similarity is at least the threshold. The false accept rate (FAR)
+is the share of accepted different-person pairs, the true accept rate (TAR) that of accepted same-person pairs. Rates
+are 0 to 1. Intervals are of 95 % and treat pairs as independent; where pictures or people occur in several pairs, the
+intervals come out too narrow.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Similarities = NDArray[np.float64]
+"""Of n pairs: (n,) float64, -1 to 1."""
+Labels = NDArray[np.bool_]
+"""Of n pairs: (n,) bool, True for a same-person pair."""
+FoldNumbers = NDArray[np.int64]
+"""Of n pairs: (n,) int64, the fold of each, from 0."""
+
+TARGETS = (1e-1, 1e-2, 1e-3, 1e-4)
+"""False accept rates for which a threshold is measured."""
+LEAST_FALSE_ACCEPTS = 10
+"""Different-person pairs that must be accepted at a threshold before it is reported.
+
+For a count of 10 the 95 % interval is 5.4 to 18.4 (Wilson's, for rare events): the true FAR lies within a factor of two
+of the wanted one. With fewer, the threshold rests on a handful of pairs, one of which may be labelled wrong.
+"""
+FOLDS = 10
+HISTOGRAM_BINS = 100
+"""From -1 to 1, each 0.02 wide."""
+Z = 1.959964
+"""Two-sided 95 % of the normal distribution."""
+
+
+class Division(StrEnum):
+    """How pairs were divided into folds."""
+
+    AS_GIVEN = "as the pairs came: the sets of pairs.txt, or the row modulo 10"
+    BY_KIND = "within each kind of pairs, the row modulo 10, because a fold of the rows as they came would lack a kind"
+
+
+@dataclass(frozen=True)
+class Roc:
+    """How many pairs each threshold accepts, from none to all: arrays of m points."""
+
+    thresholds: NDArray[np.float64]
+    """(m,) descending: infinity, which accepts none, then each similarity that occurs."""
+    false_accepts: NDArray[np.int64]
+    """(m,) ascending: accepted different-person pairs."""
+    true_accepts: NDArray[np.int64]
+    """(m,) ascending: accepted same-person pairs."""
+
+    @property
+    def far(self) -> NDArray[np.float64]:
+        """(m,) false accept rates."""
+        return self.false_accepts / int(self.false_accepts[-1])
+
+    @property
+    def tar(self) -> NDArray[np.float64]:
+        """(m,) true accept rates."""
+        return self.true_accepts / int(self.true_accepts[-1])
+
+    def lowest_accepting(self, false_accepts: int) -> int:
+        """Index of the lowest threshold that accepts at most this many different-person pairs."""
+        return int(np.searchsorted(self.false_accepts, false_accepts, side="right")) - 1
+
+    def threshold(self, point: int) -> float:
+        """Threshold of a point, always finite: to accept none, the least number above every similarity."""
+        threshold = float(self.thresholds[point])
+        return threshold if math.isfinite(threshold) else float(np.nextafter(self.thresholds[1], np.inf))
+
+    def corners(self) -> "Roc":
+        """The same curve without the points on straight lines between their neighbours: faster to draw."""
+        bends = np.diff(self.false_accepts, 2).astype(bool) | np.diff(self.true_accepts, 2).astype(bool)
+        kept = np.r_[True, bends, True]
+        return Roc(self.thresholds[kept], self.false_accepts[kept], self.true_accepts[kept])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A threshold, and what it does to the pairs."""
+
+    threshold: float
+    """The lowest similarity of a pair that keeps the FAR: accept what is at least this."""
+    threshold_interval: Interval
+    """Holds the threshold that keeps the FAR for all pairs of this kind."""
+    false_accepts: int
+    far: float
+    """As measured; below the wanted one where many similarities are equal."""
+    far_interval: Interval
+    tar: float
+    tar_interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Accuracy over folds, by LFW's protocol: each fold is judged at the threshold that is best on the others."""
+
+    mean: float
+    std: float
+    """Standard deviation of the folds (with n - 1)."""
+    folds: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    """At which each fold was judged."""
+    division: Division
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of pairs in each bin of similarity."""
+
+    edges: NDArray[np.float64]
+    """(bins + 1,) ascending."""
+    same: NDArray[np.int64]
+    different: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Everything that is read off the similarities."""
+
+    same: int
+    """Number of same-person pairs."""
+    different: int
+    """Number of different-person pairs."""
+    operating_points: dict[float, OperatingPoint | None]
+    """By wanted FAR; None where there are too few pairs."""
+    accuracy: Accuracy | None
+    """None where there are too few pairs for ten folds."""
+    equal_error_rate: float
+    area_under_roc: float
+    curve: Roc
+    histogram: Histogram
+
+
+def figures(similarities: Similarities, same: Labels, folds: FoldNumbers) -> Figures:
+    """All figures of n pairs, at least one of each kind."""
+    curve = roc(similarities, same)
+    edges = np.linspace(-1, 1, HISTOGRAM_BINS + 1)
+    counts = [np.histogram(similarities[kind], edges)[0] for kind in (same, ~same)]
+    return Figures(
+        same=int(curve.true_accepts[-1]),
+        different=int(curve.false_accepts[-1]),
+        operating_points={target: operating_point(curve, target) for target in TARGETS},
+        accuracy=accuracy(similarities, same, folds),
+        equal_error_rate=equal_error_rate(curve),
+        area_under_roc=area_under(curve),
+        curve=curve,
+        histogram=Histogram(edges, *counts),
+    )
+
+
+def roc(similarities: Similarities, same: Labels) -> Roc:
+    """The curve of labelled pairs, at least one of each kind."""
+    descending = np.argsort(-similarities, kind="stable")
+    ordered, is_same = similarities[descending], same[descending]
+    last_of_its_value = np.r_[np.flatnonzero(np.diff(ordered)), len(ordered) - 1]
+    true_accepts = np.cumsum(is_same, dtype=np.int64)[last_of_its_value]
+    return Roc(
+        np.r_[np.inf, ordered[last_of_its_value]],
+        np.r_[0, last_of_its_value + 1 - true_accepts],
+        np.r_[0, true_accepts],
+    )
+
+
+def area_under(curve: Roc) -> float:
+    """AUC: the probability that a same-person pair is more similar than a different-person pair."""
+    return float(np.trapezoid(curve.tar, curve.far))
+
+
+def equal_error_rate(curve: Roc) -> float:
+    """EER: where FAR equals 1 - TAR, on the straight line between two points of the curve."""
+    surplus = curve.far - (1 - curve.tar)  # ascends from -1 to 1
+    after = int(np.argmax(surplus >= 0))
+    share = surplus[after] / (surplus[after] - surplus[after - 1])
+    return float(curve.far[after] - share * (curve.far[after] - curve.far[after - 1]))
+
+
+def different_pairs_needed(target: float) -> int:
+    """The number of different-person pairs that a threshold for this FAR takes."""
+    return math.ceil(LEAST_FALSE_ACCEPTS / target - 1e-6)
+
+
+def operating_point(curve: Roc, target: float) -> OperatingPoint | None:
+    """The lowest threshold whose FAR is at most `target`; None where `different_pairs_needed` is not reached."""
+    same, different = int(curve.true_accepts[-1]), int(curve.false_accepts[-1])
+    if different < different_pairs_needed(target):
+        return None
+    wanted = math.floor(different * target + 1e-6)  # 0.29 * 100 is 28.999999999999996
+    point = curve.lowest_accepting(wanted)
+    false_accepts, true_accepts = int(curve.false_accepts[point]), int(curve.true_accepts[point])
+    # The rank of a quantile is binomial, whatever the similarities' distribution.
+    ranks = Z * math.sqrt(different * target * (1 - target))
+    low, high = (curve.lowest_accepting(round(wanted + side * ranks)) for side in (1, -1))
+    return OperatingPoint(
+        threshold=curve.threshold(point),
+        threshold_interval=Interval(curve.threshold(low), curve.threshold(high)),
+        false_accepts=false_accepts,
+        far=false_accepts / different,
+        far_interval=wilson(false_accepts, different),
+        tar=true_accepts / same,
+        tar_interval=wilson(true_accepts, same),
+    )
+
+
+def wilson(hits: int, tries: int) -> Interval:
+    """Wilson's score interval of a share (E. B. Wilson, 1927), which also holds near 0 and 1."""
+    share = hits / tries
+    weight = Z * Z / tries
+    centre = (share + weight / 2) / (1 + weight)
+    half = Z * math.sqrt(share * (1 - share) / tries + weight / (4 * tries)) / (1 + weight)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def accuracy(similarities: Similarities, same: Labels, fold: FoldNumbers) -> Accuracy | None:
+    """Accuracy over folds, each kind of pairs counting for one half; None where a kind has too few pairs for ten folds.
+
+    Source: G. B. Huang et al., Labeled Faces in the Wild, UMass Amherst 07-49, 2007, section 4. There both kinds have
+    equally many pairs; here they need not.
+    """
+    division = Division.AS_GIVEN
+    numbers = np.unique(fold)
+    if len(numbers) == 1 or not all(np.array_equal(np.unique(fold[kind]), numbers) for kind in (same, ~same)):
+        if min(np.count_nonzero(same), np.count_nonzero(~same)) < FOLDS:
+            return None
+        fold, division = np.empty(len(same), np.int64), Division.BY_KIND
+        for kind in (same, ~same):
+            fold[kind] = np.arange(np.count_nonzero(kind)) % FOLDS
+    judged: list[float] = []
+    thresholds: list[float] = []
+    for number in np.unique(fold):
+        own = fold == number
+        thresholds.append(best_threshold(similarities[~own], same[~own]))
+        judged.append(balanced_accuracy(similarities[own], same[own], thresholds[-1]))
+    return Accuracy(
+        mean=float(np.mean(judged)),
+        std=float(np.std(judged, ddof=1)),
+        folds=tuple(judged),
+        thresholds=tuple(thresholds),
+        division=division,
+    )
+
+
+def best_threshold(similarities: Similarities, same: Labels) -> float:
+    """Where balanced accuracy is highest, of several such places the middle one.
+
+    It lies half way between the lowest similarity that it accepts and the next one below.
+    """
+    curve = roc(similarities, same)
+    surplus = (curve.tar - curve.far)[1:]
+    best = np.flatnonzero(surplus == surplus.max()) + 1
+    lowest = int(best[len(best) // 2])
+    below = min(lowest + 1, len(curve.thresholds) - 1)
+    return float(curve.thresholds[lowest] + curve.thresholds[below]) / 2
+
+
+def balanced_accuracy(similarities: Similarities, same: Labels, threshold: float) -> float:
+    """Mean of the share of accepted same-person pairs and that of rejected different-person pairs."""
+    is_accepted = similarities >= threshold
+    return (float(is_accepted[same].mean()) + float((~is_accepted[~same]).mean())) / 2
