@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arcface_api.bench.connection import Address, raw_request
-from benchmarks.lib.environments import PEERS, environment
+from benchmarks.lib.environments import PEERS, ROOT, environment
 from benchmarks.lib.load import embed_request
 from benchmarks.lib.service import own_command
 
@@ -57,5 +57,14 @@ SERVICES = {
     "mosec": Peer("mosec, batches of 8, ONNX Runtime as it comes", "mosec", _mosec, _raw),
     "mosec-own": Peer("mosec, batches of 8, our session", "mosec", _mosec, _raw, engine="own"),
 }
+BEFORE = ROOT / "build" / "before" / "src"
+"""An earlier state of this service, compared where it is checked out: `git worktree add build/before COMMIT`."""
+if BEFORE.is_dir():
+    SERVICES["arcface-api-before"] = Peer(
+        "this service, before",
+        None,
+        lambda _, model, port: ["env", f"PYTHONPATH={BEFORE}", *own_command(model, port)],
+        engine="own",
+    )
 BARE = {"bare": "own", "bare-onnxruntime": "onnxruntime"}
 """The model in a loop, without a service: name → engine."""
