@@ -12,7 +12,7 @@ from arcface_api.cli.pack import find_pack
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import LoggedProgress
 from arcface_api.serving import port
-from arcface_api.serving.logs import log_to_stderr
+from arcface_api.serving.process import log_to_stderr
 from arcface_api.settings import misspelt_variables, read_settings
 
 _log = logging.getLogger(__name__)

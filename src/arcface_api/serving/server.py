@@ -22,7 +22,7 @@ from arcface_api.api.connections import allow_open_files
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
-from arcface_api.serving.worker import HUNG_STATUS
+from arcface_api.serving.process import HUNG_STATUS
 from arcface_api.settings import Settings
 
 LAST_SECONDS = 5

@@ -22,11 +22,9 @@ from multiprocessing.connection import Connection
 from arcface_api.errors import ArcFaceError, WorkerEnded
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
-from arcface_api.serving.logs import log_to_stderr
+from arcface_api.serving.process import HUNG_STATUS, log_to_stderr
 from arcface_api.settings import Settings
 
-HUNG_STATUS = 70
-"""Exit status of a process that ended because a decode or an inference did not (`EX_SOFTWARE` of sysexits.h)."""
 HUNG_SECONDS = 10
 """A worker that still runs this long after the grace period is killed, by its parent or else by itself."""
 LATE_SECONDS = 2
