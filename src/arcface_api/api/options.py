@@ -106,46 +106,41 @@ OPENAPI_PARAMETERS = [
 ]
 
 
-@dataclass(frozen=True)
-class OptionReader:
-    """Reads the options of requests to one service."""
+def read_options(
+    request: Request, recogniser: Recogniser, timeout_seconds: float, defaults: EmbedOptions
+) -> RequestOptions:
+    """The options in a request's query and headers. Unknown ones are refused, as a misspelt one changes the vector.
 
-    recogniser: Recogniser
-    timeout_seconds: float
-    """The time for a request that asks for none, and the most that one can have."""
-    defaults: EmbedOptions
-    """How pictures are embedded for a request without options."""
+    `timeout_seconds` is the time of a request that asks for none, and the most that one can have; `defaults` are the
+    options of a request that chooses none.
 
-    def read(self, request: Request) -> RequestOptions:
-        """The options in a request's query and headers. Unknown ones are refused, as a misspelt one changes the vector.
-
-        Raises:
-            FingerprintDiffers, ParameterInvalid, ParametersConflict, NotAcceptable: An option cannot be met.
-        """
-        headers = request.headers
-        required = headers.get(REQUIRE_FINGERPRINT_HEADER)
-        if required is not None and required != self.recogniser.fingerprint:
-            raise FingerprintDiffers(
-                f"{REQUIRE_FINGERPRINT_HEADER} is {required}, but the loaded model ({self.recogniser.name}) has"
-                f" {self.recogniser.fingerprint}: its embeddings must not be compared with yours. Use a service that"
-                " has your model, or embed your pictures again with this one."
-            )
-        timeout = headers.get(REQUEST_TIMEOUT_HEADER)
-        seconds = self.timeout_seconds if timeout is None else min(_seconds(timeout), self.timeout_seconds)
-        deadline = time.monotonic() + seconds
-        chosen = _query(request) if request.scope["query_string"] else {}
-        accept = ", ".join(headers.getlist("accept"))
-        media_type = MediaType.JSON if accept in {"", "*/*"} else _negotiate(accept)
-        if media_type is not MediaType.JSON:
-            for name in ("include_attributes", "include_quality", "encoding"):
-                if chosen.get(name) in (True, Encoding.BASE64):
-                    raise ParametersConflict(
-                        f"{name} needs a JSON answer, but Accept asks for {media_type}. Leave out {name}, or send"
-                        f" Accept: {MediaType.JSON}."
-                    )
-        has_warnings = chosen.get("include_quality", False) or chosen.get("align") is Align.AUTO
-        encoding = chosen.pop("encoding", Encoding.FLOAT)
-        return RequestOptions(replace(self.defaults, deadline=deadline, **chosen), encoding, media_type, has_warnings)
+    Raises:
+        FingerprintDiffers, ParameterInvalid, ParametersConflict, NotAcceptable: An option cannot be met.
+    """
+    headers = request.headers
+    required = headers.get(REQUIRE_FINGERPRINT_HEADER)
+    if required is not None and required != recogniser.fingerprint:
+        raise FingerprintDiffers(
+            f"{REQUIRE_FINGERPRINT_HEADER} is {required}, but the loaded model ({recogniser.name}) has"
+            f" {recogniser.fingerprint}: its embeddings must not be compared with yours. Use a service that has your"
+            " model, or embed your pictures again with this one."
+        )
+    timeout = headers.get(REQUEST_TIMEOUT_HEADER)
+    seconds = timeout_seconds if timeout is None else min(_seconds(timeout), timeout_seconds)
+    deadline = time.monotonic() + seconds
+    chosen = _query(request) if request.scope["query_string"] else {}
+    accept = ", ".join(headers.getlist("accept"))
+    media_type = MediaType.JSON if accept in {"", "*/*"} else _negotiate(accept)
+    if media_type is not MediaType.JSON:
+        for name in ("include_attributes", "include_quality", "encoding"):
+            if chosen.get(name) in (True, Encoding.BASE64):
+                raise ParametersConflict(
+                    f"{name} needs a JSON answer, but Accept asks for {media_type}. Leave out {name}, or send"
+                    f" Accept: {MediaType.JSON}."
+                )
+    has_warnings = chosen.get("include_quality", False) or chosen.get("align") is Align.AUTO
+    encoding = chosen.pop("encoding", Encoding.FLOAT)
+    return RequestOptions(replace(defaults, deadline=deadline, **chosen), encoding, media_type, has_warnings)
 
 
 def _query(request: Request) -> dict[str, Any]:
