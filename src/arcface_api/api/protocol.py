@@ -6,15 +6,12 @@
 
 - *Heads* are collected, limited and freed of offers to upgrade (`heads`).
 - *Pipelined requests* wait unread. uvicorn would parse and keep all of them.
-- *Callers that leave* end the work for them (`connections.leave`). uvicorn informs only an application that asks, and
-  ours has no reason to ask once it has the picture. With more than `PIPELINE_BYTES` behind a request, reading pauses,
-  and its caller's end is seen late.
+- *Callers that leave* end the work for them (`connections.leave`). uvicorn informs only an application that asks, which
+  ours does not once it has the picture. Behind more than `PIPELINE_BYTES` of pipelined requests this is seen late.
 - *Silent connections* are closed: those that send no whole head, or stop in a body that was answered before its end.
 
 The parser alone decides what belongs to one message and what to the next. A second message in what was fed for one is
 refused, so that no mistake here can make it read a body as a request.
-
-Longer than most modules: it is the state of one connection, and every step depends on what the others left.
 """
 
 import asyncio
