@@ -35,5 +35,5 @@ def serve(**options: object) -> None:
     # The first process of a container would otherwise ignore SIGTERM while it downloads or loads.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    listener = port.take(settings.host, settings.port)
+    listener = port.bind((settings.host, settings.port))
     serving.serve(find_pack(settings, LoggedProgress()), settings, listener)

@@ -1,7 +1,6 @@
 """One process of the service: loads and runs the models, then opens the port and answers requests until the end.
 
-The process ends whatever its threads do: after the grace period even if one of them hangs; and a hang while it serves
-ends it with `HUNG_STATUS`, so that a new one can be started.
+The process ends whatever its threads do: after the grace period, or with `HUNG_STATUS` when one of them hangs.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ from arcface_api.serving.process import HUNG_STATUS
 from arcface_api.settings import Settings
 
 LAST_SECONDS = 5
-"""The kernel ends the process this long after the grace period and the time for closing, whatever it does."""
+"""The kernel ends the process this long after the grace period and the time for closing."""
 BEAT_SECONDS = 1.0
 """Between two signs of life."""
 
@@ -89,20 +88,14 @@ def run(
         PackError, ModelFailed, RuntimeUnfit: As `create_app`.
         SettingInvalid: Another program opened the port meanwhile.
     """
-    _log.info(
-        "Loading %s. The first start on a machine takes longer: it tries what is fastest there.", pack.manifest.name
-    )
+    name = pack.manifest.name
+    _log.info("Loading %s. The first start on a machine takes longer: it tries what is fastest there.", name)
     app = create_app(pack, settings)
     about = app.info
+    threads = f"{about.threads} thread{'s' if about.threads > 1 else ''}"
     _log.info(
-        "Serving %s: model %s on %s (%s, %d thread%s), fingerprint %s.",
-        about.pack,
-        about.model,
-        about.provider,
-        about.precision,
-        about.threads,
-        "s" if about.threads > 1 else "",
-        about.fingerprint,
+        f"Serving {about.pack}: model {about.model} on {about.provider} ({about.precision}, {threads}), fingerprint"
+        f" {about.fingerprint}."
     )
     if about.reason is not None:
         _log.info("Why nothing faster was taken: %s.", about.reason.rstrip("."))
