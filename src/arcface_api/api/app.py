@@ -42,21 +42,17 @@ Two embeddings may be compared only if `X-Model-Fingerprint` was equal.
 class DirectApp:
     """An ASGI app that serves the operations that embed itself and leaves the others to FastAPI.
 
-    FastAPI describes all operations (OpenAPI, `/docs`), each by its method's docstring. But its routing and its dozen
-    layers cost more CPU than everything that this service does on the event loop for one crop, which on a GPU would be
-    the limit.
+    FastAPI describes all operations (OpenAPI, `/docs`), by their docstrings. But its dozen layers cost more CPU than
+    everything that this service does on the event loop for one crop, which on a GPU would be the limit.
     """
 
     framework: FastAPI
     embedder: Embedder
-    timeout_seconds: float
-    """Of a request that asks for no shorter time."""
+    timeout_seconds: float  # of a request that asks for no shorter time
     defaults: EmbedOptions
-    """Of requests without options."""
     health: Health
     info: InfoAnswer
-    about_model: dict[str, Any]
-    """`model_keys` of the answers."""
+    about_model: dict[str, Any]  # `model_keys` of the answers
     uploads: upload.Uploads
     connections: Connections
 
@@ -107,11 +103,10 @@ class DirectApp:
             pictures = [picture for picture in uploaded if isinstance(picture, Picture)]
             embedded = iter(await self.embedder.embed_many(pictures, options.embed))
         results = [next(embedded) if isinstance(picture, Picture) else picture for picture in uploaded]
+        alignments = [each.alignment.value if isinstance(each, Embedded) else "-" for each in results]
         about_run = {
-            wire.EMBEDDING_VALID_HEADER: "".join("1" if isinstance(each, Embedded) else "0" for each in results),
-            wire.ALIGNMENT_HEADER: ", ".join(
-                each.alignment.value if isinstance(each, Embedded) else "-" for each in results
-            ),
+            wire.EMBEDDING_VALID_HEADER: "".join("0" if alignment == "-" else "1" for alignment in alignments),
+            wire.ALIGNMENT_HEADER: ", ".join(alignments),
         }
         content = batch_body(results, options, self.about_model)
         stages = {"receive": (received - started) * 1000, "total": (time.perf_counter() - started) * 1000}
@@ -130,9 +125,9 @@ class DirectApp:
 
     async def get_health(self) -> Response:
         """200 if a real inference has succeeded in the last seconds. If none has, one is run now."""
-        why_not = await self.health.why_not()
-        status = {"status": "failing" if why_not else "ok", "reason": why_not or self.info.reason}
-        return _probe_answer(HealthAnswer.model_validate({**dict(self.info), **status}), is_well=why_not is None)
+        why = await self.health.why_not()
+        status = {"status": "failing" if why else "ok", "reason": why or self.info.reason}
+        return _probe_answer(HealthAnswer.model_validate({**dict(self.info), **status}), is_well=why is None)
 
     async def livez(self) -> Response:
         """Answers at once and never waits for a model. 503 only if a decode or an inference does not end."""
@@ -141,9 +136,8 @@ class DirectApp:
 
     async def readyz(self) -> Response:
         """As `/health`, in the form that orchestrators expect."""
-        why_not = await self.health.why_not()
-        status = StatusAnswer(status="not ready" if why_not else "ready", reason=why_not)
-        return _probe_answer(status, is_well=why_not is None)
+        why = await self.health.why_not()
+        return _probe_answer(StatusAnswer(status="not ready" if why else "ready", reason=why), is_well=why is None)
 
     async def get_info(self) -> Response:
         """What a caller may want to record beside its vectors."""

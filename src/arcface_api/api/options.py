@@ -23,7 +23,7 @@ class RequestOptions:
     encoding: Encoding
     media_type: MediaType
     has_warnings: bool
-    """The body has `warnings`, because the query itself asked for something that can cause some."""
+    """The body has `warnings`: the query itself asks for something that can cause some."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,6 @@ _OPTIONS: dict[str, _Option] = {
 }
 
 OPTION_NAMES = frozenset(_OPTIONS)
-"""The names of all query parameters."""
 
 
 def _parameter(name: str, place: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,8 +110,7 @@ def read_options(
 ) -> RequestOptions:
     """The options in a request's query and headers. Unknown ones are refused, as a misspelt one changes the vector.
 
-    `timeout_seconds` is the time of a request that asks for none, and the most that one can have; `defaults` are the
-    options of a request that chooses none.
+    `timeout_seconds` is the most time that a request can have; `defaults` apply to what it does not choose.
 
     Raises:
         FingerprintDiffers, ParameterInvalid, ParametersConflict, NotAcceptable: An option cannot be met.
@@ -175,7 +173,11 @@ def _negotiate(accept: str) -> MediaType:
     weights: dict[str, float] = {}
     for item in accept.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
-        weights[name] = max(weights.get(name, 0.0), _weight(parameters))
+        try:
+            weight = next((float(parameter[2:]) for parameter in parameters if parameter.startswith("q=")), 1.0)
+        except ValueError:
+            weight = 0.0
+        weights[name] = max(weights.get(name, 0.0), weight)
     best, best_weight = None, 0.0
     for media_type in MediaType:
         ranges = (media_type.value, f"{media_type.split('/')[0]}/*", "*/*")  # the most specific one counts
@@ -185,11 +187,3 @@ def _negotiate(accept: str) -> MediaType:
     if best is None:
         raise NotAcceptable(f"Accept: {accept} cannot be served. An embedding can be sent as {', '.join(MediaType)}.")
     return best
-
-
-def _weight(parameters: list[str]) -> float:
-    """The weight among the parameters of a media range; 0 if it is not a number."""
-    try:
-        return next((float(parameter[2:]) for parameter in parameters if parameter.startswith("q=")), 1.0)
-    except ValueError:
-        return 0.0

@@ -1,7 +1,6 @@
 """The HTTP status of every error, in one table from which answers and OpenAPI are made.
 
-A problem is RFC 9457's `application/problem+json`: `title` and `status` are HTTP's, `detail` says what was wrong, what
-is allowed and what to do, and `code` is a stable name for programs.
+A problem is RFC 9457's `application/problem+json`; `title` and `status` are HTTP's, `code` is for programs.
 """
 
 import asyncio
@@ -143,9 +142,7 @@ def answer_to(error: ArcFaceError) -> Response:
         _log.info("%s: %s", problem.code, error)  # callers cause it: by a short X-Request-Timeout, or by their number
     elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == INTERNAL_ERROR)
-    headers: dict[str, str] = {}
-    if hasattr(error, "retry_after_seconds"):
-        headers["Retry-After"] = str(error.retry_after_seconds)
+    headers = {"Retry-After": str(error.retry_after_seconds)} if hasattr(error, "retry_after_seconds") else {}
     if isinstance(error, errors.UploadStalled):
         headers["Connection"] = "close"  # the rest of its body must not be read as a request
     return problem.response(headers)

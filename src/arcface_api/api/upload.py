@@ -18,34 +18,19 @@ from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from arcface_api import errors
 from arcface_api.api.answers import LimitsInfo
 from arcface_api.api.connections import Trimmer
 from arcface_api.api.options import OPTION_NAMES
 from arcface_api.embedder import Picture
-from arcface_api.errors import (
-    BodyTooLarge,
-    ContentTypeUnsupported,
-    DeadlineExceeded,
-    FileMissing,
-    FileRepeated,
-    LandmarksInvalid,
-    MultipartMalformed,
-    ParameterInvalid,
-    ParametersConflict,
-    TooManyFiles,
-    UploadsFull,
-    UploadStalled,
-)
 from arcface_api.wire import Align
 
 STALL_SECONDS = 30.0
 """The longest silence in the middle of an upload."""
 SLOW_START_SECONDS = 5.0
 """The minimum speed of an upload applies after this time."""
-SMALL_BYTES = 64 * 1024
-"""An upload of up to this size, as most face crops are, is small."""
-LARGE_SHARE = 3 / 4
-"""The share of the room for uploads that are not small, so that a few large, slow ones leave room for the others."""
+SMALL_BYTES, LARGE_SHARE = 64 * 1024, 3 / 4
+"""The share of the room for uploads that are larger, so that a few large, slow ones leave room for most face crops."""
 
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp")
@@ -115,7 +100,7 @@ class Body:
         self._max_bytes, self._too_large = max_bytes, too_large
         announced = self.request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > max_bytes:
-            raise BodyTooLarge(too_large)
+            raise errors.BodyTooLarge(too_large)
 
     async def read(self) -> bytes:
         """Returns the next bytes; none at the end of the body.
@@ -139,13 +124,13 @@ class Body:
                     message = await self.request.receive()
             except TimeoutError:
                 if end == self.deadline:
-                    raise DeadlineExceeded from None
+                    raise errors.DeadlineExceeded from None
                 broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
                 if end == whole:
                     broken = f"The upload took longer than the {most_seconds:g} seconds that it may take"
                 elif end == slow:
                     broken = f"The upload is slower than {min_speed:,} bytes a second"
-                raise UploadStalled(f"{broken}. Send the request again over a faster connection.") from None
+                raise errors.UploadStalled(f"{broken}. Send the request again over a faster connection.") from None
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             self._has_more = message.get("more_body", False)
@@ -154,10 +139,10 @@ class Body:
             return chunk
         size = self.received + len(chunk)
         if size > self._max_bytes:
-            raise BodyTooLarge(self._too_large)
+            raise errors.BodyTooLarge(self._too_large)
         room = uploads.capacity if size <= SMALL_BYTES else uploads.large_capacity
         if uploads.inside_bytes + len(chunk) > room:
-            raise UploadsFull(room)
+            raise errors.UploadsFull(room)
         uploads.inside_bytes += len(chunk)
         self.received = size
         return chunk
@@ -180,7 +165,7 @@ async def read_image(request: Request, body: Body, align: Align) -> Picture:
         form = _Form(PART_NAME, 1, max_bytes)
         await form.read(body, parameters.get("boundary", ""))
         image, landmarks = form.images[0], form.landmarks
-        if isinstance(image, BodyTooLarge):
+        if isinstance(image, errors.BodyTooLarge):
             raise image
     elif content_type in RAW_TYPES + ALSO_RAW_TYPES:
         body.limit(max_bytes, too_large)
@@ -188,18 +173,15 @@ async def read_image(request: Request, body: Body, align: Align) -> Picture:
         while chunk := await body.read():
             image.write(chunk)
     else:
-        raise ContentTypeUnsupported(
+        raise errors.ContentTypeUnsupported(
             f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME}"
             f" (curl -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {' or '.join(RAW_TYPES)}."
         )
     return Picture(image.getvalue(), _landmarks(landmarks, align))
 
 
-async def read_images(request: Request, body: Body, align: Align) -> list[Picture | BodyTooLarge]:
-    """Read the pictures of `/embed/batch`: the form's parts `files`, in order.
-
-    Returns:
-        For each file its picture, or the error if this file alone is too large.
+async def read_images(request: Request, body: Body, align: Align) -> list[Picture | errors.BodyTooLarge]:
+    """Read the pictures of `/embed/batch`: the form's parts `files`, in order, or the error of one that is too large.
 
     Raises:
         ContentTypeUnsupported: The request is not a form.
@@ -209,7 +191,7 @@ async def read_images(request: Request, body: Body, align: Align) -> list[Pictur
     limits = body.uploads.limits
     content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if content_type != FORM_TYPE:
-        raise ContentTypeUnsupported(
+        raise errors.ContentTypeUnsupported(
             f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with a part {BATCH_PART_NAME}"
             f" for each image (curl -F {BATCH_PART_NAME}=@a.jpg -F {BATCH_PART_NAME}=@b.jpg)."
         )
@@ -222,7 +204,7 @@ async def read_images(request: Request, body: Body, align: Align) -> list[Pictur
     await form.read(body, parameters.get("boundary", ""))
     landmarks = _landmarks(form.landmarks, align, len(form.images)) or [None] * len(form.images)
     return [
-        image if isinstance(image, BodyTooLarge) else Picture(image.getvalue(), points)
+        image if isinstance(image, errors.BodyTooLarge) else Picture(image.getvalue(), points)
         for image, points in zip(form.images, landmarks, strict=True)
     ]
 
@@ -240,16 +222,15 @@ class _Form:
     """Of the parts with images."""
     max_parts: int
     image_bytes: int
-    images: list[BytesIO | BodyTooLarge] = field(default_factory=list)  # `getvalue` does not copy
+    images: list[BytesIO | errors.BodyTooLarge] = field(default_factory=list)  # `getvalue` does not copy
     landmarks: BytesIO | None = None
     others: list[str] = field(default_factory=list)  # names of the first parts that are ignored
     part: BytesIO | None = None  # that is arriving; None: it is ignored
     room: int = 0  # of that part, in bytes
 
     async def read(self, body: Body, boundary: str) -> None:
-        """Read the whole form."""
         if not boundary:
-            raise MultipartMalformed(
+            raise errors.MultipartMalformed(
                 "The Content-Type multipart/form-data names no boundary. Let the HTTP client set this header itself."
             )
         try:
@@ -264,7 +245,7 @@ class _Form:
                                 self._refuse_part()
         except MultipartError as error:
             # not the parser's own words: they can quote the form, file name and pixels included
-            raise MultipartMalformed(
+            raise errors.MultipartMalformed(
                 "The multipart form is cut short or not built as RFC 7578 requires. Let the HTTP client build it (curl"
                 f" -F {self.name}=@face.jpg)."
             ) from error
@@ -276,19 +257,19 @@ class _Form:
         self.part = None
         if name == self.name:
             if len(self.images) == self.max_parts:
-                raise _too_many(name, self.max_parts)
+                raise self._too_many()
             self.part, self.room = BytesIO(), self.image_bytes
             self.images.append(self.part)
         elif name == LANDMARKS_PART_NAME:
             if self.landmarks is not None:
-                raise LandmarksInvalid(
+                raise errors.LandmarksInvalid(
                     f"The form has more than one part named {LANDMARKS_PART_NAME}. Send one, with the landmarks of"
                     " every file in it."
                 )
             self.landmarks = self.part = BytesIO()
             self.room = LANDMARKS_BYTES * self.max_parts
         elif name in OPTION_NAMES:  # ignored, it would give another vector than the caller expects
-            raise ParameterInvalid(
+            raise errors.ParameterInvalid(
                 f"{name} came as a part of the form, where it has no effect. It belongs in the query:"
                 f" {_PATHS[self.name]}?{name}=…"
             )
@@ -298,30 +279,29 @@ class _Form:
     def _refuse_part(self) -> None:
         """The part that is arriving is too large: an image is dropped, landmarks are an error."""
         if self.part is self.landmarks:
-            raise LandmarksInvalid(
+            raise errors.LandmarksInvalid(
                 f"The form's part {LANDMARKS_PART_NAME} has more than {self.room:,} bytes; five pairs of numbers for"
                 " each file take less. Send only those."
             )
-        self.images[-1], self.part = BodyTooLarge(_IMAGE_TOO_LARGE.format("The image", self.image_bytes)), None
+        self.images[-1], self.part = errors.BodyTooLarge(_IMAGE_TOO_LARGE.format("The image", self.image_bytes)), None
 
-    def _missing(self) -> FileMissing:
+    def _too_many(self) -> errors.FileRepeated | errors.TooManyFiles:
+        if self.name == PART_NAME:
+            return errors.FileRepeated(
+                f"The form has more than one part named {PART_NAME}; this request embeds one image. Send many to"
+                " /embed/batch."
+            )
+        return errors.TooManyFiles(
+            f"The form has more parts named {self.name} than the {self.max_parts} allowed. Send several requests."
+        )
+
+    def _missing(self) -> errors.FileMissing:
+        found = f", only {', '.join(other[:OTHER_CHARACTERS] for other in self.others)}" if self.others else ""
+        advice = f"{found}. Send the image in it (curl -F {self.name}=@face.jpg)."
         for other, path in _PATHS.items():
             if other in self.others:
-                return FileMissing(f"The form has no part named {self.name}. A form with {other} belongs to {path}.")
-        found = f", only {', '.join(other[:OTHER_CHARACTERS] for other in self.others)}" if self.others else ""
-        return FileMissing(
-            f"The form has no part named {self.name}{found}. Send the image in it (curl -F {self.name}=@face.jpg)."
-        )
-
-
-def _too_many(name: str, max_parts: int) -> FileRepeated | TooManyFiles:
-    if name == PART_NAME:
-        return FileRepeated(
-            f"The form has more than one part named {name}; this request embeds one image. Send many to /embed/batch."
-        )
-    return TooManyFiles(
-        f"The form has more parts named {name} than the {max_parts} allowed. Send them in several requests."
-    )
+                advice = f". A form with {other} belongs to {path}."
+        return errors.FileMissing(f"The form has no part named {self.name}{advice}")
 
 
 def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> Any:
@@ -329,7 +309,7 @@ def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> 
     content = part.getvalue() if part else b""  # a form that is not filled in sends an empty part
     if align is not Align.LANDMARKS:
         if content:
-            raise ParametersConflict(
+            raise errors.ParametersConflict(
                 f"The form has a part {LANDMARKS_PART_NAME}, but align is {align}. Send ?align=landmarks in the query"
                 " with it, or leave the part out."
             )
@@ -337,7 +317,7 @@ def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> 
     is_batch = files is not None
     example = f"[{LANDMARKS_EXAMPLE},…]" if is_batch else LANDMARKS_EXAMPLE
     if not content:
-        raise LandmarksInvalid(
+        raise errors.LandmarksInvalid(
             f"align=landmarks needs a form with the part {LANDMARKS_PART_NAME}: left eye, right eye, nose tip, left and"
             f" right mouth corner as JSON (curl -F {'files=@a.jpg -F files=@b.jpg' if is_batch else 'file=@face.jpg'}"
             f" -F '{LANDMARKS_PART_NAME}={example}')."
@@ -345,13 +325,13 @@ def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> 
     try:
         landmarks = orjson.loads(content)
     except orjson.JSONDecodeError:
-        raise LandmarksInvalid(
+        raise errors.LandmarksInvalid(
             f"The form's part {LANDMARKS_PART_NAME} is not JSON. Send five pairs of finite numbers x, y"
             f"{' for each file' if is_batch else ''}: {example}."
         ) from None
     if is_batch and landmarks is not None and not (isinstance(landmarks, list) and len(landmarks) == files):
         what = f"a list of {len(landmarks)}" if isinstance(landmarks, list) else "not a list"
-        raise LandmarksInvalid(
+        raise errors.LandmarksInvalid(
             f"The form's part {LANDMARKS_PART_NAME} is {what}, but {files} files came. Send a JSON list with the five"
             f" points of each file, in order: {example}."
         )
