@@ -106,10 +106,8 @@ class Body:
         """Returns the next bytes; none at the end of the body.
 
         Raises:
-            BodyTooLarge: More bytes arrived than `limit` allows.
-            UploadsFull: All uploads together have too many bytes.
-            UploadStalled: The body stopped arriving, arrived too slowly, or took too long.
-            DeadlineExceeded: It did not arrive in time to be answered.
+            BodyTooLarge, UploadsFull: This upload, or all together, have more bytes than they may.
+            UploadStalled, DeadlineExceeded: It arrives too slowly, or not in time to be answered.
             starlette.requests.ClientDisconnect: The caller left.
         """
         chunk, uploads = b"", self.uploads
@@ -292,7 +290,8 @@ class _Form:
                 " /embed/batch."
             )
         return errors.TooManyFiles(
-            f"The form has more parts named {self.name} than the {self.max_parts} allowed. Send several requests."
+            f"The form has more parts named {self.name} than the {self.max_parts} allowed. Send them in several"
+            " requests."
         )
 
     def _missing(self) -> errors.FileMissing:

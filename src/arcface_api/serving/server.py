@@ -49,8 +49,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; the kernel ends the process if the event loop does not get that far."""
         if not self.should_exit:
-            grace_seconds = self.config.timeout_graceful_shutdown
-            assert grace_seconds is not None  # noqa: S101  # `run` sets it
+            grace_seconds = self.config.timeout_graceful_shutdown or 0
             self._app.health.closes_before = time.monotonic() + grace_seconds + CLOSE_SECONDS
             signal.setitimer(signal.ITIMER_REAL, grace_seconds + CLOSE_SECONDS + LAST_SECONDS)
         super().handle_exit(sig, frame)
@@ -82,11 +81,7 @@ def run(
     """Serve a pack until SIGTERM or SIGINT, or until it hangs: then the process ends here.
 
     The bound listener is opened when the models have run. `on_open` is called then, and `on_beat` each second from then
-    on, as long as the event loop runs.
-
-    Raises:
-        PackError, ModelFailed, RuntimeUnfit: As `create_app`.
-        SettingInvalid: Another program opened the port meanwhile.
+    on, as long as the event loop runs. Raises what `create_app` and `port.open_up` raise.
     """
     name = pack.manifest.name
     _log.info("Loading %s. The first start on a machine takes longer: it tries what is fastest there.", name)

@@ -30,11 +30,7 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
     """Serve a pack in `settings.workers` processes until SIGTERM or SIGINT.
 
     The listener is never opened: it keeps the port while workers come and go. `on_open` is called when the first worker
-    lets callers in.
-
-    Raises:
-        SettingInvalid: As `port.share`.
-        ArcFaceError: Why a worker could not start; the others have been drained.
+    lets callers in. Raises why a worker could not start (the others have been drained), or what `port.share` raises.
     """
     address = port.share(listener)
     asyncio.run(_Supervisor(lambda: Worker(pack, settings, address), settings, on_open).supervise())

@@ -39,12 +39,12 @@ _SPAWN = multiprocessing.get_context("spawn")
 class Worker:
     """A worker process, as its parent sees it. Belongs to one event loop."""
 
+    _silence: asyncio.TimerHandle  # set once the worker is watched
+
     def __init__(self, pack: InstalledPack, settings: Settings, address: port.Address) -> None:
         """Start the process; `address` is what `port.share` returned."""
         self._hang_seconds = settings.hang_seconds
-        self._has_opened = False
-        self._was_silent = False
-        self._silence: asyncio.TimerHandle | None = None
+        self._has_opened = self._was_silent = False
         self._report, report = _SPAWN.Pipe(duplex=False)
         # As a daemon, multiprocessing stops it if the parent ends by a defect.
         self.process = _SPAWN.Process(target=_work, args=(pack, settings, address, report), daemon=True)
@@ -63,12 +63,7 @@ class Worker:
         return self._was_silent or self.process.exitcode == HUNG_STATUS
 
     async def opened(self) -> None:
-        """Wait until callers get in.
-
-        Raises:
-            ArcFaceError: What the worker raised.
-            WorkerEnded: It ended without a report.
-        """
+        """Wait until callers get in. Raises what the worker raised, or `WorkerEnded` if it ended without a report."""
         await _readable(self._report.fileno())
         try:
             error: ArcFaceError | None = self._report.recv()
@@ -90,7 +85,7 @@ class Worker:
         try:
             await _readable(self.process.sentinel)
         finally:
-            if is_watched and self._silence is not None:
+            if is_watched:
                 loop.remove_reader(self._report.fileno())
                 self._silence.cancel()
         self.process.join()
@@ -102,7 +97,6 @@ class Worker:
         self._silence = asyncio.get_running_loop().call_later(self._hang_seconds, self._on_silence)
 
     def _on_life(self) -> None:
-        assert self._silence is not None  # noqa: S101  # `_await_life` was called before
         self._silence.cancel()
         self._await_life()
         if not os.read(self._report.fileno(), 4096):  # it ends, which must not take longer either
@@ -110,7 +104,6 @@ class Worker:
 
     def _on_silence(self) -> None:
         loop = asyncio.get_running_loop()
-        assert self._silence is not None  # noqa: S101  # as above
         if loop.time() - self._silence.when() > LATE_SECONDS:
             self._await_life()  # this process was stopped as well
             return
