@@ -62,9 +62,9 @@ def work(listener: socket.socket, number: int, ready: Barrier) -> None:
 def workers(count: int, *, own_sockets: bool) -> Iterator[tuple[str, int]]:
     """Run so many workers; gives their address."""
     spawn = multiprocessing.get_context("spawn")
-    with closing(port.take("127.0.0.1", 0)) as holder:
+    with closing(port.bind(("127.0.0.1", 0))) as holder:
         address = port.share(holder) if own_sockets else holder.getsockname()
-        listeners = [port.join(address) if own_sockets else holder for _ in range(count)]
+        listeners = [port.bind(address, is_shared=True) if own_sockets else holder for _ in range(count)]
         ready = spawn.Barrier(count + 1)
         processes = [spawn.Process(target=work, args=(own, number, ready)) for number, own in enumerate(listeners)]
         for process in processes:

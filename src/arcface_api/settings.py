@@ -158,8 +158,7 @@ class Settings(BaseSettings):
 def read_settings(**options: object) -> Settings:
     """The settings from `options` (the command line's; None: not given), the environment and the defaults.
 
-    Raises:
-        SettingInvalid: It names each wrong setting, its value and what is allowed.
+    Raises `SettingInvalid`, which names each wrong setting, its value and what is allowed.
     """
     given = {name: value for name, value in options.items() if value is not None}
     try:
@@ -171,17 +170,13 @@ def read_settings(**options: object) -> Settings:
 def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that look like misspelt settings, each with the setting that was probably meant.
 
-    Other unknown `ARCFACE_…` variables are no mistake: beside a service called `arcface-api`, Kubernetes sets
+    Other unknown `ARCFACE_…` variables are no mistake: for a service called `arcface-api`, Kubernetes sets
     `ARCFACE_API_SERVICE_HOST` and similar ones in every container.
     """
     known = [f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields]
-    found: dict[str, str] = {}
-    for variable in environment:
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known:
-            close = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
-            if close:
-                found[variable] = close[0]
-    return found
+    unknown = [name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known]
+    matches = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in unknown}
+    return {name: match[0] for name, match in matches.items() if match}
 
 
 def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
@@ -189,12 +184,10 @@ def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
     if name not in Settings.model_fields:
         return f"There is no setting called {name}."
     where = f"--{name.replace('_', '-')}" if name in given else f"{ENVIRONMENT_PREFIX}{name.upper()}"
-    hint = ""
+    allowed = "it is true or false" if problem["type"] == "bool_parsing" else problem["msg"].lower()
     if name == "port" and str(problem["input"]).startswith("tcp://"):
-        hint = (
-            " Kubernetes sets this variable for a service called `arcface`: set `enableServiceLinks: false` in the pod,"
-            " or rename the service."
+        allowed += (
+            ". Kubernetes sets this variable for a service called `arcface`: set `enableServiceLinks: false` in the"
+            " pod, or rename the service"
         )
-    if problem["type"] == "bool_parsing":
-        return f"{where}={problem['input']!r} is not allowed: it is true or false. See docs/configuration.md."
-    return f"{where}={problem['input']!r} is not allowed: {problem['msg'].lower()}.{hint} See docs/configuration.md."
+    return f"{where}={problem['input']!r} is not allowed: {allowed}. See docs/configuration.md."

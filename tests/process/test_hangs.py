@@ -24,7 +24,7 @@ from PIL import Image as Pillow
 
 from arcface_api.batching import Batcher
 from arcface_api.errors import ArcFaceError, ModelFailed, QueueFull
-from arcface_api.serving.worker import HUNG_STATUS
+from arcface_api.serving.process import HUNG_STATUS
 from pictures import picture_bytes
 from serving import Run, Service, is_running, until
 from tiny_models import endless_model

@@ -1,1 +1,1 @@
-"""HTTP: `app` joins everything; `routes` lists the operations; `protocol` serves one connection."""
+"""HTTP: `app` joins everything and has the operations; `protocol` serves one connection."""

@@ -1,9 +1,7 @@
 """The body of every answer: its schema, which OpenAPI publishes, and how it is made.
 
 `EmbedAnswer` and `BatchAnswer` only describe: the embedding is written straight from its float32 array (`wire`). Tests
-hold description and body equal.
-
-Longer than most modules, because each body stands beside its schema.
+compare description and body.
 """
 
 from collections.abc import Sequence
@@ -22,8 +20,6 @@ from arcface_api.face.quality import QualityWarning
 from arcface_api.loading import default_options, max_batch_files, regressor_content
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.settings import Settings
-
-# ── /embed, /embed/batch ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Pose(BaseModel):
@@ -60,11 +56,13 @@ _Model = Annotated[str, Field(description="The loaded recogniser.", examples=["a
 _InputSize = Annotated[str, Field(description="The recogniser's input, width x height.", examples=["112x112"])]
 _Attributes = Annotated[AttributesAnswer | None, Field(description="Only with `include_attributes=true`.")]
 _Quality = Annotated[QualityAnswer | None, Field(description="Only with `include_quality=true`.")]
-_WARNINGS = (
-    "What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query; with the latter"
-    " alone, `landmarks_unsure` is the only one."
-)
-_Warnings = Annotated[list[QualityWarning] | None, Field(description=_WARNINGS)]
+_Warnings = Annotated[
+    list[QualityWarning] | None,
+    Field(
+        description="What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
+        " with the latter alone, `landmarks_unsure` is the only one."
+    ),
+]
 
 
 class EmbedAnswer(BaseModel):
@@ -101,9 +99,6 @@ class BatchAnswer(BaseModel):
     embedding_dim: _Dim
     model: _Model
     input_size: _InputSize
-
-
-# ── /health, /livez, /readyz, /info ────────────────────────────────────────────────────────────────────────────────
 
 
 class HealthAnswer(BaseModel):
@@ -265,9 +260,6 @@ class InfoAnswer(BaseModel):
         )
 
 
-# ── the bodies of /embed and /embed/batch ───────────────────────────────────────────────────────────────────────────
-
-
 def model_keys(info: InfoAnswer) -> dict[str, Any]:
     """The keys that are the same in all bodies."""
     input_size = f"{info.input.width}x{info.input.height}"
@@ -284,7 +276,7 @@ def embed_body(embedded: Embedded, options: RequestOptions, about_model: dict[st
 
 
 def batch_body(results: Sequence[Embedded | Exception], options: RequestOptions, about_model: dict[str, Any]) -> bytes:
-    """The body of `/embed/batch`: of each picture, in order, its result."""
+    """The body of `/embed/batch`: each picture's result, in order."""
     if options.media_type is wire.MediaType.JSON:
         return wire.json_bytes({"results": [_result(result, options) for result in results], **about_model})
     # NaN and not zero: a database that is given the row by mistake refuses it
@@ -303,7 +295,7 @@ def _result(result: Embedded | Exception, options: RequestOptions) -> dict[str, 
 
 
 def _with_optional(body: dict[str, Any], embedded: Embedded, options: RequestOptions) -> dict[str, Any]:
-    """The body, with the keys that are there only if the request asked for them."""
+    """The body with the keys that the request asked for."""
     if embedded.attributes is not None:
         person, head = embedded.attributes.age_gender, embedded.attributes.head_pose
         pose = Pose(yaw=round(head.yaw, 4), pitch=round(head.pitch, 4), roll=round(head.roll, 4))

@@ -42,6 +42,10 @@ def has_left(scope: MutableMapping[str, Any]) -> bool:
     return _HAS_LEFT in scope
 
 
+# glibc's; other C libraries have none
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
 class Trimmer:
     """Returns freed memory to the system a while after much was freed. Belongs to the event loop.
 
@@ -49,37 +53,27 @@ class Trimmer:
     keep as much memory as it ever needed.
     """
 
-    def __init__(self) -> None:
-        self._trim: Callable[[int], int] | None
-        try:
-            self._trim = ctypes.CDLL(None).malloc_trim  # other threads run meanwhile
-        except (OSError, AttributeError, TypeError):  # another C library, or Windows
-            self._trim = None
-        self._is_due = False
+    _is_due = False
 
     def note(self) -> None:
         """Much memory was freed."""
-        if self._trim is not None and not self._is_due:
+        if _MALLOC_TRIM is not None and not self._is_due:
             self._is_due = True
-            asyncio.get_running_loop().call_later(TRIM_SECONDS, self._start, self._trim)
+            asyncio.get_running_loop().call_later(TRIM_SECONDS, self._start, _MALLOC_TRIM)
 
     def _start(self, trim: Callable[[int], int]) -> None:
         self._is_due = False
-        asyncio.get_running_loop().run_in_executor(None, trim, 0)
+        asyncio.get_running_loop().run_in_executor(None, trim, 0)  # other threads run meanwhile
 
 
 @dataclass
 class Connections:
     """The limits of the connections of one process, and what they share."""
 
-    most: int
-    """Served at once; one more is refused."""
-    upload_seconds: float
-    """How long the rest of a refused body is read and dropped."""
-    min_bytes_per_second: int
-    """Of that rest, and of an answer that is being read."""
-    lingering: int = 0
-    """Connections that were answered and closed, and whose callers may still read."""
+    most: int  # served at once; one more is refused
+    upload_seconds: float  # that the rest of a refused body is read and dropped
+    min_bytes_per_second: int  # of that rest, and of an answer that is being read
+    lingering: int = 0  # answered and closed, but the caller may still read
     trimmer: Trimmer = field(default_factory=Trimmer)
 
 
@@ -95,11 +89,8 @@ def allow_open_files(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         _log.warning(
-            "This system allows %d open files, too few for ARCFACE_MAX_CONNECTIONS=%d: connections beyond that are"
-            " closed without an answer. Raise the limit (ulimit -n) to %d.",
-            hard,
-            connections,
-            needed,
+            f"This system allows {hard} open files, too few for ARCFACE_MAX_CONNECTIONS={connections}: connections"
+            f" beyond that are closed without an answer. Raise the limit (ulimit -n) to {needed}."
         )
 
 
@@ -107,22 +98,20 @@ class GentleTransport(asyncio.Transport):
     """A connection's transport that closes as a server should (RFC 9112 section 9.6).
 
     A connection that is closed while unread data arrives is reset, and the caller never reads its answer. So only the
-    sending side is closed, and what still arrives is dropped for `LINGER_SECONDS`.
-
-    A caller that does not read would be kept for ever: it is cut off when it has read too little in `WRITE_SECONDS`.
+    sending side is closed, and what still arrives is dropped for `LINGER_SECONDS`. A caller that reads too little of
+    its answer in `WRITE_SECONDS` is cut off.
     """
 
     def __init__(self, transport: asyncio.Transport, shared: Connections, has_more: Callable[[], bool]) -> None:
-        """Wrap a transport; `has_more` states whether the caller is still sending something that nobody will read."""
+        """`has_more` returns whether the caller is still sending something that nobody will read."""
         super().__init__()
         self._transport, self._shared, self._has_more = transport, shared, has_more
         self._loop = asyncio.get_running_loop()
         self._is_closing = self._is_lingering = False
         self._end: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]  # delegated as it is
-        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]  # as above
-        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]  # as above
+        for delegated in ("get_extra_info", "pause_reading", "resume_reading"):
+            setattr(self, delegated, getattr(transport, delegated))
 
     def write(self, data: Any) -> None:
         """Send this, unless the connection is closing."""

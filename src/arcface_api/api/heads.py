@@ -9,24 +9,18 @@ import httptools
 
 from arcface_api.errors import RequestHeadTooLarge, RequestMalformed
 
-HEAD_BYTES = 64 * 1024
-"""Of the request line and all headers together, line ends included."""
-LINE_BYTES = 16 * 1024
-"""Of the request line, and of each header."""
+HEAD_BYTES = 64 * 1024  # of the request line and all headers together, line ends included
+LINE_BYTES = 16 * 1024  # of the request line, and of each header
 HEADERS = 100
-
 END = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade(?=:)", re.IGNORECASE)
 
 
 def checked(head: bytes) -> bytes:
-    """A whole head for the parser, within the limits and without an offer to upgrade.
+    """A whole head for the parser, without an offer to upgrade. Raises `RequestHeadTooLarge`.
 
     A server may ignore such an offer, but llhttp stops reading at it. So the header `Upgrade` gets another name of the
     same length; nothing else changes.
-
-    Raises:
-        RequestHeadTooLarge: It exceeds a limit.
     """
     _check_size(len(head))
     if len(head) > LINE_BYTES:
@@ -39,9 +33,7 @@ def checked(head: bytes) -> bytes:
 
 
 def look_ahead(parser: httptools.HttpRequestParser, data: bytearray, start: int, seen: int) -> None:
-    """Refuse now, and not when it is whole, a head that begins at `start` and cannot become a request.
-
-    The parser has got its first `seen` bytes and nothing else.
+    """Check a head that begins at `start` and is not whole yet. The parser has got its first `seen` bytes only.
 
     Raises:
         RequestHeadTooLarge, RequestMalformed: It already exceeds a limit, or no head begins like this.

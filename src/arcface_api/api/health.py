@@ -1,7 +1,7 @@
 """Whether the service can embed, proved by embedding a picture, and whether one of its threads hangs.
 
-A thread that hangs cannot report it, so the event loop watches the threads. Nor can it be ended; only the process can.
-So everyone who waits is answered, and the server of this app ends the process (`why_hung`).
+A thread that hangs can neither report it nor be ended. So the event loop watches the threads: when one hangs, everyone
+who waits is answered, and the server of this app ends the process (`why_hung`).
 """
 
 import asyncio
@@ -29,12 +29,9 @@ class Health:
         """A decode or an inference that takes longer than `hang_seconds` hangs."""
         self._embedder, self._hang_seconds = embedder, hang_seconds
         self._probe: asyncio.Task[float] | None = None
-        self.why_hung: str | None = None
-        """What hangs; None: nothing. Once set, it stays."""
-        self.unfinished: str | None = None
-        """What still ran on a thread when the service was closed."""
-        self.closes_before = math.inf
-        """When closing has to end, on `time.monotonic`'s clock. The server sets it."""
+        self.why_hung: str | None = None  # once set, it stays
+        self.unfinished: str | None = None  # what still ran on a thread when the service was closed
+        self.closes_before = math.inf  # on `time.monotonic`'s clock; the server sets it
 
     async def why_not(self) -> str | None:
         """Why the service cannot embed; None if it can."""
@@ -59,8 +56,7 @@ class Health:
     async def watch(self) -> None:
         """Check the threads until one hangs, then answer everyone who waits.
 
-        A process that was stopped for a while (a paused container) finds everything late when it continues. So only
-        time in which this loop has run counts.
+        Only time in which this loop has run counts: a process that was paused finds everything late when it continues.
         """
         running_since = last = time.monotonic()
         while self.why_hung is None:
@@ -74,7 +70,7 @@ class Health:
                 self._hang(f"{stuck}: it began more than {self._hang_seconds:g} seconds ago")
 
     async def close(self, patience_seconds: float) -> None:
-        """Close the embedder. Waits so long for its threads to end, or longer if `closes_before` allows it."""
+        """Close the embedder. Waits this long for its threads to end, or longer if `closes_before` allows it."""
         if not math.isinf(self.closes_before):
             patience_seconds = max(patience_seconds, self.closes_before - time.monotonic())
         try:

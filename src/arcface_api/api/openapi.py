@@ -23,10 +23,9 @@ _ONE_PICTURE_ERRORS = {
     errors.ModelFailed,
 }
 """Never the answer of a whole batch: all but the first can be one of its results."""
-EMBED_ERRORS = tuple(error for error in STATUS_BY_ERROR if error is not errors.TooManyFiles)
-"""Every error that `POST /embed` can answer with."""
-BATCH_ERRORS = tuple(error for error in STATUS_BY_ERROR if error not in _ONE_PICTURE_ERRORS)
-"""Every error that `POST /embed/batch` as a whole can answer with."""
+EMBED_ERRORS = [error for error in STATUS_BY_ERROR if error is not errors.TooManyFiles]
+BATCH_ERRORS = [error for error in STATUS_BY_ERROR if error not in _ONE_PICTURE_ERRORS]
+"""Every error that the operation as a whole can answer with."""
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PICTURE = {"type": "string", "format": "binary", "description": "One face crop: JPEG, PNG or WebP, any size."}
@@ -72,19 +71,16 @@ def _operation(
     raised: Iterable[type[errors.ArcFaceError]],
 ) -> dict[str, Any]:
     """The arguments with which FastAPI describes an operation."""
-    about_model = {
+    headers = {
         wire.MODEL_FINGERPRINT_HEADER: ("string", "Embeddings may be compared only if it is equal."),
         wire.SERVER_TIMING_HEADER: ("string", "Milliseconds per stage."),
-    }
+    } | headers
     done = {
         "model": answer,
         "description": "Done.",
         # JSON first: Swagger UI asks for the first one
         "content": {wire.MediaType.JSON: {}, wire.MediaType.NPY: _BINARY, wire.MediaType.BYTES: _BINARY},
-        "headers": {
-            name: {"schema": {"type": kind}, "description": description}
-            for name, (kind, description) in (about_model | headers).items()
-        },
+        "headers": {name: {"schema": {"type": kind}, "description": says} for name, (kind, says) in headers.items()},
     }
     return {
         "response_class": Response,

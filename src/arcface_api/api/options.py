@@ -23,7 +23,7 @@ class RequestOptions:
     encoding: Encoding
     media_type: MediaType
     has_warnings: bool
-    """The body has `warnings`, because the query itself asked for something that can cause some."""
+    """The body has `warnings`: the query itself asks for something that can cause some."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,6 @@ _OPTIONS: dict[str, _Option] = {
 }
 
 OPTION_NAMES = frozenset(_OPTIONS)
-"""The names of all query parameters."""
 
 
 def _parameter(name: str, place: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,46 +105,40 @@ OPENAPI_PARAMETERS = [
 ]
 
 
-@dataclass(frozen=True)
-class OptionReader:
-    """Reads the options of requests to one service."""
+def read_options(
+    request: Request, recogniser: Recogniser, timeout_seconds: float, defaults: EmbedOptions
+) -> RequestOptions:
+    """The options in a request's query and headers. Unknown ones are refused, as a misspelt one changes the vector.
 
-    recogniser: Recogniser
-    timeout_seconds: float
-    """The time for a request that asks for none, and the most that one can have."""
-    defaults: EmbedOptions
-    """How pictures are embedded for a request without options."""
+    `timeout_seconds` is the most time that a request can have; `defaults` apply to what it does not choose.
 
-    def read(self, request: Request) -> RequestOptions:
-        """The options in a request's query and headers. Unknown ones are refused, as a misspelt one changes the vector.
-
-        Raises:
-            FingerprintDiffers, ParameterInvalid, ParametersConflict, NotAcceptable: An option cannot be met.
-        """
-        headers = request.headers
-        required = headers.get(REQUIRE_FINGERPRINT_HEADER)
-        if required is not None and required != self.recogniser.fingerprint:
-            raise FingerprintDiffers(
-                f"{REQUIRE_FINGERPRINT_HEADER} is {required}, but the loaded model ({self.recogniser.name}) has"
-                f" {self.recogniser.fingerprint}: its embeddings must not be compared with yours. Use a service that"
-                " has your model, or embed your pictures again with this one."
-            )
-        timeout = headers.get(REQUEST_TIMEOUT_HEADER)
-        seconds = self.timeout_seconds if timeout is None else min(_seconds(timeout), self.timeout_seconds)
-        deadline = time.monotonic() + seconds
-        chosen = _query(request) if request.scope["query_string"] else {}
-        accept = ", ".join(headers.getlist("accept"))
-        media_type = MediaType.JSON if accept in {"", "*/*"} else _negotiate(accept)
-        if media_type is not MediaType.JSON:
-            for name in ("include_attributes", "include_quality", "encoding"):
-                if chosen.get(name) in (True, Encoding.BASE64):
-                    raise ParametersConflict(
-                        f"{name} needs a JSON answer, but Accept asks for {media_type}. Leave out {name}, or send"
-                        f" Accept: {MediaType.JSON}."
-                    )
-        has_warnings = chosen.get("include_quality", False) or chosen.get("align") is Align.AUTO
-        encoding = chosen.pop("encoding", Encoding.FLOAT)
-        return RequestOptions(replace(self.defaults, deadline=deadline, **chosen), encoding, media_type, has_warnings)
+    Raises:
+        FingerprintDiffers, ParameterInvalid, ParametersConflict, NotAcceptable: An option cannot be met.
+    """
+    headers = request.headers
+    required = headers.get(REQUIRE_FINGERPRINT_HEADER)
+    if required is not None and required != recogniser.fingerprint:
+        raise FingerprintDiffers(
+            f"{REQUIRE_FINGERPRINT_HEADER} is {required}, but the loaded model ({recogniser.name}) has"
+            f" {recogniser.fingerprint}: its embeddings must not be compared with yours. Use a service that has your"
+            " model, or embed your pictures again with this one."
+        )
+    timeout = headers.get(REQUEST_TIMEOUT_HEADER)
+    seconds = timeout_seconds if timeout is None else min(_seconds(timeout), timeout_seconds)
+    deadline = time.monotonic() + seconds
+    chosen = _query(request) if request.scope["query_string"] else {}
+    accept = ", ".join(headers.getlist("accept"))
+    media_type = MediaType.JSON if accept in {"", "*/*"} else _negotiate(accept)
+    if media_type is not MediaType.JSON:
+        for name in ("include_attributes", "include_quality", "encoding"):
+            if chosen.get(name) in (True, Encoding.BASE64):
+                raise ParametersConflict(
+                    f"{name} needs a JSON answer, but Accept asks for {media_type}. Leave out {name}, or send"
+                    f" Accept: {MediaType.JSON}."
+                )
+    has_warnings = chosen.get("include_quality", False) or chosen.get("align") is Align.AUTO
+    encoding = chosen.pop("encoding", Encoding.FLOAT)
+    return RequestOptions(replace(defaults, deadline=deadline, **chosen), encoding, media_type, has_warnings)
 
 
 def _query(request: Request) -> dict[str, Any]:
@@ -180,7 +173,11 @@ def _negotiate(accept: str) -> MediaType:
     weights: dict[str, float] = {}
     for item in accept.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
-        weights[name] = max(weights.get(name, 0.0), _weight(parameters))
+        try:
+            weight = next((float(parameter[2:]) for parameter in parameters if parameter.startswith("q=")), 1.0)
+        except ValueError:
+            weight = 0.0
+        weights[name] = max(weights.get(name, 0.0), weight)
     best, best_weight = None, 0.0
     for media_type in MediaType:
         ranges = (media_type.value, f"{media_type.split('/')[0]}/*", "*/*")  # the most specific one counts
@@ -190,11 +187,3 @@ def _negotiate(accept: str) -> MediaType:
     if best is None:
         raise NotAcceptable(f"Accept: {accept} cannot be served. An embedding can be sent as {', '.join(MediaType)}.")
     return best
-
-
-def _weight(parameters: list[str]) -> float:
-    """The weight among the parameters of a media range; 0 if it is not a number."""
-    try:
-        return next((float(parameter[2:]) for parameter in parameters if parameter.startswith("q=")), 1.0)
-    except ValueError:
-        return 0.0

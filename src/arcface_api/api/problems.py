@@ -1,7 +1,6 @@
 """The HTTP status of every error, in one table from which answers and OpenAPI are made.
 
-A problem is RFC 9457's `application/problem+json`: `title` and `status` are HTTP's, `detail` says what was wrong, what
-is allowed and what to do, and `code` is a stable name for programs.
+A problem is RFC 9457's `application/problem+json`; `title` and `status` are HTTP's, `code` is for programs.
 """
 
 import asyncio
@@ -70,11 +69,10 @@ class ProblemAnswer(BaseModel):
     code: str = Field(description="Stable; one of those that /embed can answer with.", examples=["image_damaged"])
 
     @classmethod
-    def of(cls, error: Exception) -> Self:
+    def of(cls, error: BaseException) -> Self:
         """The problem that an error becomes."""
-        status = STATUS_BY_ERROR.get(type(error)) if isinstance(error, ArcFaceError) else None
-        if status is not None and isinstance(error, ArcFaceError):
-            return cls.made(status, error.code, str(error))
+        if isinstance(error, ArcFaceError) and type(error) in STATUS_BY_ERROR:
+            return cls.made(STATUS_BY_ERROR[type(error)], error.code, str(error))
         detail = "The service met a defect of its own; see its log. Other requests are not affected."
         return cls.made(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, detail)
 
@@ -85,50 +83,46 @@ class ProblemAnswer(BaseModel):
 
     def response(self, headers: dict[str, str] | None = None) -> Response:
         """The answer. Caches never store it, as it may describe the picture."""
-        shared = {"Cache-Control": "no-store"}
-        body = orjson.dumps(self.model_dump())
-        return Response(body, self.status, shared | (headers or {}), media_type=MEDIA_TYPE)
-
-
-def answering(handler: Handler) -> Handler:
-    """The handler, with every error that it can meet answered as a problem.
-
-    An unexpected exception that reached the server would also close the connection, and the caller's next request on it
-    would fail.
-    """
-
-    async def answered(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except HTTPException:
-            raise
-        except ArcFaceError as error:
-            return answer_to(error)
-        except ClientDisconnect:
-            return Response(status_code=HTTPStatus.BAD_REQUEST)  # never sent: nobody is there to read it
-        except asyncio.CancelledError:
-            if has_left(request.scope):
-                return Response(status_code=HTTPStatus.BAD_REQUEST)  # as above
-            # only the end of the grace period cancels other requests
-            closing = errors.ServiceClosing("The service was shut down before it could answer. Send it again.")
-            return ProblemAnswer.of(closing).response({"Connection": "close", "Retry-After": "1"})
-        except Exception as defect:  # noqa: BLE001  # any defect: it is logged, and the caller gets an answer
-            _log.exception("A defect in %s %s:", request.method, request.url.path)
-            return ProblemAnswer.of(defect).response()
-
-    return answered
+        headers = {"Cache-Control": "no-store"} | (headers or {})
+        return Response(orjson.dumps(self.model_dump()), self.status, headers, media_type=MEDIA_TYPE)
 
 
 class ProblemRoute(APIRoute):
     """A route whose errors become problems."""
 
     def get_route_handler(self) -> Handler:
-        """FastAPI's handler, as `answering` makes it."""
-        return answering(super().get_route_handler())
+        """FastAPI's handler, with every error that it can meet answered."""
+        handler = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as in `DirectApp`
+                return answer_failed(request, error)
+
+        return answered
+
+
+def answer_failed(request: Request, error: BaseException) -> Response:
+    """The answer to a request whose operation raised this.
+
+    An unexpected exception that reached the server would also close the connection, and the caller's next request on it
+    would fail.
+    """
+    if isinstance(error, ArcFaceError):
+        return answer_to(error)
+    is_cancelled = isinstance(error, asyncio.CancelledError)
+    if isinstance(error, ClientDisconnect) or (is_cancelled and has_left(request.scope)):
+        return Response(status_code=HTTPStatus.BAD_REQUEST)  # never sent: nobody is there to read it
+    if is_cancelled:  # only the end of the grace period cancels other requests
+        closing = errors.ServiceClosing("The service was shut down before it could answer. Send it again.")
+        return ProblemAnswer.of(closing).response({"Connection": "close", "Retry-After": "1"})
+    _log.error("A defect in %s %s:", request.method, request.url.path, exc_info=error)
+    return ProblemAnswer.of(error).response()
 
 
 def install(app: FastAPI) -> None:
-    """Make problems of what the framework's router itself refuses; `answering` does so for everything behind it."""
+    """Use `ProblemRoute`, and make problems of what the framework's router itself refuses."""
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  # it is registered for this class
@@ -137,6 +131,7 @@ def install(app: FastAPI) -> None:
         detail = sentence.format(method=request.method, path=request.url.path, allowed=headers.get("Allow", ""))
         return ProblemAnswer.made(status, code, detail).response(headers)
 
+    app.router.route_class = ProblemRoute
     app.add_exception_handler(HTTPException, on_http_exception)
 
 
@@ -147,9 +142,7 @@ def answer_to(error: ArcFaceError) -> Response:
         _log.info("%s: %s", problem.code, error)  # callers cause it: by a short X-Request-Timeout, or by their number
     elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == INTERNAL_ERROR)
-    headers: dict[str, str] = {}
-    if hasattr(error, "retry_after_seconds"):
-        headers["Retry-After"] = str(error.retry_after_seconds)
+    headers = {"Retry-After": str(error.retry_after_seconds)} if hasattr(error, "retry_after_seconds") else {}
     if isinstance(error, errors.UploadStalled):
         headers["Connection"] = "close"  # the rest of its body must not be read as a request
     return problem.response(headers)

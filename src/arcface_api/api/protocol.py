@@ -6,15 +6,12 @@
 
 - *Heads* are collected, limited and freed of offers to upgrade (`heads`).
 - *Pipelined requests* wait unread. uvicorn would parse and keep all of them.
-- *Callers that leave* end the work for them (`connections.leave`). uvicorn informs only an application that asks, and
-  ours has no reason to ask once it has the picture. With more than `PIPELINE_BYTES` behind a request, reading pauses,
-  and its caller's end is seen late.
+- *Callers that leave* end the work for them (`connections.leave`). uvicorn informs only an application that asks, which
+  ours does not once it has the picture. Behind more than `PIPELINE_BYTES` of pipelined requests this is seen late.
 - *Silent connections* are closed: those that send no whole head, or stop in a body that was answered before its end.
 
 The parser alone decides what belongs to one message and what to the next. A second message in what was fed for one is
 refused, so that no mistake here can make it read a body as a request.
-
-Longer than most modules: it is the state of one connection, and every step depends on what the others left.
 """
 
 import asyncio
@@ -38,16 +35,17 @@ PIPELINE_BYTES = 64 * 1024
 BLANK_BYTES = 8
 """Of empty lines before a request. Some clients send one (RFC 9112 section 2.2)."""
 MOST_CUTS = 10_000
-"""Cuts of a chunked body, one at each empty line. A form has one for each part, a picture one in gigabytes; more would
-keep the event loop busy."""
+"""Empty lines in a chunked body. A form has one for each part, a picture one in gigabytes; more would keep the event
+loop busy."""
 REST_SECONDS = 5.0
-"""How often the rest of a refused body is checked; if it is too slow, or takes too long, the connection is cut off."""
+"""How often the speed of the rest of a refused body is checked."""
 
 
 class HttpProtocol(HttpToolsProtocol):
     """One connection; give it to `uvicorn.Config(http=…)` with a `DirectApp`."""
 
     transport: GentleTransport
+    _shared: Connections
     _unread: bytearray  # received and not parsed: an incomplete head, or what follows the request that is served
     _scout: httptools.HttpRequestParser | None = None  # reads ahead in a head that arrives in pieces
     _scouted = 0  # bytes of that head that it has got
@@ -65,10 +63,10 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """A caller has connected."""
         self._unread = bytearray()
-        shared = self._shared
-        super().connection_made(GentleTransport(transport, shared, self._has_more))
-        if len(self.connections) - shared.lingering > shared.most:
-            self._refuse(TooManyConnections(shared.most))
+        self._shared = cast("DirectApp", self.config.app).connections  # or an app around one, with its `connections`
+        super().connection_made(GentleTransport(transport, self._shared, self._has_more))
+        if len(self.connections) - self._shared.lingering > self._shared.most:
+            self._refuse(TooManyConnections(self._shared.most))
         else:
             self._head_until = self.loop.time() + HEAD_SECONDS
             self._watch()
@@ -157,10 +155,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._rest_timer = self.loop.call_later(REST_SECONDS, self._check_rest, self._body_bytes, end)
 
     @property
-    def _shared(self) -> Connections:
-        return cast("DirectApp", self.config.app).connections  # or an app around one, with its `connections`
-
-    @property
     def _is_serving(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -198,7 +192,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._watch()
 
     def _parse_head(self, data: bytearray, start: int) -> int:
-        """Parse the head that begins here if it is whole. Returns where it ends, `start` if it is not whole."""
+        """Parse the head that begins here. Returns where it ends, `start` if it is not whole."""
         end = data.find(heads.END, start + max(0, self._scouted - len(heads.END) + 1)) + len(heads.END)
         if end < len(heads.END):
             self._scout = self._scout or httptools.HttpRequestParser(object())

@@ -2,14 +2,14 @@
 
 All uploads of a process are counted together. Each is limited in size and time, and refused at the first byte too many.
 
-Longer than most modules, because the three layers (body, form, landmarks) read the same bytes in one pass.
+Longer than most modules: its three layers (body, form, landmarks) read the same bytes in one pass.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -18,33 +18,19 @@ from fastapi import Request
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from arcface_api import errors
+from arcface_api.api.answers import LimitsInfo
 from arcface_api.api.connections import Trimmer
 from arcface_api.api.options import OPTION_NAMES
 from arcface_api.embedder import Picture
-from arcface_api.errors import (
-    BodyTooLarge,
-    ContentTypeUnsupported,
-    DeadlineExceeded,
-    FileMissing,
-    FileRepeated,
-    LandmarksInvalid,
-    MultipartMalformed,
-    ParameterInvalid,
-    ParametersConflict,
-    TooManyFiles,
-    UploadsFull,
-    UploadStalled,
-)
 from arcface_api.wire import Align
 
 STALL_SECONDS = 30.0
 """The longest silence in the middle of an upload."""
 SLOW_START_SECONDS = 5.0
 """The minimum speed of an upload applies after this time."""
-SMALL_BYTES = 64 * 1024
-"""An upload of up to this size, as most face crops are, is small."""
-LARGE_SHARE = 3 / 4
-"""The share of the room for uploads that are not small, so that a few large, slow ones leave room for the others."""
+SMALL_BYTES, LARGE_SHARE = 64 * 1024, 3 / 4
+"""The share of the room for uploads that are larger, so that a few large, slow ones leave room for most face crops."""
 
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp")
@@ -65,37 +51,22 @@ OTHERS_NAMED, OTHER_CHARACTERS = 5, 40
 """How many ignored parts an error names, and with how many characters of each name."""
 
 
-@dataclass(frozen=True)
-class UploadLimits:
-    """The bytes and files that a request may have."""
-
-    image_bytes: int
-    batch_files: int
-    batch_bytes: int
-    """All images of one batch request together."""
-
-    @property
-    def batch_body_bytes(self) -> int:
-        """Most bytes in the body of a batch request."""
-        return self.batch_bytes + FORM_OVERHEAD_BYTES + 1024 * self.batch_files
-
-    @property
-    def largest_body_bytes(self) -> int:
-        """Most bytes in the body of any request."""
-        return max(self.image_bytes + FORM_OVERHEAD_BYTES, self.batch_body_bytes)
-
-
-# ── the body ───────────────────────────────────────────────────────────────────────────────────────────────────────
+_IMAGE_TOO_LARGE = (
+    "{} is larger than the {:,} bytes that an image may have. Send the face crop, not the whole photo, or ask the"
+    " operator to raise ARCFACE_MAX_IMAGE_BYTES."
+)
 
 
 class Uploads:
     """All uploads of one process that are inside: arriving, or not answered yet."""
 
-    def __init__(self, capacity: int, largest: int, seconds: float, min_bytes_per_second: int) -> None:
-        """All may have `capacity` bytes together. One may have `largest`, which always fits, and take `seconds`."""
+    def __init__(self, limits: LimitsInfo) -> None:
+        """The largest request that `limits` allow always fits."""
+        capacity = limits.max_upload_bytes_inside
+        largest = max(limits.max_image_bytes + FORM_OVERHEAD_BYTES, _batch_body_bytes(limits))
         self.capacity = max(capacity, largest)
         self.large_capacity = max(int(LARGE_SHARE * capacity), largest)
-        self.seconds, self.min_bytes_per_second = seconds, min_bytes_per_second
+        self.limits = limits
         self.inside_bytes = 0
         self._trimmer = Trimmer()
 
@@ -110,58 +81,54 @@ class Uploads:
             if body.received > SMALL_BYTES:
                 self._trimmer.note()
 
-    def stalled(self, *, is_whole: bool, is_slow: bool) -> UploadStalled:
-        """The error of an upload that took too long as a whole, is too slow, or is silent."""
-        if is_whole:
-            broken = f"The upload took longer than the {self.seconds:g} seconds that it may take"
-        elif is_slow:
-            broken = f"The upload is slower than {self.min_bytes_per_second:,} bytes a second"
-        else:
-            broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
-        return UploadStalled(f"{broken}. Send the request again over a faster connection.")
 
-
+@dataclass
 class Body:
     """The body of one request; made by `Uploads.body`."""
 
-    def __init__(self, uploads: Uploads, request: Request, deadline: float) -> None:
-        self.received = 0
-        self._uploads, self._request, self._deadline = uploads, request, deadline
-        self._started = time.monotonic()
-        self._has_more = True
-        self._max_bytes = 0
-        self._too_large: Callable[[], BodyTooLarge] = BodyTooLarge
+    uploads: Uploads
+    request: Request
+    deadline: float
+    received: int = 0
+    _started: float = field(default_factory=time.monotonic)
+    _has_more: bool = True
+    _max_bytes: int = 0
+    _too_large: str = ""
 
-    def limit(self, max_bytes: int, too_large: Callable[[], BodyTooLarge]) -> None:
-        """Allow `max_bytes`, before any is read. Raises what `too_large` returns if more are announced."""
+    def limit(self, max_bytes: int, too_large: str) -> None:
+        """Allow `max_bytes`, before any is read. Raises `BodyTooLarge(too_large)` if more are announced."""
         self._max_bytes, self._too_large = max_bytes, too_large
-        announced = self._request.headers.get("content-length", "")
+        announced = self.request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > max_bytes:
-            raise too_large()
+            raise errors.BodyTooLarge(too_large)
 
     async def read(self) -> bytes:
         """Returns the next bytes; none at the end of the body.
 
         Raises:
-            BodyTooLarge: More bytes arrived than `limit` allows.
-            UploadsFull: All uploads together have too many bytes.
-            UploadStalled: The body stopped arriving, arrived too slowly, or took too long.
-            DeadlineExceeded: It did not arrive in time to be answered.
+            BodyTooLarge, UploadsFull: This upload, or all together, have more bytes than they may.
+            UploadStalled, DeadlineExceeded: It arrives too slowly, or not in time to be answered.
             starlette.requests.ClientDisconnect: The caller left.
         """
-        chunk, uploads = b"", self._uploads
+        chunk, uploads = b"", self.uploads
+        most_seconds, min_speed = uploads.limits.upload_timeout_seconds, uploads.limits.upload_min_bytes_per_second
         while self._has_more and not chunk:
             now = time.monotonic()
-            whole = self._started + uploads.seconds
-            slow = self._started + SLOW_START_SECONDS + self.received / uploads.min_bytes_per_second
-            end = min(self._deadline, whole, slow, now + STALL_SECONDS)
+            whole = self._started + most_seconds
+            slow = self._started + SLOW_START_SECONDS + self.received / min_speed
+            end = min(self.deadline, whole, slow, now + STALL_SECONDS)
             try:
                 async with asyncio.timeout(end - now):
-                    message = await self._request.receive()
+                    message = await self.request.receive()
             except TimeoutError:
-                if end == self._deadline:
-                    raise DeadlineExceeded from None
-                raise uploads.stalled(is_whole=end == whole, is_slow=end == slow) from None
+                if end == self.deadline:
+                    raise errors.DeadlineExceeded from None
+                broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
+                if end == whole:
+                    broken = f"The upload took longer than the {most_seconds:g} seconds that it may take"
+                elif end == slow:
+                    broken = f"The upload is slower than {min_speed:,} bytes a second"
+                raise errors.UploadStalled(f"{broken}. Send the request again over a faster connection.") from None
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             self._has_more = message.get("more_body", False)
@@ -170,19 +137,16 @@ class Body:
             return chunk
         size = self.received + len(chunk)
         if size > self._max_bytes:
-            raise self._too_large()
+            raise errors.BodyTooLarge(self._too_large)
         room = uploads.capacity if size <= SMALL_BYTES else uploads.large_capacity
         if uploads.inside_bytes + len(chunk) > room:
-            raise UploadsFull(room)
+            raise errors.UploadsFull(room)
         uploads.inside_bytes += len(chunk)
         self.received = size
         return chunk
 
 
-# ── pictures ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def read_image(request: Request, body: Body, limits: UploadLimits, align: Align) -> Picture:
+async def read_image(request: Request, body: Body, align: Align) -> Picture:
     """Read the picture of `/embed`: the form's part `file`, or the whole body.
 
     Raises:
@@ -191,74 +155,80 @@ async def read_image(request: Request, body: Body, limits: UploadLimits, align: 
         LandmarksInvalid, ParametersConflict: The landmarks cannot be read, or `align` does not use them.
         Exception: Those of `Body`.
     """
+    max_bytes = body.uploads.limits.max_image_bytes
+    too_large = _IMAGE_TOO_LARGE.format("The request", max_bytes)
     content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if content_type == FORM_TYPE:
-        body.limit(limits.image_bytes + FORM_OVERHEAD_BYTES, lambda: _too_large("The request", limits))
-        form = _Form(PART_NAME, 1, limits)
+        body.limit(max_bytes + FORM_OVERHEAD_BYTES, too_large)
+        form = _Form(PART_NAME, 1, max_bytes)
         await form.read(body, parameters.get("boundary", ""))
         image, landmarks = form.images[0], form.landmarks
-        if isinstance(image, BodyTooLarge):
+        if isinstance(image, errors.BodyTooLarge):
             raise image
     elif content_type in RAW_TYPES + ALSO_RAW_TYPES:
-        body.limit(limits.image_bytes, lambda: _too_large("The request", limits))
+        body.limit(max_bytes, too_large)
         image, landmarks = BytesIO(), None
         while chunk := await body.read():
             image.write(chunk)
     else:
-        raise ContentTypeUnsupported(
+        raise errors.ContentTypeUnsupported(
             f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME}"
             f" (curl -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {' or '.join(RAW_TYPES)}."
         )
     return Picture(image.getvalue(), _landmarks(landmarks, align))
 
 
-async def read_images(request: Request, body: Body, limits: UploadLimits, align: Align) -> list[Picture | BodyTooLarge]:
-    """Read the pictures of `/embed/batch`: the form's parts `files`, in order.
-
-    Returns:
-        For each file its picture, or the error if this file alone is too large.
+async def read_images(request: Request, body: Body, align: Align) -> list[Picture | errors.BodyTooLarge]:
+    """Read the pictures of `/embed/batch`: the form's parts `files`, in order, or the error of one that is too large.
 
     Raises:
         ContentTypeUnsupported: The request is not a form.
         TooManyFiles: It has more images than one batch request may have.
         Exception: Those of `read_image`.
     """
+    limits = body.uploads.limits
     content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if content_type != FORM_TYPE:
-        raise ContentTypeUnsupported(
+        raise errors.ContentTypeUnsupported(
             f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with a part {BATCH_PART_NAME}"
             f" for each image (curl -F {BATCH_PART_NAME}=@a.jpg -F {BATCH_PART_NAME}=@b.jpg)."
         )
     body.limit(
-        limits.batch_body_bytes,
-        lambda: BodyTooLarge(
-            f"The images of this request have more than {limits.batch_bytes:,} bytes together. Send fewer at once, or"
-            " ask the operator to raise ARCFACE_MAX_BATCH_BYTES."
-        ),
+        _batch_body_bytes(limits),
+        f"The images of this request have more than {limits.max_batch_bytes:,} bytes together. Send fewer at once, or"
+        " ask the operator to raise ARCFACE_MAX_BATCH_BYTES.",
     )
-    form = _Form(BATCH_PART_NAME, limits.batch_files, limits)
+    form = _Form(BATCH_PART_NAME, limits.max_batch_files, limits.max_image_bytes)
     await form.read(body, parameters.get("boundary", ""))
     landmarks = _landmarks(form.landmarks, align, len(form.images)) or [None] * len(form.images)
     return [
-        image if isinstance(image, BodyTooLarge) else Picture(image.getvalue(), points)
+        image if isinstance(image, errors.BodyTooLarge) else Picture(image.getvalue(), points)
         for image, points in zip(form.images, landmarks, strict=True)
     ]
 
 
+def _batch_body_bytes(limits: LimitsInfo) -> int:
+    """Most bytes in the body of a batch request."""
+    return limits.max_batch_bytes + FORM_OVERHEAD_BYTES + 1024 * limits.max_batch_files
+
+
+@dataclass
 class _Form:
     """Collects the parts of a form that are used, as they arrive."""
 
-    def __init__(self, name: str, max_parts: int, limits: UploadLimits) -> None:
-        self._name, self._max_parts, self._limits = name, max_parts, limits
-        self.images: list[BytesIO | BodyTooLarge] = []  # `getvalue` does not copy
-        self.landmarks: BytesIO | None = None
-        self._others: list[str] = []  # names of the first parts that are ignored
-        self._part: BytesIO | None = None  # that is arriving; None: it is ignored
+    name: str
+    """Of the parts with images."""
+    max_parts: int
+    image_bytes: int
+    images: list[BytesIO | errors.BodyTooLarge] = field(default_factory=list)  # `getvalue` does not copy
+    landmarks: BytesIO | None = None
+    others: list[str] = field(default_factory=list)  # names of the first parts that are ignored
+    part: BytesIO | None = None  # that is arriving; None: it is ignored
+    room: int = 0  # of that part, in bytes
 
     async def read(self, body: Body, boundary: str) -> None:
-        """Read the whole form."""
         if not boundary:
-            raise MultipartMalformed(
+            raise errors.MultipartMalformed(
                 "The Content-Type multipart/form-data names no boundary. Let the HTTP client set this header itself."
             )
         try:
@@ -267,76 +237,70 @@ class _Form:
                     for event in parser.parse(chunk):
                         if isinstance(event, MultipartSegment):
                             self._begin(event.name)
-                        elif event and self._part is not None:
-                            self._add(self._part, event)
+                        elif event and self.part is not None:
+                            self.part.write(event)
+                            if self.part.tell() > self.room:
+                                self._refuse_part()
         except MultipartError as error:
             # not the parser's own words: they can quote the form, file name and pixels included
-            raise MultipartMalformed(
+            raise errors.MultipartMalformed(
                 "The multipart form is cut short or not built as RFC 7578 requires. Let the HTTP client build it (curl"
-                f" -F {self._name}=@face.jpg)."
+                f" -F {self.name}=@face.jpg)."
             ) from error
         if not self.images:
-            raise _missing(self._name, self._others)
+            raise self._missing()
 
     def _begin(self, name: str) -> None:
         """A part of this name begins."""
-        self._part = None
-        if name == self._name:
-            if len(self.images) == self._max_parts:
-                raise _too_many(name, self._max_parts)
-            self._part = BytesIO()
-            self.images.append(self._part)
+        self.part = None
+        if name == self.name:
+            if len(self.images) == self.max_parts:
+                raise self._too_many()
+            self.part, self.room = BytesIO(), self.image_bytes
+            self.images.append(self.part)
         elif name == LANDMARKS_PART_NAME:
             if self.landmarks is not None:
-                raise LandmarksInvalid(
+                raise errors.LandmarksInvalid(
                     f"The form has more than one part named {LANDMARKS_PART_NAME}. Send one, with the landmarks of"
                     " every file in it."
                 )
-            self.landmarks = self._part = BytesIO()
+            self.landmarks = self.part = BytesIO()
+            self.room = LANDMARKS_BYTES * self.max_parts
         elif name in OPTION_NAMES:  # ignored, it would give another vector than the caller expects
-            raise ParameterInvalid(
+            raise errors.ParameterInvalid(
                 f"{name} came as a part of the form, where it has no effect. It belongs in the query:"
-                f" {_PATHS[self._name]}?{name}=…"
+                f" {_PATHS[self.name]}?{name}=…"
             )
-        elif len(self._others) < OTHERS_NAMED:
-            self._others.append(name)
+        elif len(self.others) < OTHERS_NAMED:
+            self.others.append(name)
 
-    def _add(self, part: BytesIO, content: bytes | bytearray) -> None:
-        """Content of the part that is arriving; an image that becomes too large is dropped."""
-        part.write(content)
-        if part is self.landmarks:
-            if part.tell() > LANDMARKS_BYTES * self._max_parts:
-                raise LandmarksInvalid(
-                    f"The form's part {LANDMARKS_PART_NAME} has more than {LANDMARKS_BYTES * self._max_parts:,} bytes;"
-                    " five pairs of numbers for each file take less. Send only those."
-                )
-        elif part.tell() > self._limits.image_bytes:
-            self.images[-1], self._part = _too_large("The image", self._limits), None
+    def _refuse_part(self) -> None:
+        """The part that is arriving is too large: an image is dropped, landmarks are an error."""
+        if self.part is self.landmarks:
+            raise errors.LandmarksInvalid(
+                f"The form's part {LANDMARKS_PART_NAME} has more than {self.room:,} bytes; five pairs of numbers for"
+                " each file take less. Send only those."
+            )
+        self.images[-1], self.part = errors.BodyTooLarge(_IMAGE_TOO_LARGE.format("The image", self.image_bytes)), None
 
-
-def _missing(name: str, others: Sequence[str]) -> FileMissing:
-    for other, path in _PATHS.items():
-        if other in others:
-            return FileMissing(f"The form has no part named {name}. A form with {other} belongs to {path}.")
-    found = f", only {', '.join(other[:OTHER_CHARACTERS] for other in others)}" if others else ""
-    return FileMissing(f"The form has no part named {name}{found}. Send the image in it (curl -F {name}=@face.jpg).")
-
-
-def _too_many(name: str, max_parts: int) -> FileRepeated | TooManyFiles:
-    if name == PART_NAME:
-        return FileRepeated(
-            f"The form has more than one part named {name}; this request embeds one image. Send many to /embed/batch."
+    def _too_many(self) -> errors.FileRepeated | errors.TooManyFiles:
+        if self.name == PART_NAME:
+            return errors.FileRepeated(
+                f"The form has more than one part named {PART_NAME}; this request embeds one image. Send many to"
+                " /embed/batch."
+            )
+        return errors.TooManyFiles(
+            f"The form has more parts named {self.name} than the {self.max_parts} allowed. Send them in several"
+            " requests."
         )
-    return TooManyFiles(
-        f"The form has more parts named {name} than the {max_parts} allowed. Send them in several requests."
-    )
 
-
-def _too_large(what: str, limits: UploadLimits) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"{what} is larger than the {limits.image_bytes:,} bytes that an image may have. Send the face crop, not the"
-        " whole photo, or ask the operator to raise ARCFACE_MAX_IMAGE_BYTES."
-    )
+    def _missing(self) -> errors.FileMissing:
+        found = f", only {', '.join(other[:OTHER_CHARACTERS] for other in self.others)}" if self.others else ""
+        advice = f"{found}. Send the image in it (curl -F {self.name}=@face.jpg)."
+        for other, path in _PATHS.items():
+            if other in self.others:
+                advice = f". A form with {other} belongs to {path}."
+        return errors.FileMissing(f"The form has no part named {self.name}{advice}")
 
 
 def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> Any:
@@ -344,7 +308,7 @@ def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> 
     content = part.getvalue() if part else b""  # a form that is not filled in sends an empty part
     if align is not Align.LANDMARKS:
         if content:
-            raise ParametersConflict(
+            raise errors.ParametersConflict(
                 f"The form has a part {LANDMARKS_PART_NAME}, but align is {align}. Send ?align=landmarks in the query"
                 " with it, or leave the part out."
             )
@@ -352,7 +316,7 @@ def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> 
     is_batch = files is not None
     example = f"[{LANDMARKS_EXAMPLE},…]" if is_batch else LANDMARKS_EXAMPLE
     if not content:
-        raise LandmarksInvalid(
+        raise errors.LandmarksInvalid(
             f"align=landmarks needs a form with the part {LANDMARKS_PART_NAME}: left eye, right eye, nose tip, left and"
             f" right mouth corner as JSON (curl -F {'files=@a.jpg -F files=@b.jpg' if is_batch else 'file=@face.jpg'}"
             f" -F '{LANDMARKS_PART_NAME}={example}')."
@@ -360,13 +324,13 @@ def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> 
     try:
         landmarks = orjson.loads(content)
     except orjson.JSONDecodeError:
-        raise LandmarksInvalid(
+        raise errors.LandmarksInvalid(
             f"The form's part {LANDMARKS_PART_NAME} is not JSON. Send five pairs of finite numbers x, y"
             f"{' for each file' if is_batch else ''}: {example}."
         ) from None
     if is_batch and landmarks is not None and not (isinstance(landmarks, list) and len(landmarks) == files):
         what = f"a list of {len(landmarks)}" if isinstance(landmarks, list) else "not a list"
-        raise LandmarksInvalid(
+        raise errors.LandmarksInvalid(
             f"The form's part {LANDMARKS_PART_NAME} is {what}, but {files} files came. Send a JSON list with the five"
             f" points of each file, in order: {example}."
         )

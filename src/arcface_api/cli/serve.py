@@ -12,7 +12,7 @@ from arcface_api.cli.pack import find_pack
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import LoggedProgress
 from arcface_api.serving import port
-from arcface_api.serving.logs import log_to_stderr
+from arcface_api.serving.process import log_to_stderr
 from arcface_api.settings import misspelt_variables, read_settings
 
 _log = logging.getLogger(__name__)
@@ -35,5 +35,5 @@ def serve(**options: object) -> None:
     # The first process of a container would otherwise ignore SIGTERM while it downloads or loads.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    listener = port.take(settings.host, settings.port)
+    listener = port.bind((settings.host, settings.port))
     serving.serve(find_pack(settings, LoggedProgress()), settings, listener)

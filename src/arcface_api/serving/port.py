@@ -1,10 +1,10 @@
 """The port: bound at once, opened when the service can embed, shared by workers.
 
-    take ──▶ bound, callers find it closed ──open_up──▶ callers get in
-      └─share──▶ only held ──join, in each worker──▶ bound, with its own socket ──open_up──▶ some callers get in
+    bind ──▶ bound, callers find it closed ──open_up──▶ callers get in
+      └─share──▶ only held ──bind, in each worker──▶ bound, with its own socket ──open_up──▶ some callers get in
 
 Each worker listens on its own socket (SO_REUSEPORT), so that the kernel spreads the connections:
-docs/adr/0008-workers.md. What fails here raises SettingInvalid, which says how to choose another port or address.
+docs/adr/0008-workers.md. All functions raise SettingInvalid, which says how to choose another port or address.
 """
 
 import socket
@@ -19,43 +19,11 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 """As `getsockname` returns it: host and port; for IPv6 also flow and scope."""
 
 
-def take(host: str, port: int) -> socket.socket:
-    """Bind the port, so that a port in use is reported before anything slow happens; callers still find it closed."""
-    return _bound((host, port), is_shared=False)
+def bind(address: Address, *, is_shared: bool = False) -> socket.socket:
+    """Bind a port early, so that a port in use is reported before anything slow happens; callers still find it closed.
 
-
-def open_up(listener: socket.socket) -> None:
-    """Let callers in. It fails if another program opened the port since `take`, which SO_REUSEADDR allows."""
-    try:
-        listener.listen(BACKLOG)
-    except OSError as error:
-        raise _cannot_listen(listener.getsockname(), error) from error
-
-
-def share(listener: socket.socket) -> Address:
-    """Let workers `join`. After `take` nobody else has the port, and from now on nobody else can take it."""
-    if sys.platform != "linux":
-        raise SettingInvalid(
-            "Several workers need Linux, which spreads connections over them. Set --workers or ARCFACE_WORKERS to 1."
-        )
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    address: Address = listener.getsockname()
-    return address
-
-
-def join(address: Address) -> socket.socket:
-    """Bind a worker's own socket to the shared port. It gets no connections before it is opened."""
-    return _bound(address, is_shared=True)
-
-
-def url_of(listener: socket.socket) -> str:
-    """The URL of the service."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _bound(address: Address, *, is_shared: bool) -> socket.socket:
+    `is_shared`: the socket of a worker, on the port that `share` returned. It gets no connections before it is opened.
+    """
     host = address[0]
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,6 +35,31 @@ def _bound(address: Address, *, is_shared: bool) -> socket.socket:
         listener.close()
         raise _cannot_listen(address, error) from error
     return listener
+
+
+def open_up(listener: socket.socket) -> None:
+    """Let callers in. It fails if another program opened the port since `bind`, which SO_REUSEADDR allows."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise _cannot_listen(listener.getsockname(), error) from error
+
+
+def share(listener: socket.socket) -> Address:
+    """Let workers `bind` it. After `bind` nobody else has the port, and from now on nobody else can take it."""
+    if sys.platform != "linux":
+        raise SettingInvalid(
+            "Several workers need Linux, which spreads connections over them. Set --workers or ARCFACE_WORKERS to 1."
+        )
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return listener.getsockname()  # type: ignore[no-any-return]  # an `Address`
+
+
+def url_of(listener: socket.socket) -> str:
+    """The URL of the service."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _cannot_listen(address: Address, error: OSError) -> SettingInvalid:

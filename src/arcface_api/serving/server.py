@@ -1,7 +1,6 @@
 """One process of the service: loads and runs the models, then opens the port and answers requests until the end.
 
-The process ends whatever its threads do: after the grace period even if one of them hangs; and a hang while it serves
-ends it with `HUNG_STATUS`, so that a new one can be started.
+The process ends whatever its threads do: after the grace period, or with `HUNG_STATUS` when one of them hangs.
 """
 
 import asyncio
@@ -22,11 +21,11 @@ from arcface_api.api.connections import allow_open_files
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
-from arcface_api.serving.worker import HUNG_STATUS
+from arcface_api.serving.process import HUNG_STATUS
 from arcface_api.settings import Settings
 
 LAST_SECONDS = 5
-"""The kernel ends the process this long after the grace period and the time for closing, whatever it does."""
+"""The kernel ends the process this long after the grace period and the time for closing."""
 BEAT_SECONDS = 1.0
 """Between two signs of life."""
 
@@ -50,8 +49,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; the kernel ends the process if the event loop does not get that far."""
         if not self.should_exit:
-            grace_seconds = self.config.timeout_graceful_shutdown
-            assert grace_seconds is not None  # noqa: S101  # `run` sets it
+            grace_seconds = self.config.timeout_graceful_shutdown or 0
             self._app.health.closes_before = time.monotonic() + grace_seconds + CLOSE_SECONDS
             signal.setitimer(signal.ITIMER_REAL, grace_seconds + CLOSE_SECONDS + LAST_SECONDS)
         super().handle_exit(sig, frame)
@@ -83,26 +81,16 @@ def run(
     """Serve a pack until SIGTERM or SIGINT, or until it hangs: then the process ends here.
 
     The bound listener is opened when the models have run. `on_open` is called then, and `on_beat` each second from then
-    on, as long as the event loop runs.
-
-    Raises:
-        PackError, ModelFailed, RuntimeUnfit: As `create_app`.
-        SettingInvalid: Another program opened the port meanwhile.
+    on, as long as the event loop runs. Raises what `create_app` and `port.open_up` raise.
     """
-    _log.info(
-        "Loading %s. The first start on a machine takes longer: it tries what is fastest there.", pack.manifest.name
-    )
+    name = pack.manifest.name
+    _log.info("Loading %s. The first start on a machine takes longer: it tries what is fastest there.", name)
     app = create_app(pack, settings)
     about = app.info
+    threads = f"{about.threads} thread{'s' if about.threads > 1 else ''}"
     _log.info(
-        "Serving %s: model %s on %s (%s, %d thread%s), fingerprint %s.",
-        about.pack,
-        about.model,
-        about.provider,
-        about.precision,
-        about.threads,
-        "s" if about.threads > 1 else "",
-        about.fingerprint,
+        f"Serving {about.pack}: model {about.model} on {about.provider} ({about.precision}, {threads}), fingerprint"
+        f" {about.fingerprint}."
     )
     if about.reason is not None:
         _log.info("Why nothing faster was taken: %s.", about.reason.rstrip("."))

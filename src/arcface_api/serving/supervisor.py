@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from arcface_api.errors import ArcFaceError
 from arcface_api.packs import InstalledPack
@@ -29,16 +30,10 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
     """Serve a pack in `settings.workers` processes until SIGTERM or SIGINT.
 
     The listener is never opened: it keeps the port while workers come and go. `on_open` is called when the first worker
-    lets callers in.
-
-    Raises:
-        SettingInvalid: As `port.share`.
-        ArcFaceError: Why a worker could not start; the others have been drained.
+    lets callers in. Raises why a worker could not start (the others have been drained), or what `port.share` raises.
     """
     address = port.share(listener)
-    drain_seconds = settings.shutdown_grace_seconds + HUNG_SECONDS
-    supervisor = _Supervisor(lambda: Worker(pack, settings, address), settings.workers, drain_seconds, on_open)
-    asyncio.run(supervisor.supervise())
+    asyncio.run(_Supervisor(lambda: Worker(pack, settings, address), settings, on_open).supervise())
 
 
 def pause_seconds(short_lives: int) -> int:
@@ -46,24 +41,21 @@ def pause_seconds(short_lives: int) -> int:
     return min((1 << short_lives) >> 1, LONGEST_PAUSE_SECONDS)
 
 
+@dataclass
 class _Supervisor:
-    def __init__(
-        self, start: Callable[[], Worker], count: int, drain_seconds: float, on_open: Callable[[], None]
-    ) -> None:
-        self._start = start
-        self._count = count
-        self._drain_seconds = drain_seconds
-        self._on_open = on_open
-        self._first_serves = asyncio.Event()
-        self._running: set[Worker] = set()
-        self._serving: set[Worker] = set()
+    start: Callable[[], Worker]
+    settings: Settings
+    on_open: Callable[[], None]
+    first_serves: asyncio.Event = field(default_factory=asyncio.Event)
+    running: set[Worker] = field(default_factory=set)
+    serving: set[Worker] = field(default_factory=set)
 
     async def supervise(self) -> None:
         """Return when all is answered after a signal to stop; raise what a worker that cannot start has raised."""
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        keepers = [asyncio.create_task(self._keep(is_first=number == 0)) for number in range(self._count)]
+        keepers = [asyncio.create_task(self._keep(is_first=number == 0)) for number in range(self.settings.workers)]
         tasks = [asyncio.create_task(stop.wait()), *keepers]
         try:
             finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -79,50 +71,49 @@ class _Supervisor:
     async def _keep(self, *, is_first: bool) -> None:
         """Run one worker after the other; raise when another one would not help."""
         if not is_first:
-            await self._first_serves.wait()
+            await self.first_serves.wait()
         loop = asyncio.get_running_loop()
         has_served, short_lives = False, 0
         while True:
-            worker = self._start()
-            self._running.add(worker)
+            worker = self.start()
+            pid = worker.process.pid
+            self.running.add(worker)
             lived_seconds = 0.0
             try:
                 await worker.opened()
             except ArcFaceError as error:
-                if not has_served or not self._serving:
+                if not has_served or not self.serving:
                     raise
-                what_happened = f"Worker {worker.pid} could not start: {error}"
+                what_happened = f"Worker {pid} could not start: {error}"
                 await worker.ended()
             else:
                 has_served, opened = True, loop.time()
-                self._note_serving(worker)
-                what_happened = f"Worker {worker.pid} {await worker.ended()}."
+                self.serving.add(worker)
+                if not self.first_serves.is_set():
+                    self.first_serves.set()
+                    self.on_open()
+                _log.info("Worker %d serves: %d of %d workers serve.", pid, len(self.serving), self.settings.workers)
+                what_happened = f"Worker {pid} {await worker.ended()}."
                 lived_seconds = loop.time() - opened
-            self._running.discard(worker)
-            self._serving.discard(worker)
+            self.running.discard(worker)
+            self.serving.discard(worker)
             # No pause after a hang: noticing it took long enough.
             short_lives = 0 if lived_seconds >= STEADY_SECONDS or worker.has_hung else short_lives + 1
             pause = pause_seconds(short_lives)
-            _log.error("%s A new one starts in %d s; %d serve meanwhile.", what_happened, pause, len(self._serving))
+            _log.error("%s A new one starts in %d s; %d serve meanwhile.", what_happened, pause, len(self.serving))
             await asyncio.sleep(pause)
-
-    def _note_serving(self, worker: Worker) -> None:
-        self._serving.add(worker)
-        if not self._first_serves.is_set():
-            self._first_serves.set()
-            self._on_open()
-        _log.info("Worker %d serves: %d of %d workers serve.", worker.pid, len(self._serving), self._count)
 
     async def _drain(self) -> None:
         """Stop all workers, and kill those that do not end."""
-        for worker in self._running:
-            worker.stop()
-        endings = [asyncio.create_task(worker.ended()) for worker in self._running]
+        for worker in self.running:
+            worker.process.terminate()  # it answers what is in flight; while it loads, it ends at once
+        endings = [asyncio.create_task(worker.ended()) for worker in self.running]
         if not endings:
             return
-        _, late = await asyncio.wait(endings, timeout=self._drain_seconds)
+        seconds = self.settings.shutdown_grace_seconds + HUNG_SECONDS
+        _, late = await asyncio.wait(endings, timeout=seconds)
         if late:
-            _log.error("Workers do not end within %g s and are killed.", self._drain_seconds)
-            for worker in self._running:
-                worker.kill()
+            _log.error("Workers do not end within %g s and are killed.", seconds)
+            for worker in self.running:
+                worker.process.kill()
             await asyncio.wait(endings)

@@ -22,11 +22,9 @@ from multiprocessing.connection import Connection
 from arcface_api.errors import ArcFaceError, WorkerEnded
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
-from arcface_api.serving.logs import log_to_stderr
+from arcface_api.serving.process import HUNG_STATUS, log_to_stderr
 from arcface_api.settings import Settings
 
-HUNG_STATUS = 70
-"""Exit status of a process that ended because a decode or an inference did not (`EX_SOFTWARE` of sysexits.h)."""
 HUNG_SECONDS = 10
 """A worker that still runs this long after the grace period is killed, by its parent or else by itself."""
 LATE_SECONDS = 2
@@ -41,47 +39,39 @@ _SPAWN = multiprocessing.get_context("spawn")
 class Worker:
     """A worker process, as its parent sees it. Belongs to one event loop."""
 
+    _silence: asyncio.TimerHandle  # set once the worker is watched
+
     def __init__(self, pack: InstalledPack, settings: Settings, address: port.Address) -> None:
         """Start the process; `address` is what `port.share` returned."""
         self._hang_seconds = settings.hang_seconds
-        self._has_opened = False
-        self._was_silent = False
-        self._silence: asyncio.TimerHandle | None = None
+        self._has_opened = self._was_silent = False
         self._report, report = _SPAWN.Pipe(duplex=False)
         # As a daemon, multiprocessing stops it if the parent ends by a defect.
-        self._process = _SPAWN.Process(target=_work, args=(pack, settings, address, report), daemon=True)
+        self.process = _SPAWN.Process(target=_work, args=(pack, settings, address, report), daemon=True)
         # It must not get SIGINT: Ctrl-C reaches every process of a terminal, and the parent decides.
         resource_tracker.ensure_running()  # the first start of a process would start it, which unblocks SIGINT
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            self._process.start()
+            self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         report.close()  # else this process would not see it close when the worker dies
 
     @property
-    def pid(self) -> int:
-        """The process id."""
-        assert self._process.pid is not None  # noqa: S101  # it was started
-        return self._process.pid
-
-    @property
     def has_hung(self) -> bool:
         """Whether it ended because it hung, which is noticed after `hang_seconds`."""
-        return self._was_silent or self._process.exitcode == HUNG_STATUS
+        return self._was_silent or self.process.exitcode == HUNG_STATUS
 
     async def opened(self) -> None:
-        """Wait until callers get in.
-
-        Raises:
-            ArcFaceError: What the worker raised.
-            WorkerEnded: It ended without a report.
-        """
+        """Wait until callers get in. Raises what the worker raised, or `WorkerEnded` if it ended without a report."""
         await _readable(self._report.fileno())
         try:
             error: ArcFaceError | None = self._report.recv()
         except EOFError:
-            raise WorkerEnded(await self._obituary()) from None
+            how_it_ended, advice = await self.ended(), "The log above says why."
+            if how_it_ended.endswith("SIGKILL"):
+                advice = "The kernel does this when memory runs out: give the service more memory or set fewer workers."
+            raise WorkerEnded(f"Worker {self.process.pid} {how_it_ended} before it could serve. {advice}") from None
         if error is not None:
             raise error
         self._has_opened = True
@@ -93,29 +83,20 @@ class Worker:
             self._await_life()
             loop.add_reader(self._report.fileno(), self._on_life)
         try:
-            await _readable(self._process.sentinel)
+            await _readable(self.process.sentinel)
         finally:
-            if is_watched and self._silence is not None:
+            if is_watched:
                 loop.remove_reader(self._report.fileno())
                 self._silence.cancel()
-        self._process.join()
+        self.process.join()
         self._report.close()
-        status = self._process.exitcode or 0
+        status = self.process.exitcode or 0
         return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-
-    def stop(self) -> None:
-        """Let it answer what is in flight, then end. While it loads, it ends at once."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
 
     def _await_life(self) -> None:
         self._silence = asyncio.get_running_loop().call_later(self._hang_seconds, self._on_silence)
 
     def _on_life(self) -> None:
-        assert self._silence is not None  # noqa: S101  # `_await_life` was called before
         self._silence.cancel()
         self._await_life()
         if not os.read(self._report.fileno(), 4096):  # it ends, which must not take longer either
@@ -123,20 +104,14 @@ class Worker:
 
     def _on_silence(self) -> None:
         loop = asyncio.get_running_loop()
-        assert self._silence is not None  # noqa: S101  # as above
         if loop.time() - self._silence.when() > LATE_SECONDS:
             self._await_life()  # this process was stopped as well
             return
-        _log.error("Worker %d has not shown a sign of life for %g s and is killed.", self.pid, self._hang_seconds)
+        _log.error(
+            "Worker %d has not shown a sign of life for %g s and is killed.", self.process.pid, self._hang_seconds
+        )
         self._was_silent = True
-        self.kill()
-
-    async def _obituary(self) -> str:
-        how_it_ended = await self.ended()
-        advice = "The log above says why."
-        if how_it_ended.endswith("SIGKILL"):
-            advice = "The kernel does this when memory runs out: give the service more memory, or set fewer workers."
-        return f"Worker {self.pid} {how_it_ended} before it could serve. {advice}"
+        self.process.kill()
 
 
 async def _readable(descriptor: int) -> None:
@@ -152,7 +127,6 @@ async def _readable(descriptor: int) -> None:
 
 
 def _work(pack: InstalledPack, settings: Settings, address: port.Address, report: Connection) -> None:
-    """Run a worker process from its start to its end."""
     threading.Thread(target=_end_with_parent, args=(settings.shutdown_grace_seconds,), daemon=True).start()
     log_to_stderr(settings)
     from arcface_api.serving import server  # noqa: PLC0415  # takes 1.5 s, which the parent saves
@@ -166,7 +140,7 @@ def _work(pack: InstalledPack, settings: Settings, address: port.Address, report
             os.write(report.fileno(), b".")
 
     try:
-        server.run(pack, settings, port.join(address), on_open, on_beat)
+        server.run(pack, settings, port.bind(address, is_shared=True), on_open, on_beat)
     except ArcFaceError as error:
         report.send(error)
 

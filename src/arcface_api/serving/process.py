@@ -1,9 +1,12 @@
-"""What the service writes to stderr. A module of its own, because each process of the service sets it up first."""
+"""What every process of the service shares: its log, and the exit status that reports a hang."""
 
 import logging
 import sys
 
 from arcface_api.settings import Settings
+
+HUNG_STATUS = 70
+"""Exit status of a process that ended because a decode or an inference did not (`EX_SOFTWARE` of sysexits.h)."""
 
 
 def log_to_stderr(settings: Settings) -> None:
