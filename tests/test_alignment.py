@@ -15,8 +15,7 @@ from skimage.transform import SimilarityTransform
 
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.errors import LandmarksInvalid, ModelFailed
-from arcface_api.face.geometry import align, back, moved, scale_of, similarity
-from arcface_api.face.given import check_landmarks
+from arcface_api.face.geometry import align, back, check_landmarks, moved, scale_of, similarity
 from arcface_api.face.landmarks import (
     MAX_UNCERTAINTY,
     MIN_FACE_PROBABILITY,

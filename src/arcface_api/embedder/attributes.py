@@ -36,17 +36,13 @@ class AttributePredictor:
 
     def __init__(self, models: AttributeModels, capacity: int) -> None:
         """Starts no thread yet; the owner closes `queues`. At most `capacity` pictures may be inside at once."""
-        if isinstance(models, BoxModels):
-            named = {"age_gender": models.age_gender, "landmarks_3d": models.landmarks_3d}
-        else:
-            named = {"age": models.age, "gender": models.gender}
         self._models = models
         self.needs_landmarks = isinstance(models, AlignedModels)
         """True if landmarks are needed even for a picture that is not aligned."""
-        side = max(model.spec.height for model in named.values())
+        side = max(model.spec.height for model in vars(models).values())
         self.least_side = side / BOX_MARGIN if isinstance(models, BoxModels) else side
         """Pixels that the shorter side of a reduced picture must keep for these models, before oversampling."""
-        self.queues = tuple(_queue(model, name, capacity + 1) for name, model in named.items())  # and a probe
+        self.queues = tuple(_queue(model, name, capacity + 1) for name, model in vars(models).items())  # and a probe
 
     def prepare(self, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
         """Cuts the models' crops from a picture, (h, w, 3) uint8 RGB; several threads may call it at once.
@@ -65,10 +61,11 @@ class AttributePredictor:
             DeadlineExceeded, ModelFailed, ...: As `Batcher.submit` and `AttributeCrops.read`.
         """
         started = time.monotonic()
-        one, other = await both(
-            self.queues[0].submit(prepared.crops[0], deadline=options.deadline, is_bulk=options.is_bulk),
-            self.queues[1].submit(prepared.crops[1], deadline=options.deadline, is_bulk=options.is_bulk),
+        submitted = (
+            queue.submit(crop, deadline=options.deadline, is_bulk=options.is_bulk)
+            for queue, crop in zip(self.queues, prepared.crops, strict=True)
         )
+        one, other = await both(*submitted)
         attributes = prepared.read(one.row, other.row)
         return attributes, (time.monotonic() - started) * 1000
 

@@ -11,22 +11,22 @@ even if a thread hangs, and `why_stuck` reports threads that do.
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 
-from arcface_api.batching import Batcher, both
+from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.attributes import AttributePredictor
 from arcface_api.embedder.models import Models
-from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace
-from arcface_api.embedder.recognise import recognise_with_mirror_image, recognition_queue
-from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
+from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, Recognition, UncutFace, recognition_queue
+from arcface_api.embedder.request import CONTRACT, Embedded, EmbedOptions, Picture
 from arcface_api.errors import (
     AlignmentUnavailable,
     ArcFaceError,
@@ -46,27 +46,15 @@ _SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float3
 _log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class _Decoding:
-    """A picture on its way to a decode thread; None once its caller has left."""
-
-    picture: Picture | None
-
-
 class Embedder:
     """Owns the models and the threads they run on. Its methods belong to one event loop; `close` ends it."""
 
     def __init__(
         self, models: Models, limits: ImageLimits, capacity: int, decode_threads: int, decoders: Decoders | None = None
     ) -> None:
-        """Starts no thread before the first call.
+        """Starts no thread before the first call. At most `capacity` pictures may be inside at once.
 
-        Args:
-            models: Loaded.
-            limits: Of each picture.
-            capacity: The number of pictures that may be inside at once.
-            decode_threads: The number of threads that decode and cut.
-            decoders: Processes that decode pictures, to be closed with this; None: the threads do it.
+        `decoders` are processes that decode pictures, closed with this; without them, the decode threads do it.
         """
         self.models = models
         self.recogniser = models.recogniser
@@ -81,8 +69,8 @@ class Embedder:
         """Timeouts of the pictures inside: when they expire, callers get an answer."""
         self._decoders = decoders
         self._decode_threads = ThreadPoolExecutor(decode_threads, "decode")
-        self._decoding_since: dict[_Decoding, float] = {}
-        """What is on a decode thread now, and since when, on `time.monotonic`'s clock."""
+        self._decoding_since: dict[int, float] = {}
+        """Since when each decode thread that is busy has been decoding, by its identifier, on that clock."""
         self._bulk_decoding = asyncio.Semaphore(decode_threads)
         """Of batch requests, only as many pictures wait for decoding as there are threads, so that single ones pass."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
@@ -112,12 +100,11 @@ class Embedder:
 
         Raises:
             AttributesUnavailable, AlignmentUnavailable: The loaded pack cannot do what the options ask for.
-            QueueFull: As many pictures are inside as may be.
+            QueueFull, ServiceClosing: As `check_room`.
             DeadlineExceeded: It could not be served in time.
             ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, ImageDamaged: The picture cannot be used.
             LandmarksInvalid: The caller's landmarks cannot be used.
             EmbeddingInvalid, ModelFailed: The model failed on it.
-            ServiceClosing: `close` or `give_up` was called.
         """
         with self._admitted(1, options):
             return await self._embed(picture, options)
@@ -223,31 +210,27 @@ class Embedder:
         try:
             async with wait:
                 self._waits.add(wait)
-                return await self._run_steps(picture, options)
+                async with self._bulk_decoding if options.is_bulk else nullcontext():
+                    submitted = time.monotonic()
+                    prepared = await self._prepare(picture, options)
+                queue_ms = (time.monotonic() - submitted) * 1000 - prepared.decode_ms - prepared.crop_ms
+                stages = {"decode": prepared.decode_ms, "crop": prepared.crop_ms}
+                face = prepared.face
+                if options.flip and isinstance(face, CutFace):  # with `flip`, no face is left uncut
+                    recognition = self._recognise_with_mirror_image(face, options)
+                else:
+                    recognition = self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk)
+                if prepared.attribute_crops is None or self._predictor is None:
+                    recognised, attributes = await recognition, None
+                else:
+                    prediction = self._predictor.predict(prepared.attribute_crops, options)
+                    recognised, (attributes, stages["attributes"]) = await both(recognition, prediction)
         except TimeoutError:
             if not wait.expired():
                 raise
             raise DeadlineExceeded() if self._refusal is None else ServiceClosing(self._refusal) from None
         finally:
             self._waits.discard(wait)
-
-    async def _run_steps(self, picture: Picture, options: EmbedOptions) -> Embedded:
-        async with self._bulk_decoding if options.is_bulk else nullcontext():
-            submitted = time.monotonic()
-            prepared = await self._prepare(picture, options)
-        queue_ms = (time.monotonic() - submitted) * 1000 - prepared.decode_ms - prepared.crop_ms
-        stages = {"decode": prepared.decode_ms, "crop": prepared.crop_ms}
-        attributes: Attributes | None = None
-        face = prepared.face
-        if options.flip and isinstance(face, CutFace):  # with `flip`, no face is left uncut
-            recognition = recognise_with_mirror_image(self._recognition, face, options)
-        else:
-            recognition = self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk)
-        if prepared.attribute_crops is None or self._predictor is None:
-            recognised = await recognition
-        else:
-            prediction = self._predictor.predict(prepared.attribute_crops, options)
-            recognised, (attributes, stages["attributes"]) = await both(recognition, prediction)
         row = recognised.row
         norm = float(np.linalg.norm(row.raw.astype(np.float64)))
         if not _SHORTEST <= norm <= _LONGEST:  # also if it is NaN: such a vector must never reach a database
@@ -278,23 +261,32 @@ class Embedder:
         until the thread is done, or uncounted pictures would pile up.
         """
         loop = asyncio.get_running_loop()
-        decoding = _Decoding(picture)
-        prepared = self._decode_threads.submit(self._prepare_on_thread, decoding, options)
+        waiting = [picture]
+
+        def prepare() -> Prepared:
+            thread = threading.get_ident()
+            self._decoding_since[thread] = time.monotonic()
+            try:
+                return self._preparer.prepare(waiting.pop(), options)
+            finally:
+                del self._decoding_since[thread]
+
+        prepared = self._decode_threads.submit(prepare)
         try:
             return await asyncio.wrap_future(prepared)
         except asyncio.CancelledError:
-            decoding.picture = None
+            waiting.clear()  # the queue of the threads keeps what was cancelled
             if not prepared.cancel() and not prepared.done():
                 self._inside += 1
                 prepared.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, 1))
             raise
 
-    def _prepare_on_thread(self, decoding: _Decoding, options: EmbedOptions) -> Prepared:
-        picture = decoding.picture
-        if picture is None:
-            raise DeadlineExceeded
-        self._decoding_since[decoding] = time.monotonic()
-        try:
-            return self._preparer.prepare(picture, options)
-        finally:
-            del self._decoding_since[decoding]
+    async def _recognise_with_mirror_image(self, face: CutFace, options: EmbedOptions) -> Batched[Recognition]:
+        """The sum of the raw embeddings of a face and of its mirror image."""
+        mirror_image = CutFace(np.ascontiguousarray(face.pixels[:, ::-1]), face.alignment)
+        one, other = await both(
+            self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk),
+            self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=options.is_bulk),
+        )
+        inference_ms = max(one.row.inference_ms, other.row.inference_ms)
+        return replace(one, row=replace(one.row, raw=one.row.raw + other.row.raw, inference_ms=inference_ms))
