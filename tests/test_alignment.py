@@ -292,7 +292,7 @@ def test_landmarks_may_lie_anywhere_in_a_picture_that_is_not_square() -> None:
 @pytest.mark.parametrize(
     ("points", "sentence"),
     [
-        ([[1, 2]] * 4, r"5 pairs x, y.*shape \(4, 2\)"),
+        ([[1, 2]] * 4, r"5 pairs of numbers x, y.*shape \(4, 2\)"),
         ([[1, 2, 3]] * 5, r"shape \(5, 3\)"),
         ([1] * 10, r"shape \(10,\)"),
         ([[1, 2], [3]], "5 pairs of numbers"),

@@ -15,6 +15,7 @@ from arcface_api.face.attributes import BOX_MARGIN, age_gender, age_gender_of_tw
 from arcface_api.face.geometry import align, face_box, input_template
 from arcface_api.face.head_pose import head_pose, landmarks_in_picture, pose_of_five
 from arcface_api.face.landmarks import Landmarks
+from arcface_api.session import Session
 
 UNALIGNED_BOX = 0.8
 """Of the picture's shorter side: what `AlignedModels` see if landmarks are unsure. Source: the best of the boxes tried
@@ -35,14 +36,14 @@ class AttributePredictor:
     """Prepares the crops of the two attribute models, and runs the models."""
 
     def __init__(self, models: AttributeModels, capacity: int) -> None:
-        """Starts no thread yet; the owner closes `queues`. At most `capacity` pictures may be inside at once."""
+        """For `capacity` pictures and a probe. Starts no thread yet; the owner closes `queues`."""
         self._models = models
         self.needs_landmarks = isinstance(models, AlignedModels)
         """True if landmarks are needed even for a picture that is not aligned."""
         side = max(model.spec.height for model in vars(models).values())
         self.least_side = side / BOX_MARGIN if isinstance(models, BoxModels) else side
         """Pixels that the shorter side of a reduced picture must keep for these models, before oversampling."""
-        self.queues = tuple(_queue(model, name, capacity + 1) for name, model in vars(models).items())  # and a probe
+        self.queues = tuple(_queue(model.session, name, capacity + 1) for name, model in vars(models).items())
 
     def prepare(self, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
         """Cuts the models' crops from a picture, (h, w, 3) uint8 RGB; several threads may call it at once.
@@ -66,8 +67,7 @@ class AttributePredictor:
             for queue, crop in zip(self.queues, prepared.crops, strict=True)
         )
         one, other = await both(*submitted)
-        attributes = prepared.read(one.row, other.row)
-        return attributes, (time.monotonic() - started) * 1000
+        return prepared.read(one.row, other.row), (time.monotonic() - started) * 1000
 
 
 def _crops_of_box(models: BoxModels, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
@@ -100,6 +100,5 @@ def _aligned_crops(models: AlignedModels, image: Image, landmarks: Landmarks) ->
     return AttributeCrops((crop(models.age), crop(models.gender)), read)
 
 
-def _queue(model: Model, name: str, capacity: int) -> Batcher[Crop, Features]:
-    session = model.session
+def _queue(session: Session, name: str, capacity: int) -> Batcher[Crop, Features]:
     return Batcher(lambda crops: list(session.run(crops)), name=name, sizes=session.batch_sizes, capacity=capacity)

@@ -52,10 +52,7 @@ class Embedder:
     def __init__(
         self, models: Models, limits: ImageLimits, capacity: int, decode_threads: int, decoders: Decoders | None = None
     ) -> None:
-        """Starts no thread before the first call. At most `capacity` pictures may be inside at once.
-
-        `decoders` are processes that decode pictures, closed with this; without them, the decode threads do it.
-        """
+        """Starts no thread before the first call. `decoders`, closed with this, decode instead of the threads."""
         self.models = models
         self.recogniser = models.recogniser
         self.last_success = -math.inf
@@ -70,17 +67,18 @@ class Embedder:
         self._decoders = decoders
         self._decode_threads = ThreadPoolExecutor(decode_threads, "decode")
         self._decoding_since: dict[int, float] = {}
-        """Since when each decode thread that is busy has been decoding, by its identifier, on that clock."""
+        """When each busy decode thread began its picture, by thread identifier, on that clock."""
         self._bulk_decoding = asyncio.Semaphore(decode_threads)
         """Of batch requests, only as many pictures wait for decoding as there are threads, so that single ones pass."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
         pixels_of = pixels_here if decoders is None else decoders.pixels
         self._preparer = Preparer(models, self._predictor, limits, lambda: self._recognition.is_idle, pixels_of)
         self._recognition = recognition_queue(models.recogniser, self._preparer, 2 * capacity)  # two for `flip`
-        attribute_queues = self._predictor.queues if self._predictor else ()
-        self._queues: tuple[Batcher[Any, Any], ...] = self._recognition, *attribute_queues
-        height, width = self.recogniser.spec.height, self.recogniser.spec.width
-        shades = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
+        self._queues: list[Batcher[Any, Any]] = [self._recognition]
+        if self._predictor is not None:
+            self._queues += self._predictor.queues
+        shape = self.recogniser.spec.height, self.recogniser.spec.width, 3
+        shades = np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape)
         self._probe = Picture(cv2.imencode(".jpg", shades)[1].tobytes())
 
     def check_room(self, pictures: int = 1) -> None:
@@ -124,10 +122,9 @@ class Embedder:
         async def each(picture: Picture) -> Embedded | Exception:
             try:
                 return await self._embed(picture, bulk)
-            except ArcFaceError as error:
-                return error
-            except Exception as error:  # noqa: BLE001  # a defect is logged, and costs its own picture only
-                _log.exception("A defect in embedding one picture of many:")
+            except Exception as error:  # noqa: BLE001  # costs its own picture only
+                if not isinstance(error, ArcFaceError):
+                    _log.exception("A defect in embedding one picture of many:")
                 return error
 
         with self._admitted(len(pictures), options):
@@ -213,9 +210,8 @@ class Embedder:
                 async with self._bulk_decoding if options.is_bulk else nullcontext():
                     submitted = time.monotonic()
                     prepared = await self._prepare(picture, options)
-                queue_ms = (time.monotonic() - submitted) * 1000 - prepared.decode_ms - prepared.crop_ms
-                stages = {"decode": prepared.decode_ms, "crop": prepared.crop_ms}
-                face = prepared.face
+                face, stages = prepared.face, dict(prepared.stages)
+                queue_ms = (time.monotonic() - submitted) * 1000 - sum(stages.values())
                 if options.flip and isinstance(face, CutFace):  # with `flip`, no face is left uncut
                     recognition = self._recognise_with_mirror_image(face, options)
                 else:
@@ -242,12 +238,12 @@ class Embedder:
         stages["queue"] = queue_ms + recognised.waited_ms
         stages["crop" if isinstance(face, UncutFace) else "queue"] += row.crop_ms
         stages["inference"] = row.inference_ms
-        is_unsure = row.alignment is Alignment.UNSURE
+        unsure = (QualityWarning.LANDMARKS_UNSURE,) if row.alignment is Alignment.UNSURE else ()
         return Embedded(
             embedding=row.raw / np.float32(norm) if options.normalize else row.raw,
             norm=norm,
             alignment=row.alignment,
-            warnings=prepared.warnings or ((QualityWarning.LANDMARKS_UNSURE,) if is_unsure else ()),
+            warnings=prepared.warnings or unsure,
             quality=prepared.quality,
             attributes=attributes,
             stages=stages,

@@ -47,11 +47,10 @@ class CutFace:
 
 @dataclass(frozen=True)
 class UncutFace:
-    """A decoded picture whose face is found and aligned together with others of its batch."""
+    """A decoded picture whose face is found together with others of its batch; `fit` is for one that cannot be."""
 
     image: Image
     fit: Fit
-    """If it turns out that it cannot be aligned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +61,8 @@ class Prepared:
     attribute_crops: AttributeCrops | None
     quality: Quality | None
     warnings: tuple[QualityWarning, ...]
-    decode_ms: float
-    crop_ms: float
-    """Milliseconds from the decoded picture to its crops, except for what an `UncutFace` still needs."""
+    stages: dict[str, float]
+    """As `Embedded.stages`: `decode` and `crop`, except for what an `UncutFace` still needs."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +90,13 @@ class Preparer:
         pixels_of: PixelsOf = pixels_here,
     ) -> None:
         """`is_idle` returns True if the recogniser has nothing to do just now; `pixels_of` decodes."""
-        recogniser = models.recogniser
-        self._spec = recogniser.spec
-        self._template = input_template(recogniser.spec)
+        self._spec = models.recogniser.spec
+        self._template = input_template(self._spec)
         self._regressor = models.regressor.session
-        idles_much = recogniser.session.provider in GPU_PROVIDERS or recogniser.session.threads > MAX_IDLING_THREADS
+        session = models.recogniser.session
+        idles_much = session.provider in GPU_PROVIDERS or session.threads > MAX_IDLING_THREADS
         self._may_align_in_batches = models.regressor.is_batch_invariant and not idles_much
-        self._predictor = predictor
-        self._limits = limits
-        self._is_idle = is_idle
-        self._pixels_of = pixels_of
+        self._predictor, self._limits, self._is_idle, self._pixels_of = predictor, limits, is_idle, pixels_of
         # Independent of include_attributes, or asking for attributes would change the embedding.
         sides = self._spec.height, self._spec.width, predictor.least_side if predictor else 0
         self._least_side = math.ceil(OVERSAMPLING * max(sides))
@@ -116,8 +111,9 @@ class Preparer:
         if started > options.deadline:
             raise DeadlineExceeded
         may_reduce = options.align is Align.NONE and options.resize is Resize.AUTO
-        least_side = self._least_side if may_reduce else None
-        image, reduction = decode(picture.content, self._limits, least_side, self._pixels_of)
+        image, reduction = decode(
+            picture.content, self._limits, self._least_side if may_reduce else None, self._pixels_of
+        )
         decoded_at = time.monotonic()
         height, width = image.shape[:2]
         predictor = self._predictor if options.include_attributes else None
@@ -150,8 +146,7 @@ class Preparer:
             attribute_crops=attribute_crops,
             quality=quality,
             warnings=quality.warnings if quality else (QualityWarning.LANDMARKS_UNSURE,) if is_unsure else (),
-            decode_ms=(decoded_at - started) * 1000,
-            crop_ms=(time.monotonic() - decoded_at) * 1000,
+            stages={"decode": (decoded_at - started) * 1000, "crop": (time.monotonic() - decoded_at) * 1000},
         )
 
     def find(self, image: Image) -> Landmarks:
@@ -194,18 +189,15 @@ class Preparer:
                 found = find_landmarks([picture.image for picture in part], self._regressor.run)
             except Exception:  # noqa: BLE001  # whichever picture caused it: each is tried alone
                 found = [None] * len(part)
-            faces.extend(self._cut_or_error(*each) for each in zip(part, found, strict=True))
+            for picture, one in zip(part, found, strict=True):
+                if isinstance(one, Exception):
+                    faces.append(one)
+                    continue
+                try:
+                    faces.append(self.cut(picture.image, Align.AUTO, picture.fit, one or self.find(picture.image)))
+                except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this picture only
+                    faces.append(error)
         return faces
-
-    def _cut_or_error(self, picture: UncutFace, found: Landmarks | Exception | None) -> CutFace | Exception:
-        """The crop by these landmarks; None: they are still to be found."""
-        if isinstance(found, Exception):
-            return found
-        try:
-            landmarks = self.find(picture.image) if found is None else found
-            return self.cut(picture.image, Align.AUTO, picture.fit, landmarks)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this picture only
-            return error
 
 
 def recognition_queue(model: Model, preparer: Preparer, capacity: int) -> Batcher[CutFace | UncutFace, Recognition]:

@@ -1,7 +1,5 @@
 """Age and gender of a face: the crop that the models take, and what their output means.
 
-    Image, Box ──attribute_crop──▶ Crop, Transform ──model──▶ (3,) row ──age_gender──▶ AgeGender
-
 InsightFace takes the box from a detector. Here the box is the whole picture or, where landmarks are known, the one that
 they imply, so that a tight crop has attributes too. Equal to InsightFace's `Attribute.get` for the same box.
 """
@@ -24,10 +22,9 @@ AGE_BOUND = 2**31
 
 @dataclass(frozen=True)
 class AgeGender:
-    """What the age and gender model predicts."""
+    """Predicted age in years, negative if the model says so, and gender."""
 
     age: int
-    """Years; negative if the model says so."""
     gender: Literal["female", "male"]
 
 
@@ -39,9 +36,7 @@ def whole_picture(height: int, width: int) -> Box:
 def attribute_crop(image: Image, box: Box, size: int) -> tuple[Crop, Transform]:
     """The square that an attribute or landmark model sees: the box upright, amid its margin.
 
-    Returns:
-        (size, size, 3) uint8, RGB, black beyond the picture; and the similarity from the picture's pixels to the
-        crop's, of scale `size / (1.5 * box.side)`, which puts the box's centre onto the crop's.
+    Returns (size, size, 3) uint8, RGB, black beyond the picture, and the similarity from the picture's pixels to it.
     """
     scale = size / (box.side * BOX_MARGIN)
     along, across = scale * cos(box.angle), scale * sin(box.angle)

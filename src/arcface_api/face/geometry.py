@@ -4,7 +4,7 @@ from math import atan2, ceil, floor, hypot, isfinite
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Box, Crop, Image, InputSpec, Points, Transform
 from arcface_api.errors import LandmarksInvalid
@@ -54,7 +54,7 @@ def similarity(points: Points, template: Points) -> Transform:
 
 
 def _centred(points: Points) -> tuple[tuple[float, float], list[tuple[float, float]]]:
-    """The points' mean, and each point's distance from it."""
+    """The points' mean, and each point's offset from it."""
     pairs: list[list[float]] = points.tolist()
     x_mean, y_mean = (sum(axis) / len(pairs) for axis in zip(*pairs, strict=True))
     return (x_mean, y_mean), [(x - x_mean, y - y_mean) for x, y in pairs]
@@ -170,19 +170,25 @@ def _averaged(image: Image, transform: Transform, size: int, block: int) -> tupl
 
 
 def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
-    """A caller's landmarks as (5, 2) float32, if the picture can be aligned by them.
-
-    Args:
-        points: Five pairs x, y in pixels of the upright picture: left eye, right eye, nose tip, left and right mouth
-            corner, left and right as seen in the picture.
-        height: Of the picture, pixels.
-        width: Of the picture, pixels.
+    """A caller's landmarks as (5, 2) float32, if an upright picture of `height` x `width` can be aligned by them.
 
     Raises:
-        LandmarksInvalid: They are not five pairs of finite numbers inside the picture, lie nearly on one line, or
+        LandmarksInvalid: They are not five pairs x, y of finite numbers inside the picture, lie nearly on one line, or
             describe a mirrored face: left and right were swapped.
     """
-    array = _pairs(points)
+    order = "Send left eye, right eye, nose tip, left and right mouth corner"
+    try:
+        given = np.asarray(points)
+        has_booleans = any(isinstance(value, bool) for value in np.asarray(points, object).ravel())  # numbers to NumPy
+        array = given.astype(np.float64) if given.dtype.kind in "iuf" and not has_booleans else None
+    except (TypeError, ValueError, OverflowError):  # lists of different lengths; integers that are too large
+        array = None
+    if array is None or array.shape != (LANDMARKS, 2):
+        found = "" if array is None else f"; these have shape {array.shape}"
+        raise LandmarksInvalid(
+            f"Landmarks are {LANDMARKS} pairs of numbers x, y in pixels, so of shape ({LANDMARKS}, 2){found}. {order},"
+            " each as a list of two numbers."
+        )
     if not np.isfinite(array).all():
         raise LandmarksInvalid("A landmark is NaN or infinite. Each must be a pair of numbers x, y in pixels.")
     outside = (array < -0.5).any(axis=1) | (array[:, 0] > width - 0.5) | (array[:, 1] > height - 0.5)
@@ -198,36 +204,13 @@ def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
             f"The landmarks look like fractions of the picture. Send pixels: this one has {width} x {height}."
         )
     if spread[0] < MIN_SPREAD or spread[1] < MIN_THICKNESS * spread[0]:
-        raise LandmarksInvalid(
-            "The landmarks lie in one place or on one line, so they describe no face. Send left eye, right eye, nose"
-            " tip, left and right mouth corner."
-        )
+        raise LandmarksInvalid(f"The landmarks lie in one place or on one line, so they describe no face. {order}.")
     landmarks = array.astype(np.float32)
     mirrored = TEMPLATE * np.array([-1, 1], np.float32)
     # The similarity with the larger scale is the better fit: its scale is the covariance by a common factor.
     if scale_of(similarity(landmarks, mirrored)) > scale_of(similarity(landmarks, TEMPLATE)):
         raise LandmarksInvalid(
-            "The landmarks describe a mirrored face. Send left eye, right eye, nose tip, left and right mouth corner,"
-            " where left is the left side of the picture, not of the person."
+            f"The landmarks describe a mirrored face. {order}, where left is the left side of the picture, not of the"
+            " person."
         )
     return landmarks
-
-
-def _pairs(points: ArrayLike) -> NDArray[np.float64]:
-    try:
-        given = np.asarray(points)
-        has_booleans = any(isinstance(value, bool) for value in np.asarray(points, object).ravel())  # numbers to NumPy
-        array = given.astype(np.float64) if given.dtype.kind in "iuf" and not has_booleans else None
-    except (TypeError, ValueError, OverflowError):  # lists of different lengths; integers that are too large
-        array = None
-    if array is None:
-        raise LandmarksInvalid(
-            f"The landmarks are not {LANDMARKS} pairs of numbers x, y in pixels. Send left eye, right eye, nose tip,"
-            " left and right mouth corner, each as a list of two numbers."
-        )
-    if array.shape != (LANDMARKS, 2):
-        raise LandmarksInvalid(
-            f"Landmarks are {LANDMARKS} pairs x, y, so of shape ({LANDMARKS}, 2); these have shape {array.shape}. Send"
-            " left eye, right eye, nose tip, left and right mouth corner."
-        )
-    return array

@@ -56,12 +56,8 @@ def mean_shape() -> Points:
 def landmarks_in_picture(row: Features, size: int, transform: Transform) -> Points:
     """The model's row for one face, (3309,), as (68, 3) float32: x, y in the picture's pixels, z in the same unit.
 
-    Not finite if the row is not finite or overflows; `head_pose` refuses such points.
-
-    Args:
-        row: Points x, y, z; x and y run from -1 to 1 over the model's input.
-        size: Side of the model's input, pixels.
-        transform: From the picture's pixels to those of the model's input.
+    In the row, x and y run from -1 to 1 over the model's input, a square of `size` pixels, to which `transform` leads
+    from the picture. Not finite if the row is not finite or overflows; `head_pose` refuses such points.
     """
     points = row.reshape(-1, 3)[-LANDMARKS_3D:].astype(np.float32)
     back = cv2.invertAffineTransform(transform)
@@ -96,8 +92,8 @@ def head_pose(landmarks: Points) -> HeadPose:
 def pose_of_five(points: Points) -> HeadPose:
     """The rotation from `FIVE_POINTS` to these landmarks, (5, 2), seen from far away (weak perspective).
 
-    The rotation nearest to the least-squares affine map, by singular values. It takes one face's proportions for
-    everybody's, and yaw and pitch depend on the nose alone.
+    The rotation nearest to the least-squares affine map, by singular values. It assumes the same proportions for all
+    faces, and yaw and pitch depend on the nose alone.
 
     Raises:
         ModelFailed: The landmarks are not finite, in one place, or on one line.

@@ -44,11 +44,10 @@ benchmarks/questions/quality.py: it lies between faces and pictures without one.
 
 @dataclass(frozen=True)
 class View:
-    """A part of the picture as the regressor sees it: (64, 64, 3)."""
+    """A part of the picture as the regressor sees it, (64, 64, 3), and the way from the picture's pixels to it."""
 
     crop: Crop
     transform: Transform
-    """From the picture's pixels to the view's."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,8 @@ def find_landmarks(images: Sequence[Image], run: Callable[[Sequence[Crop]], Feat
     Two passes; a third if the second is not certain enough or shows that the face was not yet upright. If the result is
     unsure although the first pass saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
 
-    Args:
-        images: Each (h, w, 3) uint8, RGB, of any shape, with or without a face.
-        run: The regressor: m crops of (64, 64, 3) to (m, 12), for m up to the number of images. The same pass of all
-            pictures runs as one batch. Its exceptions are not caught.
+    `run` is the regressor: m crops of (64, 64, 3) to (m, 12), for m up to the number of images. The same pass of all
+    pictures runs as one batch. Its exceptions are not caught.
     """
     searches = [_search(image) for image in images]
     found: dict[int, Landmarks | Exception] = {}

@@ -67,7 +67,7 @@ class QualityWarning(StrEnum):
     """The head is turned, raised or lowered further than was measured. Prefer a picture from the front."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quality:
     """What is known of a face's picture before it is compared. No number is ever NaN or infinite."""
 
