@@ -33,11 +33,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """The address in `http://host[:port][/prefix]`.
-
-        Raises:
-            ValueError: It is no such URL.
-        """
+        """The address in `http://host[:port][/prefix]`; raises `ValueError` if the URL has another form."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"{url!r} is not allowed. Give http://host:port: TLS would be measured too.")
