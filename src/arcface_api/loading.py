@@ -110,7 +110,7 @@ def open_regressor() -> Regressor:
 
 
 def open_decoders(settings: Settings) -> Decoders | None:
-    """The processes that decode pictures; None: this one does. Raises `RuntimeUnfit` if the system cannot provide them."""
+    """The processes that decode pictures; None: this one does. Raises `RuntimeUnfit` if the system has none."""
     if settings.decode_isolation == "none":
         return None
     return Decoders(

@@ -70,16 +70,12 @@ class Fit(StrEnum):
 
 
 class Alignment(StrEnum):
-    """How a picture was aligned."""
+    """How a picture was aligned: as asked for with `Align`, or not at all because landmarks were too uncertain."""
 
     NONE = "none"
-    """Not aligned, as asked for."""
     AUTO = "auto"
-    """Aligned by landmarks that the service found."""
     LANDMARKS = "landmarks"
-    """Aligned by the caller's landmarks."""
     UNSURE = "unsure"
-    """Not aligned: `auto` was asked for, but the landmarks were too uncertain."""
 
 
 json_bytes = partial(orjson.dumps, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,7 +1,4 @@
-"""Predicts age, gender and head pose with the attribute models that the pack has.
-
-Image, Landmarks ──prepare, on a decode thread──▶ AttributeCrops ──predict, on the event loop──▶ Attributes
-"""
+"""Predicts age, gender and head pose with the attribute models that the pack has."""
 
 import time
 from collections.abc import Callable
@@ -33,7 +30,7 @@ class AttributeCrops:
 
 
 class AttributePredictor:
-    """Prepares the crops of the two attribute models, and runs the models."""
+    """Prepares the crops of the two attribute models on decode threads, and runs the models from the event loop."""
 
     def __init__(self, models: AttributeModels, capacity: int) -> None:
         """For `capacity` pictures and a probe. Starts no thread yet; the owner closes `queues`."""
@@ -46,7 +43,7 @@ class AttributePredictor:
         self.queues = tuple(_queue(model.session, name, capacity + 1) for name, model in vars(models).items())
 
     def prepare(self, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
-        """Cuts the models' crops from a picture, (h, w, 3) uint8 RGB; several threads may call it at once.
+        """Cuts the models' crops from a picture; several threads may call it at once.
 
         If landmarks are None or unsure, the whole picture counts as the face; for `AlignedModels`, its middle.
         """
@@ -56,11 +53,7 @@ class AttributePredictor:
         return _aligned_crops(self._models, image, landmarks)
 
     async def predict(self, prepared: AttributeCrops, options: EmbedOptions) -> tuple[Attributes, float]:
-        """The attributes of one picture, and the milliseconds until both models had answered.
-
-        Raises:
-            DeadlineExceeded, ModelFailed, ...: As `Batcher.submit` and `AttributeCrops.read`.
-        """
+        """One picture's attributes, and the milliseconds until both models had answered; raises as `Batcher.submit`."""
         started = time.monotonic()
         submitted = (
             queue.submit(crop, deadline=options.deadline, is_bulk=options.is_bulk)

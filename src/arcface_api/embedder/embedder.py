@@ -82,11 +82,9 @@ class Embedder:
         self._probe = Picture(cv2.imencode(".jpg", shades)[1].tobytes())
 
     def check_room(self, pictures: int = 1) -> None:
-        """Refuses what could not be admitted now; cheap, so that an upload can be refused before it is read.
+        """Raises `QueueFull` or, after `close` or `give_up`, `ServiceClosing` if so many pictures cannot be admitted.
 
-        Raises:
-            QueueFull: `capacity` pictures would be exceeded.
-            ServiceClosing: `close` or `give_up` was called.
+        It is cheap, so that an upload can be refused before it is read.
         """
         if self._refusal is not None:
             raise ServiceClosing(self._refusal)
@@ -131,11 +129,7 @@ class Embedder:
             return await asyncio.gather(*map(each, pictures))
 
     async def probe(self) -> float:
-        """Embeds a synthetic JPEG, also beyond `capacity`, and returns the norm: proof that the service can embed.
-
-        Raises:
-            ImageDamaged, EmbeddingInvalid, ModelFailed, ServiceClosing: It cannot.
-        """
+        """Embeds a synthetic JPEG, also beyond `capacity`; returns its norm, or raises if the service cannot embed."""
         if self._refusal is not None:
             raise ServiceClosing(self._refusal)
         self._inside += 1

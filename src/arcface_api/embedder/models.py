@@ -22,14 +22,12 @@ class Model:
     spec: InputSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recogniser(Model):
-    """The model that makes embeddings."""
+    """The model that makes embeddings of `dim` numbers; `name` is reported as `model`."""
 
     name: str
-    """Reported as `model`."""
     dim: int
-    """Length of an embedding."""
     sha256: str
     """Of the model file, in hex."""
     self_test_cosine: float

@@ -67,15 +67,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Recognition:
-    """The recogniser's result for one face."""
+    """The recogniser's result for one face, and what its whole batch took to be found and cut, and to be inferred."""
 
     raw: Embedding
     """(dim,) float32, as the model returned it."""
     alignment: Alignment
     crop_ms: float
-    """Milliseconds until the faces of the batch had been found and cut."""
     inference_ms: float
-    """Milliseconds from then on."""
 
 
 class Preparer:
@@ -102,11 +100,7 @@ class Preparer:
         self._least_side = math.ceil(OVERSAMPLING * max(sides))
 
     def prepare(self, picture: Picture, options: EmbedOptions) -> Prepared:
-        """Decodes a picture and cuts the models' crops.
-
-        Raises:
-            DeadlineExceeded, ImageEmpty, ..., LandmarksInvalid, ModelFailed: As `Embedder.embed`.
-        """
+        """Decodes a picture and cuts the models' crops; raises as `Embedder.embed`."""
         started = time.monotonic()
         if started > options.deadline:
             raise DeadlineExceeded
@@ -157,11 +151,7 @@ class Preparer:
         return found
 
     def cut(self, image: Image, wanted: Align, fit: Fit, landmarks: Landmarks | None) -> CutFace:
-        """The recogniser's crop of a picture, (h, w, 3) uint8 RGB; with `Align.NONE` the landmarks are not used.
-
-        Raises:
-            LandmarksInvalid: The picture cannot be aligned by them.
-        """
+        """The recogniser's crop. `Align.NONE` ignores landmarks; raises `LandmarksInvalid` if they are of no use."""
         height, width = self._spec.height, self._spec.width
         alignment, points = Alignment.NONE, None
         if landmarks is not None and wanted is Align.LANDMARKS:
@@ -176,10 +166,7 @@ class Preparer:
         return CutFace(fitted(image, height, width), alignment)
 
     def find_and_cut(self, pictures: Sequence[UncutFace]) -> list[CutFace | Exception]:
-        """The crops of several pictures, aligned as with `Align.AUTO`, or the exception that a picture caused.
-
-        Raises nothing: other faces of the batch may need no alignment.
-        """
+        """The crops of several pictures, aligned as with `Align.AUTO`, or the exception that a picture alone caused."""
         most = max(self._regressor.batch_sizes)
         faces: list[CutFace | Exception] = []
         for start in range(0, len(pictures), most):

@@ -54,9 +54,7 @@ def age_gender(row: Features) -> AgeGender:
     """The output of InsightFace's model for one face: (3,) float32, scores for female and male, age in centuries.
 
     The age is a regression: where there is no face it can be negative, and is returned so, as InsightFace does.
-
-    Raises:
-        ModelFailed: A number is NaN or infinite, or the age is beyond `AGE_BOUND`.
+    Raises `ModelFailed` if a number is NaN or infinite, or the age is beyond `AGE_BOUND`.
     """
     with np.errstate(over="ignore"):
         years = np.round(row[2] * np.float32(100))  # in float32 like the reference: float64 may round to another year
@@ -68,8 +66,7 @@ def age_gender(row: Features) -> AgeGender:
 def age_gender_of_two(age_row: Features, gender_row: Features) -> AgeGender:
     """The outputs of an age model, (1,) in years, and a gender model, (2,) probabilities of female and male.
 
-    Raises:
-        ModelFailed: A number is NaN or infinite, or the age is beyond `AGE_BOUND`.
+    Raises `ModelFailed` as `age_gender`.
     """
     if not (np.isfinite(age_row).all() and np.isfinite(gender_row).all() and abs(age_row[0]) < AGE_BOUND):
         raise ModelFailed("The age model or the gender model returned NaN or infinity, or an age out of all bounds.")

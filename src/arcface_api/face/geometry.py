@@ -1,4 +1,7 @@
-"""Landmarks, similarities between pixel frames, and the aligned crop. Pixel centres are whole numbers, as in OpenCV."""
+"""Landmarks, similarities between pixel frames, and the aligned crop. Pixel centres are whole numbers, as in OpenCV.
+
+What takes points raises `LandmarksInvalid` as `similarity` does.
+"""
 
 from math import atan2, ceil, floor, hypot, isfinite
 
@@ -23,16 +26,11 @@ MIN_THICKNESS = 0.1
 
 
 def similarity(points: Points, template: Points) -> Transform:
-    """The rotation, scale and shift that bring `points` closest to `template`, by least squares. It never mirrors.
+    """The rotation, scale and shift that bring `points` closest to `template`, both (n, 2), by least squares.
 
-    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (1991), here in
-    closed form. Equal to scikit-image's `SimilarityTransform.estimate`, which InsightFace's `norm_crop` uses.
-
-    Returns:
-        (2, 3) float64, from the frame of `points`, (n, 2), to that of `template`, (n, 2).
-
-    Raises:
-        LandmarksInvalid: The points are not finite, all in one place, or not at all like the template.
+    It never mirrors. Source: Umeyama, "Least-squares estimation of transformation parameters between two point
+    patterns" (1991), here in closed form. Equal to scikit-image's `SimilarityTransform.estimate`, which InsightFace's
+    `norm_crop` uses. Raises `LandmarksInvalid` if the points are not finite, in one place, or unlike the template.
     """
     # Plain floats: for five points NumPy takes four times as long, and each face needs this five times.
     (x_mean, y_mean), offsets = _centred(points)
@@ -83,11 +81,7 @@ def corner_drift(transform: Transform, size: int) -> float:
 
 
 def face_box(points: Points) -> Box:
-    """The box that a face detector would draw around the face with these landmarks, turned as the face is.
-
-    Raises:
-        LandmarksInvalid: As `similarity`.
-    """
+    """The box that a face detector would draw around the face with these landmarks, turned as the face is."""
     transform = similarity(points, TEMPLATE)
     x, y, side = TEMPLATE_BOX
     ((centre_x, centre_y),) = back(np.array([[x, y]], np.float32), transform)
@@ -110,9 +104,6 @@ def lies_aligned(points: Points, template: Points, size: int, height: int, width
 
     That is: aligning would move no corner by more than `MAX_DRIFT`. Landmarks are no more certain than that, so
     aligning would gain nothing, and would resample a crop that was aligned before.
-
-    Raises:
-        LandmarksInvalid: As `similarity`.
     """
     stretched = np.array([[width / size, 0, (width / size - 1) / 2], [0, height / size, (height / size - 1) / 2]])
     return corner_drift(similarity(points, template) @ np.vstack([stretched, [0, 0, 1]]), size) <= MAX_DRIFT * size
@@ -121,16 +112,8 @@ def lies_aligned(points: Points, template: Points, size: int, height: int, width
 def align(image: Image, points: Points, size: int, template: Points | None = None) -> Crop:
     """The crop whose landmarks lie as close to the template as a similarity can bring them.
 
-    Equal to InsightFace's `norm_crop`, unless the picture shrinks to half or less (see `sample`).
-
-    Args:
-        image: (h, w, 3) uint8, RGB.
-        points: (5, 2), the picture's pixels.
-        size: Side of the crop, pixels; beyond the picture it is black.
-        template: (5, 2), the crop's pixels; None: `TEMPLATE`, scaled to the crop.
-
-    Raises:
-        LandmarksInvalid: As `similarity`.
+    Equal to InsightFace's `norm_crop`, unless the picture shrinks to half or less (see `sample`). The crop has `size`
+    pixels a side, black beyond the picture; without `template`, (5, 2) in its pixels, `TEMPLATE` is scaled to it.
     """
     return sample(image, similarity(points, scaled_template(size) if template is None else template), size, 0.0)
 

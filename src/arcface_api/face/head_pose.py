@@ -1,8 +1,5 @@
 """Head pose in degrees, from 68 landmarks in three dimensions or, coarser, from the five in the picture.
 
-    (3309,) row ──landmarks_in_picture──▶ (68, 3) ──head_pose──▶ HeadPose
-                                          (5, 2) ──pose_of_five──▶ HeadPose
-
 All angles are zero for a face that looks straight into the camera. As seen in the picture (a test draws each):
 
 - yaw: positive turns the face to the picture's right, so the nose moves right;
@@ -73,10 +70,8 @@ def head_pose(landmarks: Points) -> HeadPose:
     """The rotation from the mean shape to these landmarks, (68, 3): x right, y down, z towards the viewer.
 
     The first two rows of the least-squares affine map, normalised, and their cross product. Source: InsightFace,
-    `utils/transform.py` (`estimate_affine_matrix_3d23d`, `P2sRt`, `matrix2angle`).
-
-    Raises:
-        ModelFailed: The landmarks are not finite, in one place, or on one line.
+    `utils/transform.py` (`estimate_affine_matrix_3d23d`, `P2sRt`, `matrix2angle`). Raises `ModelFailed` if the
+    landmarks are not finite, in one place, or on one line.
     """
     if np.isfinite(landmarks).all():
         homogeneous = np.column_stack([mean_shape(), np.ones(LANDMARKS_3D)])
@@ -93,10 +88,7 @@ def pose_of_five(points: Points) -> HeadPose:
     """The rotation from `FIVE_POINTS` to these landmarks, (5, 2), seen from far away (weak perspective).
 
     The rotation nearest to the least-squares affine map, by singular values. It assumes the same proportions for all
-    faces, and yaw and pitch depend on the nose alone.
-
-    Raises:
-        ModelFailed: The landmarks are not finite, in one place, or on one line.
+    faces, and yaw and pitch depend on the nose alone. Raises `ModelFailed` as `head_pose`.
     """
     shape, seen = FIVE_POINTS - FIVE_POINTS.mean(0), points.astype(np.float64)
     if np.isfinite(seen).all():
