@@ -51,7 +51,7 @@ class Measurement:
     service: Mapping[str, Any]
     """What its `/health` answered."""
     url: str | None
-    """Of a service that was running already, on whatever machine."""
+    """Of a service that was running already, on any machine."""
     steps: tuple[LoadReport, ...]
     """One for each number of clients; each has served some requests."""
     process: Mapping[str, float] | None = None
