@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from arcface_api.bench.service import START_SECONDS, Service, ask, free_port, running
+from arcface_api.bench.measure import START_SECONDS, Service, ask, free_port, running
 from arcface_api.errors import MeasurementFailed
 
 __all__ = ["ROOT", "Service", "ask", "free_port", "own_command", "running_service", "write_report"]

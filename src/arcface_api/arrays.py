@@ -1,7 +1,4 @@
-"""The arrays that travel through the service, one name each (docs/glossary.md), and the step from crops to a tensor.
-
-NumPy's types carry no shape, so these names do.
-"""
+"""The arrays that travel through the service: NumPy's types carry no shape, so these names do (docs/glossary.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +55,7 @@ class InputSpec:
     """How a model takes its pixels: `(pixel - mean) / std` on `height` x `width` planes in `channel_order`."""
 
     name: str | None
-    """Name of the graph's input; None: its only one."""
+    """Of the graph's input; None: its only one."""
     height: int
     width: int
     mean: float

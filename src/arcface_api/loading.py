@@ -1,11 +1,9 @@
-"""Loads a pack's models as the settings say, without HTTP.
-
-Settings, InstalledPack ──open_embedder──▶ Embedder
-"""
+"""Loads a pack's models as the settings say, without HTTP."""
 
 import hashlib
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -49,35 +47,31 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
     cpus = max(1, available_cpus() // settings.workers)
     threads = settings.threads or cpus
     if threads > cpus:
-        _log.warning(
-            "%d threads share %d CPUs and wait for each other, which is slow. Leave ARCFACE_THREADS out.",
-            threads,
-            cpus,
-        )
+        slow = "%d threads share %d CPUs and wait for each other, which is slow. Leave ARCFACE_THREADS out."
+        _log.warning(slow, threads, cpus)
     cache = Cache(settings.cache_dir or Path(user_cache_dir("arcface-api")) / "compiled")
 
     def content(role: Role) -> ModelContent:
         model = verified[role]
         return ModelContent(model.content, model.sha256, model.file.input, model.file.output_dim)
 
-    def load_attribute_model(role: Role) -> Model:
+    def attribute_model(role: Role) -> Model:
         # Small beside the recogniser, and read as numbers: float32, on a GPU if the recogniser is.
         model = content(role)
         if chosen.session.provider in GPU_PROVIDERS:
             device: Device = "tensorrt" if chosen.session.provider == TENSORRT_PROVIDER else "cuda"
-            config = SessionConfig(device, "float32", threads, settings.max_batch)
-            return Model(open_session(model, config, cache).session, model.spec)
+            exact = replace(config, device=device, precision="float32")
+            return Model(open_session(model, exact, cache).session, model.spec)
         return Model(open_reference(model, threads, chosen.session.batch_sizes), model.spec)
 
     recogniser = content(Role.RECOGNISER)
-    chosen = open_session(
-        recogniser, SessionConfig(settings.device, settings.precision, threads, settings.max_batch), cache
-    )
+    config = SessionConfig(settings.device, settings.precision, threads, settings.max_batch)
+    chosen = open_session(recogniser, config, cache)
     attribute_models: AttributeModels | None = None
     if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
-        attribute_models = BoxModels(load_attribute_model(Role.AGE_GENDER), load_attribute_model(Role.LANDMARKS_3D))
+        attribute_models = BoxModels(attribute_model(Role.AGE_GENDER), attribute_model(Role.LANDMARKS_3D))
     elif Role.AGE in verified and Role.GENDER in verified:
-        attribute_models = AlignedModels(load_attribute_model(Role.AGE), load_attribute_model(Role.GENDER))
+        attribute_models = AlignedModels(attribute_model(Role.AGE), attribute_model(Role.GENDER))
     loaded = Recogniser(
         session=chosen.session,
         spec=recogniser.spec,
@@ -103,11 +97,7 @@ def regressor_content() -> ModelContent:
 
 
 def open_regressor() -> Regressor:
-    """The regressor, warmed up in every batch size to `REGRESSOR_MAX_BATCH`.
-
-    Raises:
-        ModelFailed: It cannot be loaded or run.
-    """
+    """The regressor, warmed up in every batch size to `REGRESSOR_MAX_BATCH`; raises `ModelFailed` if that fails."""
     # One thread, because several decode threads run it at once. Every size, because faces need different passes.
     session = open_reference(regressor_content(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
     is_invariant = is_batch_invariant(session, probe_crops(REGRESSOR_INPUT.height, REGRESSOR_INPUT.width))
@@ -120,11 +110,7 @@ def open_regressor() -> Regressor:
 
 
 def open_decoders(settings: Settings) -> Decoders | None:
-    """The processes that decode pictures; None: this process does.
-
-    Raises:
-        RuntimeUnfit: Processes were asked for, but this system cannot provide them.
-    """
+    """The processes that decode pictures; None: this one does. Raises `RuntimeUnfit` if the system has none."""
     if settings.decode_isolation == "none":
         return None
     return Decoders(

@@ -1,10 +1,9 @@
 """What server and clients share: names of headers, media types and options, and the embedding in each of its forms."""
 
 import base64
-from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import orjson
@@ -71,28 +70,21 @@ class Fit(StrEnum):
 
 
 class Alignment(StrEnum):
-    """How a picture was aligned."""
+    """How a picture was aligned: as asked for with `Align`, or not at all because landmarks were too uncertain."""
 
     NONE = "none"
-    """Not aligned, as asked for."""
     AUTO = "auto"
-    """Aligned by landmarks that the service found."""
     LANDMARKS = "landmarks"
-    """Aligned by the caller's landmarks."""
     UNSURE = "unsure"
-    """Not aligned: `auto` was asked for, but the landmarks were too uncertain."""
 
 
-def embedding_value(embedding: Embedding, encoding: Encoding) -> Any:
-    """The embedding in a JSON body that `json_bytes` writes."""
-    if encoding is Encoding.BASE64:
-        return base64.b64encode(embedding_bytes(embedding)).decode()
-    return np.ascontiguousarray(embedding)
+json_bytes = partial(orjson.dumps, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
+"""A JSON object; float32 arrays become lists of the shortest decimals that read back to the same float32."""
 
 
-def json_bytes(body: Mapping[str, Any]) -> bytes:
-    """A JSON object; float32 arrays become lists of the shortest decimals that read back to the same float32."""
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+def embedding_base64(embedding: Embedding) -> str:
+    """The embedding in a JSON body with `Encoding.BASE64`."""
+    return base64.b64encode(embedding_bytes(embedding)).decode()
 
 
 def embedding_npy(embedding: Embedding) -> bytes:

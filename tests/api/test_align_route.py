@@ -23,8 +23,7 @@ from arcface_api.batching import Batcher
 from arcface_api.embedder import EmbedOptions, Picture, prepare
 from arcface_api.embedder.attributes import AttributePredictor
 from arcface_api.embedder.models import Models
-from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace
-from arcface_api.embedder.recognise import recognition_queue
+from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace, recognition_queue
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.face.geometry import align, face_box
 from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, regressor

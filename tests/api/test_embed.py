@@ -198,7 +198,8 @@ def test_fingerprint_differs_between_models(
 def test_fingerprint_covers_every_step_before_the_model() -> None:
     def fingerprint(**changed: Any) -> str:
         spec = InputSpec(**{"name": None, "height": 112, "width": 112, "mean": 127.5, "std": 127.5} | changed)
-        return Recogniser(cast("OnnxCpuSession", None), spec, "model", 512, "ab" * 32, 1.0, None).fingerprint
+        about = {"name": "model", "dim": 512, "sha256": "ab" * 32, "self_test_cosine": 1.0, "reason": None}
+        return Recogniser(cast("OnnxCpuSession", None), spec, **cast("Any", about)).fingerprint
 
     steps: list[dict[str, Any]] = [
         {},

@@ -13,8 +13,7 @@ import pytest
 
 import alignment_tables
 from arcface_api.arrays import TEMPLATE, Image
-from arcface_api.face.geometry import align
-from arcface_api.face.given import check_landmarks
+from arcface_api.face.geometry import align, check_landmarks
 from benchmarks.lib.alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
 from benchmarks.lib.alignment_pairs import Pairs, official_pairs, table_row
 from benchmarks.questions.alignment import CHUNKS_AT_ONCE, Answered, hash_of, in_parallel, read_kept

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from arcface_api.wire import Encoding, embedding_bytes, embedding_npy, embedding_value, json_bytes
+from arcface_api.wire import embedding_base64, embedding_bytes, embedding_npy, json_bytes
 
 EMBEDDING = np.random.default_rng(0).normal(0, 1, 512).astype(np.float32)
 
 
 @pytest.mark.parametrize("embedding", [EMBEDDING, EMBEDDING * 1e-38, EMBEDDING * 1e30, EMBEDDING[::-1]])
 def test_json_numbers_read_back_exactly(embedding: NDArray[np.float32]) -> None:
-    body = json.loads(json_bytes({"embedding": embedding_value(embedding, Encoding.FLOAT), "model": "m"}))
+    body = json.loads(json_bytes({"embedding": embedding, "model": "m"}))
     assert list(body) == ["embedding", "model"]
     assert np.array_equal(np.array(body["embedding"], np.float32), embedding)
 
 
 def test_base64_reads_back_exactly() -> None:
-    body = json.loads(json_bytes({"embedding": embedding_value(EMBEDDING, Encoding.BASE64)}))
+    body = json.loads(json_bytes({"embedding": embedding_base64(EMBEDDING)}))
     assert np.array_equal(np.frombuffer(base64.b64decode(body["embedding"]), "<f4"), EMBEDDING)
 
 

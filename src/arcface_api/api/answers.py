@@ -270,7 +270,8 @@ def embed_body(embedded: Embedded, options: RequestOptions, about_model: dict[st
     """The body of `/embed`, in the representation that was asked for."""
     if options.media_type is not wire.MediaType.JSON:
         return _binary_body(embedded.embedding, options.media_type)
-    vector = wire.embedding_value(embedded.embedding, options.encoding)
+    embedding = embedded.embedding
+    vector = wire.embedding_base64(embedding) if options.encoding is wire.Encoding.BASE64 else embedding
     body = {"embedding": vector, "embedding_shape": [about_model["embedding_dim"]], **about_model}
     return wire.json_bytes(_with_optional(body, embedded, options))
 
@@ -290,7 +291,9 @@ def batch_body(results: Sequence[Embedded | Exception], options: RequestOptions,
 def _result(result: Embedded | Exception, options: RequestOptions) -> dict[str, Any]:
     if not isinstance(result, Embedded):
         return {"problem": ProblemAnswer.of(result).model_dump()}
-    body = {"embedding": wire.embedding_value(result.embedding, options.encoding), "norm": result.norm}
+    embedding = result.embedding
+    vector = wire.embedding_base64(embedding) if options.encoding is wire.Encoding.BASE64 else embedding
+    body = {"embedding": vector, "norm": result.norm}
     return _with_optional(body, result, options)
 
 

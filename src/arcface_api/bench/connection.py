@@ -33,11 +33,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """The address in `http://host[:port][/prefix]`.
-
-        Raises:
-            ValueError: It is no such URL.
-        """
+        """The address in `http://host[:port][/prefix]`; raises `ValueError` if the URL has another form."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"{url!r} is not allowed. Give http://host:port: TLS would be measured too.")
@@ -83,11 +79,10 @@ class Exchange:
     sent: float = 0.0
     answered: float = 0.0
     status: int = 0
-    """0 without a whole answer."""
+    """0 without a whole answer; `failure` says why there is none."""
     head: bytes = b""
     """Status line and headers of the answer."""
     failure: str = ""
-    """Why there is no whole answer."""
 
     def header(self, name: str) -> str | None:
         """Value of the answer's first header of that name."""
@@ -183,10 +178,9 @@ class Caller:
 
 
 class _Reader(asyncio.StreamReader):
-    """Counts what it received, so that bytes beyond an answer are noticed."""
+    """Counts the bytes that it received since the last answer, so that bytes beyond one are noticed."""
 
     received = 0
-    """Bytes since the last answer."""
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # a loop feeds bytes, no other iterable
         self.received += len(data)

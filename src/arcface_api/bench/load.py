@@ -1,4 +1,4 @@
-"""A closed loop of clients, each of which sends its next request when it has its answer; and what it showed."""
+"""A closed loop of clients, each of which sends its next request when it has its answer; and its figures."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ from arcface_api import wire
 from arcface_api.bench.connection import Address, Caller, Exchange
 
 TICK_SECONDS = 0.25
-"""Between two reports of progress, and two looks for overdue answers."""
+"""Between two reports of progress, and two checks for overdue answers."""
 PAUSE_AFTER_FAILURE_SECONDS = 0.1
 """A client whose request failed waits so long: the service may be gone."""
 TIMEOUT_SECONDS = 60.0
@@ -74,7 +74,8 @@ class LoadReport:
     stages_ms: dict[str, Summary]
     """The server's own stages, of what was served."""
     mean_batch: float | None
-    """Mean size of the batches that ran; None if the service does not state the size of each request's."""
+    """Mean size of the batches that ran (each request of a batch of 8 counts as an eighth of it); None if the service
+    does not state the size of each request's."""
     costs: dict[str, float]
     """CPU time of the client, connections it opened."""
 
@@ -135,6 +136,11 @@ class Load:
         failed = Counter(each.failure or f"status {each.status}" for each in others)
         if stray := sum(caller.stray for caller in self.callers):
             failed["bytes after the end of an answer"] = stray
+        stages: dict[str, list[float]] = {}
+        for exchange in served:
+            for stage, ms in _STAGE.findall(exchange.header(wire.SERVER_TIMING_HEADER) or ""):
+                stages.setdefault(stage, []).append(float(ms))
+        sizes = [int(size) for each in served if (size := each.header(wire.BATCH_SIZE_HEADER)) and size.isdecimal()]
         microseconds = (time.process_time() - self._cpu_at_begin) * 1e6
         return {
             "seconds": round(seconds, 3),
@@ -143,8 +149,8 @@ class Load:
             "refused": dict(Counter(str(each.status) for each in counted if each.status in REFUSALS)),
             "failed": dict(failed),
             "latency_ms": Summary.of((each.answered - each.due) * 1000 for each in served),
-            "stages_ms": _stages(served),
-            "mean_batch": _mean_batch(served),
+            "stages_ms": {stage: summary for stage, of in stages.items() if (summary := Summary.of(of))},
+            "mean_batch": round(len(sizes) / sum(1 / size for size in sizes), 3) if sizes and all(sizes) else None,
             "costs": {
                 "client_cpu_us_per_request": round(microseconds / max(1, len(self.exchanges)), 1),
                 "attempts": len(self.exchanges),
@@ -163,19 +169,10 @@ def closed_loop(  # keywords that each state one fact of the run
     timeout_seconds: float = TIMEOUT_SECONDS,
     on_progress: OnShare | None = None,
 ) -> LoadReport:
-    """Send load from clients that each have one request in flight at any time.
+    """Sends load from clients that each have one request in flight at any time, and take requests in turn.
 
-    Args:
-        address: Of the service.
-        requests: Taken in turn.
-        clients: How many at once.
-        seconds: Measured time; what is in flight at its end is waited for and does not count.
-        warm_up_seconds: Time before, with the same load, that does not count.
-        timeout_seconds: A request without an answer by then has failed.
-        on_progress: Called with how much is done.
-
-    Returns:
-        What was measured; failures are part of it and raise nothing.
+    What is in flight at the end of the measured seconds is waited for and does not count, nor does the load of the
+    warm-up before them. Failures are part of the report and raise nothing.
     """
 
     async def run() -> LoadReport:
@@ -197,7 +194,7 @@ def closed_loop(  # keywords that each state one fact of the run
 
 
 def run_load(run: Callable[[], Coroutine[None, None, _Report]]) -> _Report:
-    """Run a load on uvloop's event loop, without garbage collection: it would stop the client to search exchanges."""
+    """Runs a load on uvloop's event loop, without garbage collection: it would stop the client to search exchanges."""
     collects_garbage = gc.isenabled()
     gc.disable()
     try:
@@ -206,17 +203,3 @@ def run_load(run: Callable[[], Coroutine[None, None, _Report]]) -> _Report:
     finally:
         if collects_garbage:
             gc.enable()
-
-
-def _stages(served: Sequence[Exchange]) -> dict[str, Summary]:
-    durations: dict[str, list[float]] = {}
-    for exchange in served:
-        for stage, ms in _STAGE.findall(exchange.header(wire.SERVER_TIMING_HEADER) or ""):
-            durations.setdefault(stage, []).append(float(ms))
-    return {stage: summary for stage, of in durations.items() if (summary := Summary.of(of))}
-
-
-def _mean_batch(served: Sequence[Exchange]) -> float | None:
-    """Requests over batches: each request of a batch of 8 counts as an eighth of it."""
-    sizes = [int(size) for each in served if (size := each.header(wire.BATCH_SIZE_HEADER)) and size.isdecimal()]
-    return round(len(sizes) / sum(1 / size for size in sizes), 3) if sizes and all(sizes) else None

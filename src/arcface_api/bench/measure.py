@@ -1,20 +1,27 @@
-"""One service and ever more clients: starts it or finds it, sends load, and shows what that gave."""
+"""Measures one service with ever more clients: one that runs, or one that is started here, ours or any other."""
 
 import http.client
 import json
+import os
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import psutil
 
 from arcface_api import __version__
 from arcface_api.bench.connection import Address, form_request, raw_request
 from arcface_api.bench.load import LoadReport, closed_loop
-from arcface_api.bench.service import ask, free_port, running
 from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
 from arcface_api.session.self_test import probe_crops
@@ -23,10 +30,13 @@ HEIGHT, WIDTH, JPEG_QUALITY = 160, 128, 90
 """Of the pictures that are sent, in pixels: a face as a detector cuts it from a picture of medium size."""
 WARM_UP_SECONDS = 2.0
 """Load before each step that does not count; a quarter of the step where that is less."""
-START_SECONDS = 1800.0
+COMPILE_SECONDS = 1800.0
 """The first start with a model may compile it for minutes; TensorRT does."""
-BAR_CELLS = 24
-_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
+START_SECONDS = 180.0
+STOP_SECONDS = 20.0
+POLL_SECONDS = 0.02
+ANSWER_SECONDS = 60.0
+"""Longest silence of a service that is asked one thing."""
 _HEALTH = {"model", "provider", "precision", "threads", "batch_sizes", "self_test_cosine", "reason"}
 """Members of `/health` that are shown."""
 
@@ -41,7 +51,7 @@ class Measurement:
     service: Mapping[str, Any]
     """What its `/health` answered."""
     url: str | None
-    """Of a service that was running already, on whatever machine."""
+    """Of a service that was running already, on any machine."""
     steps: tuple[LoadReport, ...]
     """One for each number of clients; each has served some requests."""
     process: Mapping[str, float] | None = None
@@ -61,16 +71,12 @@ class Measurement:
         }
 
     def check(self) -> None:
-        """Refuse figures that mean little.
-
-        Raises:
-            MeasurementFailed: Requests failed.
-        """
+        """Raises `MeasurementFailed` if requests failed."""
         where = "The service's log" if self.url else "The log of `arcface-api serve` with the same options"
         for step in self.steps:
             if step.failed:
                 raise MeasurementFailed(
-                    f"With {_counted(step.clients, 'client')} requests failed ({_reasons(step)}), so the figures mean"
+                    f"With {counted(step.clients, 'client')} requests failed ({_reasons(step)}), so the figures mean"
                     f" little. {where} may say why."
                 )
 
@@ -78,13 +84,9 @@ class Measurement:
 def measure_own(
     options: Mapping[str, str], clients: Sequence[int], seconds: float, on_progress: OnProgress
 ) -> Measurement:
-    """Start a service on a free port of the loopback, measure it and stop it.
+    """Starts a service on a free port of the loopback, measures it as `measure` does, and stops it.
 
-    Args:
-        options: Settings by name, as given on the command line; the environment gives the rest.
-        clients: How many at once, a step each.
-        seconds: Measured time of each step.
-        on_progress: Called with what is going on.
+    `options` are settings by name, as given on the command line; the environment gives the rest.
 
     Raises:
         MeasurementFailed: It cannot be started, or serves nothing.
@@ -97,7 +99,7 @@ def measure_own(
     on_progress("starting the service", 0)
     with tempfile.TemporaryDirectory(prefix="arcface-api-bench-") as folder:
         log = Path(folder) / "service.log"
-        with running(command, port, first, log=log, start_seconds=START_SECONDS) as service:
+        with running(command, port, first, log=log, start_seconds=COMPILE_SECONDS) as service:
             measured = measure(service.address, clients, seconds, on_progress)
             rss_mb = round(service.rss_bytes() / 1e6, 1)
     process = {"ready_seconds": round(service.ready_seconds, 2), "rss_mb": rss_mb}
@@ -105,17 +107,20 @@ def measure_own(
 
 
 def measure(address: Address, clients: Sequence[int], seconds: float, on_progress: OnProgress) -> Measurement:
-    """Measure a service that is running; arguments as `measure_own`.
+    """Measures a service that is running: for each number of `clients` at once, for some seconds.
 
     Raises:
         MeasurementFailed: Nothing answers there, it cannot embed, or serves nothing.
     """
     url = f"http://{address.host_header}{address.prefix}"
     about = _health(address, url)
-    requests = [form_request(address, "/embed", "file", [picture]) for picture in _synthetic_faces()]
+    # The faces of the self-test: everybody sends the same, and pictures of nobody.
+    crops = (cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in probe_crops(HEIGHT, WIDTH))
+    jpegs = [cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes() for crop in crops]
+    requests = [form_request(address, "/embed", "file", [jpeg]) for jpeg in jpegs]
     steps: list[LoadReport] = []
     for number, count in enumerate(clients):
-        who = _counted(count, "client")
+        who = counted(count, "client")
 
         def of_the_whole(share: float, number: int = number, who: str = who) -> None:
             on_progress(who, (number + share) / len(clients))
@@ -136,10 +141,15 @@ def measure(address: Address, clients: Sequence[int], seconds: float, on_progres
     return Measurement(about, url, tuple(steps))
 
 
-def _synthetic_faces() -> list[bytes]:
-    """The faces on which sessions prove themselves, as JPEG: everybody sends the same, and pictures of nobody."""
-    crops = (cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in probe_crops(HEIGHT, WIDTH))
-    return [cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes() for crop in crops]
+def counted(count: int | None, thing: str) -> str:
+    """`1 client`, `4 clients`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def _reasons(step: LoadReport) -> str:
+    """Why requests were not served."""
+    refused = {f"refused with {status}": count for status, count in step.refused.items()}
+    return ", ".join(f"{count} x {why}" for why, count in (step.failed | refused).items())
 
 
 def _health(address: Address, url: str) -> Mapping[str, Any]:
@@ -160,98 +170,126 @@ def _health(address: Address, url: str) -> Mapping[str, Any]:
     return about
 
 
-def _reasons(step: LoadReport) -> str:
-    """Why requests were not served."""
-    refused = {f"refused with {status}": count for status, count in step.refused.items()}
-    return ", ".join(f"{count} x {why}" for why, count in (step.failed | refused).items())
+# ── a service in a process of its own ──────────────────────────────────────────────────────────────────────────────
 
 
-# ── what is shown and written ──────────────────────────────────────────────────────────────────────────────────────
+@dataclass(frozen=True)
+class Service:
+    """A service that runs and answers."""
+
+    address: Address
+    pid: int
+    """Of its first process."""
+    ready_seconds: float
+    """From the start of the process to the first answer of status 200, whose body is `first_answer`."""
+    first_answer: bytes
+
+    def rss_bytes(self) -> int:
+        """Resident memory of all its processes together; pages that they share count for each."""
+        first = psutil.Process(self.pid)
+        return sum(process.memory_info().rss for process in (first, *first.children(recursive=True)))
 
 
-def text(measurement: Measurement) -> str:
-    """The service in a few lines, and a row for each number of clients."""
-    service = measurement.service
-    lines = [
-        f"{service['model']} on {service['provider']} in {service['precision']},"
-        f" {_counted(service['threads'], 'thread')}, batches of at most {max(service['batch_sizes'])}",
-        f"self-test: cosine {service['self_test_cosine']:.5f} to float32 on the CPU",
-    ]
-    if service["reason"]:
-        lines.append(f"not faster because: {service['reason']}")
-    if process := measurement.process:
-        lines.append(f"ready {process['ready_seconds']:.1f} s after its start, {process['rss_mb']:.0f} MB in memory")
-    lines += ["", f"{'clients':>7} {'faces/s':>9}  {'':<{BAR_CELLS}} {'p50':>10} {'p99':>10} {'mean batch':>11}"]
-    most = max(step.served_per_second for step in measurement.steps)
-    lines += [_row(step, most) for step in measurement.steps]
-    lines += [
-        f"With {_counted(step.clients, 'client')} {sum(step.refused.values())} requests were refused (429 or 503): the"
-        " latencies are of the others."
-        for step in measurement.steps
-        if step.refused
-    ]
-    return "\n".join(lines)
+def free_port() -> int:
+    """A TCP port of the loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
-def write(measurement: Measurement, output: Path) -> str:
-    """Write FILE.json, and FILE.svg where matplotlib is installed; returns a sentence that says where they are.
+def ask(address: Address, request: bytes) -> tuple[int, bytes]:
+    """Sends a prebuilt request once; returns the answer's status and body.
 
     Raises:
-        MeasurementFailed: A file cannot be written.
+        OSError: Nothing answers there.
+        http.client.HTTPException: What answers does not speak HTTP.
     """
-    plot = output.with_suffix(".svg")
+    with socket.create_connection((address.host, address.port), timeout=ANSWER_SECONDS) as connection:
+        connection.sendall(request)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, answer.read()
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    port: int,
+    first_request: bytes,
+    *,
+    log: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    start_seconds: float = START_SECONDS,
+) -> Iterator[Service]:
+    """Starts a service and waits until it answers `first_request` with 200; all its processes end with the block.
+
+    It has to listen on a port of the loopback. `log` receives its output, by default this process's standard error;
+    `variables` are added to its environment.
+
+    Raises:
+        MeasurementFailed: It ended, or did not answer in time.
+    """
+    started = time.monotonic()
+    address = Address("127.0.0.1", port)
+    output = log.open("ab") if log else None
+    with _signals_held() as received:  # one that comes before the process has its name would leave it running
+        process = subprocess.Popen(  # noqa: S603  # the command is the caller's, and no shell reads it
+            command,
+            env={**os.environ, **(variables or {})},
+            stdout=output or sys.stderr,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,  # a group of its own: its children are stopped with it
+        )
     try:
-        output.write_text(json.dumps(measurement.to_json(), indent=2) + "\n", encoding="utf-8")
-        try:
-            _draw(measurement, plot)
-        except ModuleNotFoundError:
-            return f"All figures are in {output}. For a plot beside it install matplotlib (arcface-api[evaluate])."
-    except OSError as error:
-        raise MeasurementFailed(
-            f"{error.filename or output} cannot be written: {error.strerror}. Name another --output; the figures stand"
-            " above."
-        ) from error
-    return f"All figures are in {output}, a plot in {plot}."
+        for number in received:
+            signal.raise_signal(number)
+        answer = None
+        last = "it never answered"
+        while answer is None:
+            if process.poll() is not None:
+                raise MeasurementFailed(f"The service ended before it could serve. {_last_words(process, log)}")
+            if time.monotonic() > started + start_seconds:
+                raise MeasurementFailed(f"The service was not ready after {start_seconds:g} s: {last}.")
+            time.sleep(POLL_SECONDS)
+            try:
+                status, body = ask(address, first_request)
+            except (OSError, http.client.HTTPException) as error:
+                last = str(error)
+            else:
+                answer = body if status == http.HTTPStatus.OK else None
+                last = f"it answered {status}: {body[:500]!r}"
+        yield Service(address, process.pid, time.monotonic() - started, answer)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whatever is left of its group
+        process.wait()
+        if output:
+            output.close()
 
 
-def _draw(measurement: Measurement, plot: Path) -> None:
-    """Latency over throughput, a point for each number of clients: where it turns upwards, more only wait."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  # part of the extra `evaluate`
-
-    figure = Figure(figsize=(7.6, 4.8), layout="constrained")
-    axes = figure.subplots()
-    rates = [step.served_per_second for step in measurement.steps]
-    for name, style in (("p50", "o-"), ("p99", "s--")):
-        axes.plot(rates, [getattr(step.latency_ms, name) for step in measurement.steps], style, label=name)
-    for step in measurement.steps:
-        if step.latency_ms:
-            axes.annotate(
-                f"{step.clients}", (step.served_per_second, step.latency_ms.p50), (6, -12), textcoords="offset points"
-            )
-    axes.set(yscale="log", xlabel="throughput, faces per second", ylabel="latency, milliseconds")
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    service = measurement.service
-    where = measurement.url or f"{machine()['processor']}, {machine()['cpus']} CPUs"
-    axes.set_title(f"{service['model']} · {service['provider']} · {service['precision']}\n{where}", fontsize=10)
-    figure.savefig(plot)
+def _last_words(process: subprocess.Popen[bytes], log: Path | None) -> str:
+    """The last line of the log, in which our service says why it ended; otherwise its command and status."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log else []
+    if lines:
+        return lines[-1].removeprefix("Error: ")
+    return f"{process.args!r} ended with status {process.returncode}."
 
 
-def _row(step: LoadReport, most: float) -> str:
-    assert step.latency_ms is not None  # noqa: S101  # a step that served nothing is no part of a measurement
-    eighths = round(step.served_per_second / most * BAR_CELLS * 8)
-    bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
-    p50, p99 = (_milliseconds(value) for value in (step.latency_ms.p50, step.latency_ms.p99))
-    batch = "" if step.mean_batch is None else f"{step.mean_batch:.1f}"
-    return f"{step.clients:>7} {step.served_per_second:>9.1f}  {bar:<{BAR_CELLS}} {p50:>10} {p99:>10} {batch:>11}"
-
-
-def _milliseconds(value: float) -> str:
-    """Three digits, and all of those before the point."""
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"
-
-
-def _counted(count: int | None, thing: str) -> str:
-    """`1 client`, `4 clients`."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
+@contextmanager
+def _signals_held() -> Iterator[list[int]]:
+    """Only note SIGINT and SIGTERM. Blocked, they would stay blocked in the process that is started here."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where no signal is handled anyway
+        yield received
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda caught, _: received.append(caught)) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,7 +1,4 @@
-"""Embeds a picture: from the bytes of a file to its embedding and attributes.
-
-`embedder` admits pictures and leads each through the steps: `prepare` (decode, cut), `recognise`, `attributes`.
-"""
+"""Embeds a picture: `embedder` admits it and leads it through `prepare` (decode, cut, recognise) and `attributes`."""
 
 from arcface_api.embedder.embedder import Embedder
 from arcface_api.embedder.models import Recogniser

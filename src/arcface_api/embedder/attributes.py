@@ -1,7 +1,4 @@
-"""Predicts age, gender and head pose with the attribute models that the pack has.
-
-Image, Landmarks ──prepare, on a decode thread──▶ AttributeCrops ──predict, on the event loop──▶ Attributes
-"""
+"""Predicts age, gender and head pose with the attribute models that the pack has."""
 
 import time
 from collections.abc import Callable
@@ -15,6 +12,7 @@ from arcface_api.face.attributes import BOX_MARGIN, age_gender, age_gender_of_tw
 from arcface_api.face.geometry import align, face_box, input_template
 from arcface_api.face.head_pose import head_pose, landmarks_in_picture, pose_of_five
 from arcface_api.face.landmarks import Landmarks
+from arcface_api.session import Session
 
 UNALIGNED_BOX = 0.8
 """Of the picture's shorter side: what `AlignedModels` see if landmarks are unsure. Source: the best of the boxes tried
@@ -32,24 +30,20 @@ class AttributeCrops:
 
 
 class AttributePredictor:
-    """Prepares the crops of the two attribute models, and runs the models."""
+    """Prepares the crops of the two attribute models on decode threads, and runs the models from the event loop."""
 
     def __init__(self, models: AttributeModels, capacity: int) -> None:
-        """Starts no thread yet; the owner closes `queues`. At most `capacity` pictures may be inside at once."""
-        if isinstance(models, BoxModels):
-            named = {"age_gender": models.age_gender, "landmarks_3d": models.landmarks_3d}
-        else:
-            named = {"age": models.age, "gender": models.gender}
+        """For `capacity` pictures and a probe. Starts no thread yet; the owner closes `queues`."""
         self._models = models
         self.needs_landmarks = isinstance(models, AlignedModels)
         """True if landmarks are needed even for a picture that is not aligned."""
-        side = max(model.spec.height for model in named.values())
+        side = max(model.spec.height for model in vars(models).values())
         self.least_side = side / BOX_MARGIN if isinstance(models, BoxModels) else side
         """Pixels that the shorter side of a reduced picture must keep for these models, before oversampling."""
-        self.queues = tuple(_queue(model, name, capacity + 1) for name, model in named.items())  # and a probe
+        self.queues = tuple(_queue(model.session, name, capacity + 1) for name, model in vars(models).items())
 
     def prepare(self, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
-        """Cuts the models' crops from a picture, (h, w, 3) uint8 RGB; several threads may call it at once.
+        """Cuts the models' crops from a picture; several threads may call it at once.
 
         If landmarks are None or unsure, the whole picture counts as the face; for `AlignedModels`, its middle.
         """
@@ -59,18 +53,14 @@ class AttributePredictor:
         return _aligned_crops(self._models, image, landmarks)
 
     async def predict(self, prepared: AttributeCrops, options: EmbedOptions) -> tuple[Attributes, float]:
-        """The attributes of one picture, and the milliseconds until both models had answered.
-
-        Raises:
-            DeadlineExceeded, ModelFailed, ...: As `Batcher.submit` and `AttributeCrops.read`.
-        """
+        """One picture's attributes, and the milliseconds until both models had answered; raises as `Batcher.submit`."""
         started = time.monotonic()
-        one, other = await both(
-            self.queues[0].submit(prepared.crops[0], deadline=options.deadline, is_bulk=options.is_bulk),
-            self.queues[1].submit(prepared.crops[1], deadline=options.deadline, is_bulk=options.is_bulk),
+        submitted = (
+            queue.submit(crop, deadline=options.deadline, is_bulk=options.is_bulk)
+            for queue, crop in zip(self.queues, prepared.crops, strict=True)
         )
-        attributes = prepared.read(one.row, other.row)
-        return attributes, (time.monotonic() - started) * 1000
+        one, other = await both(*submitted)
+        return prepared.read(one.row, other.row), (time.monotonic() - started) * 1000
 
 
 def _crops_of_box(models: BoxModels, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
@@ -103,6 +93,5 @@ def _aligned_crops(models: AlignedModels, image: Image, landmarks: Landmarks) ->
     return AttributeCrops((crop(models.age), crop(models.gender)), read)
 
 
-def _queue(model: Model, name: str, capacity: int) -> Batcher[Crop, Features]:
-    session = model.session
+def _queue(session: Session, name: str, capacity: int) -> Batcher[Crop, Features]:
     return Batcher(lambda crops: list(session.run(crops)), name=name, sizes=session.batch_sizes, capacity=capacity)

@@ -11,22 +11,22 @@ even if a thread hangs, and `why_stuck` reports threads that do.
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 
-from arcface_api.batching import Batcher, both
+from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.attributes import AttributePredictor
 from arcface_api.embedder.models import Models
-from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace
-from arcface_api.embedder.recognise import recognise_with_mirror_image, recognition_queue
-from arcface_api.embedder.request import CONTRACT, Attributes, Embedded, EmbedOptions, Picture
+from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, Recognition, UncutFace, recognition_queue
+from arcface_api.embedder.request import CONTRACT, Embedded, EmbedOptions, Picture
 from arcface_api.errors import (
     AlignmentUnavailable,
     ArcFaceError,
@@ -46,28 +46,13 @@ _SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float3
 _log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class _Decoding:
-    """A picture on its way to a decode thread; None once its caller has left."""
-
-    picture: Picture | None
-
-
 class Embedder:
     """Owns the models and the threads they run on. Its methods belong to one event loop; `close` ends it."""
 
     def __init__(
         self, models: Models, limits: ImageLimits, capacity: int, decode_threads: int, decoders: Decoders | None = None
     ) -> None:
-        """Starts no thread before the first call.
-
-        Args:
-            models: Loaded.
-            limits: Of each picture.
-            capacity: The number of pictures that may be inside at once.
-            decode_threads: The number of threads that decode and cut.
-            decoders: Processes that decode pictures, to be closed with this; None: the threads do it.
-        """
+        """Starts no thread before the first call. `decoders`, closed with this, decode instead of the threads."""
         self.models = models
         self.recogniser = models.recogniser
         self.last_success = -math.inf
@@ -81,26 +66,25 @@ class Embedder:
         """Timeouts of the pictures inside: when they expire, callers get an answer."""
         self._decoders = decoders
         self._decode_threads = ThreadPoolExecutor(decode_threads, "decode")
-        self._decoding_since: dict[_Decoding, float] = {}
-        """What is on a decode thread now, and since when, on `time.monotonic`'s clock."""
+        self._decoding_since: dict[int, float] = {}
+        """When each busy decode thread began its picture, by thread identifier, on that clock."""
         self._bulk_decoding = asyncio.Semaphore(decode_threads)
         """Of batch requests, only as many pictures wait for decoding as there are threads, so that single ones pass."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
         pixels_of = pixels_here if decoders is None else decoders.pixels
         self._preparer = Preparer(models, self._predictor, limits, lambda: self._recognition.is_idle, pixels_of)
         self._recognition = recognition_queue(models.recogniser, self._preparer, 2 * capacity)  # two for `flip`
-        attribute_queues = self._predictor.queues if self._predictor else ()
-        self._queues: tuple[Batcher[Any, Any], ...] = self._recognition, *attribute_queues
-        height, width = self.recogniser.spec.height, self.recogniser.spec.width
-        shades = np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3)
+        self._queues: list[Batcher[Any, Any]] = [self._recognition]
+        if self._predictor is not None:
+            self._queues += self._predictor.queues
+        shape = self.recogniser.spec.height, self.recogniser.spec.width, 3
+        shades = np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape)
         self._probe = Picture(cv2.imencode(".jpg", shades)[1].tobytes())
 
     def check_room(self, pictures: int = 1) -> None:
-        """Refuses what could not be admitted now; cheap, so that an upload can be refused before it is read.
+        """Raises `QueueFull` or, after `close` or `give_up`, `ServiceClosing` if so many pictures cannot be admitted.
 
-        Raises:
-            QueueFull: `capacity` pictures would be exceeded.
-            ServiceClosing: `close` or `give_up` was called.
+        It is cheap, so that an upload can be refused before it is read.
         """
         if self._refusal is not None:
             raise ServiceClosing(self._refusal)
@@ -112,12 +96,11 @@ class Embedder:
 
         Raises:
             AttributesUnavailable, AlignmentUnavailable: The loaded pack cannot do what the options ask for.
-            QueueFull: As many pictures are inside as may be.
+            QueueFull, ServiceClosing: As `check_room`.
             DeadlineExceeded: It could not be served in time.
             ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, ImageDamaged: The picture cannot be used.
             LandmarksInvalid: The caller's landmarks cannot be used.
             EmbeddingInvalid, ModelFailed: The model failed on it.
-            ServiceClosing: `close` or `give_up` was called.
         """
         with self._admitted(1, options):
             return await self._embed(picture, options)
@@ -137,21 +120,16 @@ class Embedder:
         async def each(picture: Picture) -> Embedded | Exception:
             try:
                 return await self._embed(picture, bulk)
-            except ArcFaceError as error:
-                return error
-            except Exception as error:  # noqa: BLE001  # a defect is logged, and costs its own picture only
-                _log.exception("A defect in embedding one picture of many:")
+            except Exception as error:  # noqa: BLE001  # costs its own picture only
+                if not isinstance(error, ArcFaceError):
+                    _log.exception("A defect in embedding one picture of many:")
                 return error
 
         with self._admitted(len(pictures), options):
             return await asyncio.gather(*map(each, pictures))
 
     async def probe(self) -> float:
-        """Embeds a synthetic JPEG, also beyond `capacity`, and returns the norm: proof that the service can embed.
-
-        Raises:
-            ImageDamaged, EmbeddingInvalid, ModelFailed, ServiceClosing: It cannot.
-        """
+        """Embeds a synthetic JPEG, also beyond `capacity`; returns its norm, or raises if the service cannot embed."""
         if self._refusal is not None:
             raise ServiceClosing(self._refusal)
         self._inside += 1
@@ -223,31 +201,26 @@ class Embedder:
         try:
             async with wait:
                 self._waits.add(wait)
-                return await self._run_steps(picture, options)
+                async with self._bulk_decoding if options.is_bulk else nullcontext():
+                    submitted = time.monotonic()
+                    prepared = await self._prepare(picture, options)
+                face, stages = prepared.face, dict(prepared.stages)
+                queue_ms = (time.monotonic() - submitted) * 1000 - sum(stages.values())
+                if options.flip and isinstance(face, CutFace):  # with `flip`, no face is left uncut
+                    recognition = self._recognise_with_mirror_image(face, options)
+                else:
+                    recognition = self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk)
+                if prepared.attribute_crops is None or self._predictor is None:
+                    recognised, attributes = await recognition, None
+                else:
+                    prediction = self._predictor.predict(prepared.attribute_crops, options)
+                    recognised, (attributes, stages["attributes"]) = await both(recognition, prediction)
         except TimeoutError:
             if not wait.expired():
                 raise
             raise DeadlineExceeded() if self._refusal is None else ServiceClosing(self._refusal) from None
         finally:
             self._waits.discard(wait)
-
-    async def _run_steps(self, picture: Picture, options: EmbedOptions) -> Embedded:
-        async with self._bulk_decoding if options.is_bulk else nullcontext():
-            submitted = time.monotonic()
-            prepared = await self._prepare(picture, options)
-        queue_ms = (time.monotonic() - submitted) * 1000 - prepared.decode_ms - prepared.crop_ms
-        stages = {"decode": prepared.decode_ms, "crop": prepared.crop_ms}
-        attributes: Attributes | None = None
-        face = prepared.face
-        if options.flip and isinstance(face, CutFace):  # with `flip`, no face is left uncut
-            recognition = recognise_with_mirror_image(self._recognition, face, options)
-        else:
-            recognition = self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk)
-        if prepared.attribute_crops is None or self._predictor is None:
-            recognised = await recognition
-        else:
-            prediction = self._predictor.predict(prepared.attribute_crops, options)
-            recognised, (attributes, stages["attributes"]) = await both(recognition, prediction)
         row = recognised.row
         norm = float(np.linalg.norm(row.raw.astype(np.float64)))
         if not _SHORTEST <= norm <= _LONGEST:  # also if it is NaN: such a vector must never reach a database
@@ -259,12 +232,12 @@ class Embedder:
         stages["queue"] = queue_ms + recognised.waited_ms
         stages["crop" if isinstance(face, UncutFace) else "queue"] += row.crop_ms
         stages["inference"] = row.inference_ms
-        is_unsure = row.alignment is Alignment.UNSURE
+        unsure = (QualityWarning.LANDMARKS_UNSURE,) if row.alignment is Alignment.UNSURE else ()
         return Embedded(
             embedding=row.raw / np.float32(norm) if options.normalize else row.raw,
             norm=norm,
             alignment=row.alignment,
-            warnings=prepared.warnings or ((QualityWarning.LANDMARKS_UNSURE,) if is_unsure else ()),
+            warnings=prepared.warnings or unsure,
             quality=prepared.quality,
             attributes=attributes,
             stages=stages,
@@ -278,23 +251,32 @@ class Embedder:
         until the thread is done, or uncounted pictures would pile up.
         """
         loop = asyncio.get_running_loop()
-        decoding = _Decoding(picture)
-        prepared = self._decode_threads.submit(self._prepare_on_thread, decoding, options)
+        waiting = [picture]
+
+        def prepare() -> Prepared:
+            thread = threading.get_ident()
+            self._decoding_since[thread] = time.monotonic()
+            try:
+                return self._preparer.prepare(waiting.pop(), options)
+            finally:
+                del self._decoding_since[thread]
+
+        prepared = self._decode_threads.submit(prepare)
         try:
             return await asyncio.wrap_future(prepared)
         except asyncio.CancelledError:
-            decoding.picture = None
+            waiting.clear()  # the queue of the threads keeps what was cancelled
             if not prepared.cancel() and not prepared.done():
                 self._inside += 1
                 prepared.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, 1))
             raise
 
-    def _prepare_on_thread(self, decoding: _Decoding, options: EmbedOptions) -> Prepared:
-        picture = decoding.picture
-        if picture is None:
-            raise DeadlineExceeded
-        self._decoding_since[decoding] = time.monotonic()
-        try:
-            return self._preparer.prepare(picture, options)
-        finally:
-            del self._decoding_since[decoding]
+    async def _recognise_with_mirror_image(self, face: CutFace, options: EmbedOptions) -> Batched[Recognition]:
+        """The sum of the raw embeddings of a face and of its mirror image."""
+        mirror_image = CutFace(np.ascontiguousarray(face.pixels[:, ::-1]), face.alignment)
+        one, other = await both(
+            self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk),
+            self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=options.is_bulk),
+        )
+        inference_ms = max(one.row.inference_ms, other.row.inference_ms)
+        return replace(one, row=replace(one.row, raw=one.row.raw + other.row.raw, inference_ms=inference_ms))

@@ -22,14 +22,12 @@ class Model:
     spec: InputSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recogniser(Model):
-    """The model that makes embeddings."""
+    """The model that makes embeddings of `dim` numbers; `name` is reported as `model`."""
 
     name: str
-    """Reported as `model`."""
     dim: int
-    """Length of an embedding."""
     sha256: str
     """Of the model file, in hex."""
     self_test_cosine: float
@@ -45,12 +43,9 @@ class Recogniser(Model):
         (`align`, `fit`, `flip`, `resize`), which leaves embeddings comparable.
         """
         spec = self.spec
-        steps: tuple[object, ...] = (
-            PREPROCESSING_VERSION, spec.height, spec.width, spec.mean, spec.std, str(spec.channel_order)
-        )  # fmt: skip
-        if spec.template is not None:
-            steps = (*steps, spec.template)
-        return hashlib.sha256(repr((self.sha256, *steps)).encode()).hexdigest()[:16]
+        template = () if spec.template is None else (spec.template,)
+        steps = (spec.height, spec.width, spec.mean, spec.std, str(spec.channel_order), *template)
+        return hashlib.sha256(repr((self.sha256, PREPROCESSING_VERSION, *steps)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -78,14 +73,13 @@ class Regressor:
 
     session: Session
     is_batch_invariant: bool
-    """A crop's row is the same, bit for bit, alone and in any batch: no face is cut differently in company."""
+    """A crop's row is the same, bit for bit, alone and in any batch."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """Everything that is loaded."""
+    """Everything that is loaded; `attributes` is None if the pack has none."""
 
     recogniser: Recogniser
     regressor: Regressor
     attributes: AttributeModels | None
-    """None: the pack has none."""

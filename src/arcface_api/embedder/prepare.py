@@ -1,11 +1,12 @@
-"""From one picture to the crops that the models take.
+"""From one picture to the crops that the models take, and the recogniser's queue.
 
-    bytes ──decode──▶ Image ─┬──stretch, letterbox or align──▶ CutFace ──▶ recogniser
-                             ├──small, recogniser is busy──▶ UncutFace ──find_and_cut──▶ CutFace
+    bytes ──decode──▶ Image ─┬──stretch, letterbox or align──▶ CutFace ──▶ recognition_queue
+                             ├──small, recogniser is busy──▶ UncutFace ──▶ recognition_queue ──find_and_cut──▶ CutFace
                              └──AttributePredictor.prepare──▶ AttributeCrops
 
 `prepare` runs on a decode thread. `find_and_cut` runs on the recogniser's thread, between two batches, for faces whose
-landmarks only the recogniser needs. Both give the same crop, bit for bit.
+landmarks only the recogniser needs: beside a running batch, a regressor would take a core from it, and all its threads
+would wait for the one on that core (docs/adr/0010). Both give the same crop, bit for bit.
 """
 
 import math
@@ -13,13 +14,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from arcface_api.arrays import TEMPLATE_SIDE, Crop, Image
+import numpy as np
+
+from arcface_api.arrays import TEMPLATE_SIDE, Crop, Embedding, Image
+from arcface_api.batching import Batcher
 from arcface_api.embedder.attributes import AttributeCrops, AttributePredictor
-from arcface_api.embedder.models import Models
+from arcface_api.embedder.models import Model, Models
 from arcface_api.embedder.request import EmbedOptions, Picture
 from arcface_api.errors import DeadlineExceeded
-from arcface_api.face.geometry import align, input_template, lies_aligned
-from arcface_api.face.given import check_landmarks
+from arcface_api.face.geometry import align, check_landmarks, input_template, lies_aligned
 from arcface_api.face.landmarks import Landmarks, find_landmarks
 from arcface_api.face.quality import Quality, QualityWarning, picture_quality
 from arcface_api.image import OVERSAMPLING, ImageLimits, PixelsOf, Resize, decode, letterbox, pixels_here, stretch
@@ -44,14 +47,13 @@ class CutFace:
 
 @dataclass(frozen=True)
 class UncutFace:
-    """A decoded picture whose face is found and aligned together with others of its batch."""
+    """A decoded picture whose face is found together with others of its batch; `fit` is for one that cannot be."""
 
     image: Image
     fit: Fit
-    """If it turns out that it cannot be aligned."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """The crops of one picture, and what was learned on the way."""
 
@@ -59,9 +61,19 @@ class Prepared:
     attribute_crops: AttributeCrops | None
     quality: Quality | None
     warnings: tuple[QualityWarning, ...]
-    decode_ms: float
+    stages: dict[str, float]
+    """As `Embedded.stages`: `decode` and `crop`, except for what an `UncutFace` still needs."""
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The recogniser's result for one face, and what its whole batch took to be found and cut, and to be inferred."""
+
+    raw: Embedding
+    """(dim,) float32, as the model returned it."""
+    alignment: Alignment
     crop_ms: float
-    """Milliseconds from the decoded picture to its crops, except for what an `UncutFace` still needs."""
+    inference_ms: float
 
 
 class Preparer:
@@ -76,66 +88,59 @@ class Preparer:
         pixels_of: PixelsOf = pixels_here,
     ) -> None:
         """`is_idle` returns True if the recogniser has nothing to do just now; `pixels_of` decodes."""
-        recogniser = models.recogniser
-        self._spec = recogniser.spec
-        self._template = input_template(recogniser.spec)
+        self._spec = models.recogniser.spec
+        self._template = input_template(self._spec)
         self._regressor = models.regressor.session
-        idles_much = recogniser.session.provider in GPU_PROVIDERS or recogniser.session.threads > MAX_IDLING_THREADS
+        session = models.recogniser.session
+        idles_much = session.provider in GPU_PROVIDERS or session.threads > MAX_IDLING_THREADS
         self._may_align_in_batches = models.regressor.is_batch_invariant and not idles_much
-        self._predictor = predictor
-        self._limits = limits
-        self._is_idle = is_idle
-        self._pixels_of = pixels_of
+        self._predictor, self._limits, self._is_idle, self._pixels_of = predictor, limits, is_idle, pixels_of
         # Independent of include_attributes, or asking for attributes would change the embedding.
         sides = self._spec.height, self._spec.width, predictor.least_side if predictor else 0
         self._least_side = math.ceil(OVERSAMPLING * max(sides))
 
     def prepare(self, picture: Picture, options: EmbedOptions) -> Prepared:
-        """Decodes a picture and cuts the models' crops.
-
-        Raises:
-            DeadlineExceeded, ImageEmpty, ..., LandmarksInvalid, ModelFailed: As `Embedder.embed`.
-        """
+        """Decodes a picture and cuts the models' crops; raises as `Embedder.embed`."""
         started = time.monotonic()
         if started > options.deadline:
             raise DeadlineExceeded
         may_reduce = options.align is Align.NONE and options.resize is Resize.AUTO
-        least_side = self._least_side if may_reduce else None
-        image, reduction = decode(picture.content, self._limits, least_side, self._pixels_of)
+        image, reduction = decode(
+            picture.content, self._limits, self._least_side if may_reduce else None, self._pixels_of
+        )
         decoded_at = time.monotonic()
+        height, width = image.shape[:2]
         predictor = self._predictor if options.include_attributes else None
         landmarks: Landmarks | None = None
         quality: Quality | None = None
         attribute_crops: AttributeCrops | None = None
         face: CutFace | UncutFace
-        if options.align is Align.AUTO and self._may_wait(image, options):
+        needs_landmarks_once = not (options.include_quality or options.flip or options.include_attributes)
+        may_wait = self._may_align_in_batches and needs_landmarks_once and height * width <= MAX_WAITING_PIXELS
+        if options.align is Align.AUTO and may_wait and not self._is_idle():
             face = UncutFace(image, options.fit)
         else:
-            needs_landmarks = options.include_quality or (predictor is not None and predictor.needs_landmarks)
             if options.align is Align.LANDMARKS:
-                points = check_landmarks(picture.landmarks, *image.shape[:2])
+                points = check_landmarks(picture.landmarks, height, width)
                 landmarks = Landmarks(points, uncertainty=0.0, face_probability=1.0)  # the caller is certain
-            elif options.align is Align.AUTO or needs_landmarks:
+            elif options.align is Align.AUTO or options.include_quality or (predictor and predictor.needs_landmarks):
                 landmarks = self.find(image)
             face = self.cut(image, options.align, options.fit, landmarks)
-            if options.include_quality and landmarks is not None:
-                quality = self._quality(image, landmarks, reduction)
+            if options.include_quality and landmarks is not None:  # of the face as it would be aligned
+                size = TEMPLATE_SIDE
+                crop = align(image, landmarks.points, size) if landmarks.are_sure else stretch(image, size, size)
+                quality = picture_quality(image, crop, landmarks, reduction=reduction)
             if predictor is not None:
                 # The contract's attributes are of the whole picture, even where quality required to find landmarks.
                 may_place = options.align is not Align.NONE or predictor.needs_landmarks
                 attribute_crops = predictor.prepare(image, landmarks if may_place else None)
-        warnings: tuple[QualityWarning, ...] = ()
-        if quality is not None:
-            warnings = quality.warnings
-        elif landmarks is not None and not landmarks.are_sure:
-            warnings = (QualityWarning.LANDMARKS_UNSURE,)
+        is_unsure = landmarks is not None and not landmarks.are_sure
         return Prepared(
             face=face,
             attribute_crops=attribute_crops,
             quality=quality,
-            warnings=warnings,
-            decode_ms=(decoded_at - started) * 1000,
-            crop_ms=(time.monotonic() - decoded_at) * 1000,
+            warnings=quality.warnings if quality else (QualityWarning.LANDMARKS_UNSURE,) if is_unsure else (),
+            stages={"decode": (decoded_at - started) * 1000, "crop": (time.monotonic() - decoded_at) * 1000},
         )
 
     def find(self, image: Image) -> Landmarks:
@@ -146,11 +151,7 @@ class Preparer:
         return found
 
     def cut(self, image: Image, wanted: Align, fit: Fit, landmarks: Landmarks | None) -> CutFace:
-        """The recogniser's crop of a picture, (h, w, 3) uint8 RGB; with `Align.NONE` the landmarks are not used.
-
-        Raises:
-            LandmarksInvalid: The picture cannot be aligned by them.
-        """
+        """The recogniser's crop. `Align.NONE` ignores landmarks; raises `LandmarksInvalid` if they are of no use."""
         height, width = self._spec.height, self._spec.width
         alignment, points = Alignment.NONE, None
         if landmarks is not None and wanted is Align.LANDMARKS:
@@ -165,10 +166,7 @@ class Preparer:
         return CutFace(fitted(image, height, width), alignment)
 
     def find_and_cut(self, pictures: Sequence[UncutFace]) -> list[CutFace | Exception]:
-        """The crops of several pictures, aligned as with `Align.AUTO`, or the exception that a picture caused.
-
-        Raises nothing: other faces of the batch may need no alignment.
-        """
+        """The crops of several pictures, aligned as with `Align.AUTO`, or the exception that a picture alone caused."""
         most = max(self._regressor.batch_sizes)
         faces: list[CutFace | Exception] = []
         for start in range(0, len(pictures), most):
@@ -178,27 +176,35 @@ class Preparer:
                 found = find_landmarks([picture.image for picture in part], self._regressor.run)
             except Exception:  # noqa: BLE001  # whichever picture caused it: each is tried alone
                 found = [None] * len(part)
-            faces.extend(self._cut_or_error(*each) for each in zip(part, found, strict=True))
+            for picture, one in zip(part, found, strict=True):
+                if isinstance(one, Exception):
+                    faces.append(one)
+                    continue
+                try:
+                    faces.append(self.cut(picture.image, Align.AUTO, picture.fit, one or self.find(picture.image)))
+                except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this picture only
+                    faces.append(error)
         return faces
 
-    def _cut_or_error(self, picture: UncutFace, found: Landmarks | Exception | None) -> CutFace | Exception:
-        """The crop by these landmarks; None: they are still to be found."""
-        if isinstance(found, Exception):
-            return found
-        try:
-            landmarks = self.find(picture.image) if found is None else found
-            return self.cut(picture.image, Align.AUTO, picture.fit, landmarks)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this picture only
-            return error
 
-    def _may_wait(self, image: Image, options: EmbedOptions) -> bool:
-        """True if a small picture's landmarks are needed once, by the recogniser, and the recogniser is busy."""
-        is_needed_once = not (options.include_quality or options.flip or options.include_attributes)
-        is_small = image.shape[0] * image.shape[1] <= MAX_WAITING_PIXELS
-        return self._may_align_in_batches and is_needed_once and is_small and not self._is_idle()
+def recognition_queue(model: Model, preparer: Preparer, capacity: int) -> Batcher[CutFace | UncutFace, Recognition]:
+    """The queue of the recogniser `model`, for `capacity` faces and a probe; `preparer` cuts what is not cut yet."""
+    session, spec = model.session, model.spec
+    blank = np.zeros((spec.height, spec.width, 3), np.uint8)
 
-    def _quality(self, image: Image, landmarks: Landmarks, reduction: float) -> Quality:
-        """Of the face as it would be aligned, whatever `align` says."""
-        size = TEMPLATE_SIDE
-        face = align(image, landmarks.points, size) if landmarks.are_sure else stretch(image, size, size)
-        return picture_quality(image, face, landmarks, reduction=reduction)
+    def run(faces: Sequence[CutFace | UncutFace]) -> list[Recognition | Exception]:
+        started = time.monotonic()
+        uncut = [face for face in faces if isinstance(face, UncutFace)]
+        found = iter(preparer.find_and_cut(uncut) if uncut else ())
+        cut = [next(found) if isinstance(face, UncutFace) else face for face in faces]
+        cut_at = time.monotonic()
+        if len(uncut) == len(faces) and all(isinstance(each, Exception) for each in cut):
+            return [each for each in cut if isinstance(each, Exception)]
+        rows = session.run([each.pixels if isinstance(each, CutFace) else blank for each in cut])
+        crop_ms, inference_ms = (cut_at - started) * 1000, (time.monotonic() - cut_at) * 1000
+        return [
+            Recognition(row, each.alignment, crop_ms, inference_ms) if isinstance(each, CutFace) else each
+            for each, row in zip(cut, rows, strict=True)
+        ]
+
+    return Batcher(run, name="recogniser", sizes=session.batch_sizes, capacity=capacity + 1)

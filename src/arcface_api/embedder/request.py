@@ -1,4 +1,4 @@
-"""What a request asks of the embedder, and what it returns."""
+"""What the embedder takes and returns."""
 
 import math
 from dataclasses import dataclass
@@ -35,15 +35,14 @@ class EmbedOptions:
     align: Align = Align.NONE
     fit: Fit = Fit.STRETCH
     resize: Resize = Resize.AUTO
-    """For a picture that is not aligned; alignment always samples the full-size picture."""
+    """Alignment always samples the full-size picture."""
     deadline: float = math.inf
     """On `time.monotonic`'s clock, in seconds. What cannot be served by then is dropped before it costs the model."""
     is_bulk: bool = False
-    """One of many pictures that a caller sends at once; it gives way to single ones. `Embedder.embed_many` sets it."""
+    """One of many that a caller sends at once, which give way to single ones. `Embedder.embed_many` sets it."""
 
 
 CONTRACT = EmbedOptions()
-"""For a caller who chooses nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ class Attributes:
     head_pose: HeadPose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """The answer for one picture."""
+    """The result for one picture; `quality` and `attributes` are None unless asked for."""
 
     embedding: Embedding
     """(dim,) float32: the model's raw output, with `flip` the sum of two; with `normalize` divided by its norm."""
@@ -66,9 +65,7 @@ class Embedded:
     warnings: tuple[QualityWarning, ...]
     """As far as the options required to look for them."""
     quality: Quality | None
-    """None unless asked for."""
     attributes: Attributes | None
-    """None unless asked for."""
     stages: dict[str, float]
     """Milliseconds: `decode`, `crop` (from the picture to the models' crops, alignment included; for the whole batch if
     its faces were found together), `queue` (waiting for threads), `inference` (of its batch), `attributes`."""

@@ -1,7 +1,5 @@
 """Age and gender of a face: the crop that the models take, and what their output means.
 
-    Image, Box ──attribute_crop──▶ Crop, Transform ──model──▶ (3,) row ──age_gender──▶ AgeGender
-
 InsightFace takes the box from a detector. Here the box is the whole picture or, where landmarks are known, the one that
 they imply, so that a tight crop has attributes too. Equal to InsightFace's `Attribute.get` for the same box.
 """
@@ -24,10 +22,9 @@ AGE_BOUND = 2**31
 
 @dataclass(frozen=True)
 class AgeGender:
-    """What the age and gender model predicts."""
+    """Predicted age in years, negative if the model says so, and gender."""
 
     age: int
-    """Years; negative if the model says so."""
     gender: Literal["female", "male"]
 
 
@@ -39,9 +36,7 @@ def whole_picture(height: int, width: int) -> Box:
 def attribute_crop(image: Image, box: Box, size: int) -> tuple[Crop, Transform]:
     """The square that an attribute or landmark model sees: the box upright, amid its margin.
 
-    Returns:
-        (size, size, 3) uint8, RGB, black beyond the picture; and the similarity from the picture's pixels to the
-        crop's, of scale `size / (1.5 * box.side)`, which puts the box's centre onto the crop's.
+    Returns (size, size, 3) uint8, RGB, black beyond the picture, and the similarity from the picture's pixels to it.
     """
     scale = size / (box.side * BOX_MARGIN)
     along, across = scale * cos(box.angle), scale * sin(box.angle)
@@ -59,9 +54,7 @@ def age_gender(row: Features) -> AgeGender:
     """The output of InsightFace's model for one face: (3,) float32, scores for female and male, age in centuries.
 
     The age is a regression: where there is no face it can be negative, and is returned so, as InsightFace does.
-
-    Raises:
-        ModelFailed: A number is NaN or infinite, or the age is beyond `AGE_BOUND`.
+    Raises `ModelFailed` if a number is NaN or infinite, or the age is beyond `AGE_BOUND`.
     """
     with np.errstate(over="ignore"):
         years = np.round(row[2] * np.float32(100))  # in float32 like the reference: float64 may round to another year
@@ -73,8 +66,7 @@ def age_gender(row: Features) -> AgeGender:
 def age_gender_of_two(age_row: Features, gender_row: Features) -> AgeGender:
     """The outputs of an age model, (1,) in years, and a gender model, (2,) probabilities of female and male.
 
-    Raises:
-        ModelFailed: A number is NaN or infinite, or the age is beyond `AGE_BOUND`.
+    Raises `ModelFailed` as `age_gender`.
     """
     if not (np.isfinite(age_row).all() and np.isfinite(gender_row).all() and abs(age_row[0]) < AGE_BOUND):
         raise ModelFailed("The age model or the gender model returned NaN or infinity, or an age out of all bounds.")

@@ -1,9 +1,13 @@
-"""Landmarks, similarities between pixel frames, and the aligned crop. Pixel centres are whole numbers, as in OpenCV."""
+"""Landmarks, similarities between pixel frames, and the aligned crop. Pixel centres are whole numbers, as in OpenCV.
+
+What takes points raises `LandmarksInvalid` as `similarity` does.
+"""
 
 from math import atan2, ceil, floor, hypot, isfinite
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Box, Crop, Image, InputSpec, Points, Transform
 from arcface_api.errors import LandmarksInvalid
@@ -15,19 +19,18 @@ TEMPLATE_BOX = (55.4, 65.0, 106.0)
 Source: medians of YuNet's boxes on the regressor's training pictures."""
 MAX_DRIFT = 4 / 112
 """In sides of the crop. The landmark regressor would move 95 % of the crops that were aligned by labels by less."""
+MIN_SPREAD = 2.0
+"""Pixels, root of the summed squares about the mean. Landmarks that spread less are in one place."""
+MIN_THICKNESS = 0.1
+"""Smallest by largest extent. Landmarks with less are on a line; a full profile still has 0.3."""
 
 
 def similarity(points: Points, template: Points) -> Transform:
-    """The rotation, scale and shift that bring `points` closest to `template`, by least squares. It never mirrors.
+    """The rotation, scale and shift that bring `points` closest to `template`, both (n, 2), by least squares.
 
-    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (1991), here in
-    closed form. Equal to scikit-image's `SimilarityTransform.estimate`, which InsightFace's `norm_crop` uses.
-
-    Returns:
-        (2, 3) float64, from the frame of `points`, (n, 2), to that of `template`, (n, 2).
-
-    Raises:
-        LandmarksInvalid: The points are not finite, all in one place, or not at all like the template.
+    It never mirrors. Source: Umeyama, "Least-squares estimation of transformation parameters between two point
+    patterns" (1991), here in closed form. Equal to scikit-image's `SimilarityTransform.estimate`, which InsightFace's
+    `norm_crop` uses. Raises `LandmarksInvalid` if the points are not finite, in one place, or unlike the template.
     """
     # Plain floats: for five points NumPy takes four times as long, and each face needs this five times.
     (x_mean, y_mean), offsets = _centred(points)
@@ -49,7 +52,7 @@ def similarity(points: Points, template: Points) -> Transform:
 
 
 def _centred(points: Points) -> tuple[tuple[float, float], list[tuple[float, float]]]:
-    """The points' mean, and each point's distance from it."""
+    """The points' mean, and each point's offset from it."""
     pairs: list[list[float]] = points.tolist()
     x_mean, y_mean = (sum(axis) / len(pairs) for axis in zip(*pairs, strict=True))
     return (x_mean, y_mean), [(x - x_mean, y - y_mean) for x, y in pairs]
@@ -78,11 +81,7 @@ def corner_drift(transform: Transform, size: int) -> float:
 
 
 def face_box(points: Points) -> Box:
-    """The box that a face detector would draw around the face with these landmarks, turned as the face is.
-
-    Raises:
-        LandmarksInvalid: As `similarity`.
-    """
+    """The box that a face detector would draw around the face with these landmarks, turned as the face is."""
     transform = similarity(points, TEMPLATE)
     x, y, side = TEMPLATE_BOX
     ((centre_x, centre_y),) = back(np.array([[x, y]], np.float32), transform)
@@ -105,9 +104,6 @@ def lies_aligned(points: Points, template: Points, size: int, height: int, width
 
     That is: aligning would move no corner by more than `MAX_DRIFT`. Landmarks are no more certain than that, so
     aligning would gain nothing, and would resample a crop that was aligned before.
-
-    Raises:
-        LandmarksInvalid: As `similarity`.
     """
     stretched = np.array([[width / size, 0, (width / size - 1) / 2], [0, height / size, (height / size - 1) / 2]])
     return corner_drift(similarity(points, template) @ np.vstack([stretched, [0, 0, 1]]), size) <= MAX_DRIFT * size
@@ -116,16 +112,8 @@ def lies_aligned(points: Points, template: Points, size: int, height: int, width
 def align(image: Image, points: Points, size: int, template: Points | None = None) -> Crop:
     """The crop whose landmarks lie as close to the template as a similarity can bring them.
 
-    Equal to InsightFace's `norm_crop`, unless the picture shrinks to half or less (see `sample`).
-
-    Args:
-        image: (h, w, 3) uint8, RGB.
-        points: (5, 2), the picture's pixels.
-        size: Side of the crop, pixels; beyond the picture it is black.
-        template: (5, 2), the crop's pixels; None: `TEMPLATE`, scaled to the crop.
-
-    Raises:
-        LandmarksInvalid: As `similarity`.
+    Equal to InsightFace's `norm_crop`, unless the picture shrinks to half or less (see `sample`). The crop has `size`
+    pixels a side, black beyond the picture; without `template`, (5, 2) in its pixels, `TEMPLATE` is scaled to it.
     """
     return sample(image, similarity(points, scaled_template(size) if template is None else template), size, 0.0)
 
@@ -162,3 +150,50 @@ def _averaged(image: Image, transform: Transform, size: int, block: int) -> tupl
     # The centre of a reduced pixel is the centre of its block.
     to_image = np.array([[columns, 0, left + (columns - 1) / 2], [0, rows, top + (rows - 1) / 2], [0, 0, 1]])
     return reduced.astype(np.uint8, copy=False), transform @ to_image
+
+
+def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
+    """A caller's landmarks as (5, 2) float32, if an upright picture of `height` x `width` can be aligned by them.
+
+    Raises:
+        LandmarksInvalid: They are not five pairs x, y of finite numbers inside the picture, lie nearly on one line, or
+            describe a mirrored face: left and right were swapped.
+    """
+    order = "Send left eye, right eye, nose tip, left and right mouth corner"
+    try:
+        given = np.asarray(points)
+        has_booleans = any(isinstance(value, bool) for value in np.asarray(points, object).ravel())  # numbers to NumPy
+        array = given.astype(np.float64) if given.dtype.kind in "iuf" and not has_booleans else None
+    except (TypeError, ValueError, OverflowError):  # lists of different lengths; integers that are too large
+        array = None
+    if array is None or array.shape != (LANDMARKS, 2):
+        found = "" if array is None else f"; these have shape {array.shape}"
+        raise LandmarksInvalid(
+            f"Landmarks are {LANDMARKS} pairs of numbers x, y in pixels, so of shape ({LANDMARKS}, 2){found}. {order},"
+            " each as a list of two numbers."
+        )
+    if not np.isfinite(array).all():
+        raise LandmarksInvalid("A landmark is NaN or infinite. Each must be a pair of numbers x, y in pixels.")
+    outside = (array < -0.5).any(axis=1) | (array[:, 0] > width - 0.5) | (array[:, 1] > height - 0.5)
+    if outside.any():
+        x, y = array[outside.argmax()]
+        raise LandmarksInvalid(
+            f"Landmark {outside.argmax() + 1} of {LANDMARKS} is at ({x:g}, {y:g}), outside the picture of {width} x"
+            f" {height} pixels. Send pixels of the upright picture, not fractions, and not those of another size."
+        )
+    spread = np.linalg.svd(array - array.mean(0), compute_uv=False)
+    if spread[0] < MIN_SPREAD and (array >= 0).all() and (array <= 1).all():
+        raise LandmarksInvalid(
+            f"The landmarks look like fractions of the picture. Send pixels: this one has {width} x {height}."
+        )
+    if spread[0] < MIN_SPREAD or spread[1] < MIN_THICKNESS * spread[0]:
+        raise LandmarksInvalid(f"The landmarks lie in one place or on one line, so they describe no face. {order}.")
+    landmarks = array.astype(np.float32)
+    mirrored = TEMPLATE * np.array([-1, 1], np.float32)
+    # The similarity with the larger scale is the better fit: its scale is the covariance by a common factor.
+    if scale_of(similarity(landmarks, mirrored)) > scale_of(similarity(landmarks, TEMPLATE)):
+        raise LandmarksInvalid(
+            f"The landmarks describe a mirrored face. {order}, where left is the left side of the picture, not of the"
+            " person."
+        )
+    return landmarks

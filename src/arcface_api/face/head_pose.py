@@ -1,8 +1,5 @@
 """Head pose in degrees, from 68 landmarks in three dimensions or, coarser, from the five in the picture.
 
-    (3309,) row ──landmarks_in_picture──▶ (68, 3) ──head_pose──▶ HeadPose
-                                          (5, 2) ──pose_of_five──▶ HeadPose
-
 All angles are zero for a face that looks straight into the camera. As seen in the picture (a test draws each):
 
 - yaw: positive turns the face to the picture's right, so the nose moves right;
@@ -56,12 +53,8 @@ def mean_shape() -> Points:
 def landmarks_in_picture(row: Features, size: int, transform: Transform) -> Points:
     """The model's row for one face, (3309,), as (68, 3) float32: x, y in the picture's pixels, z in the same unit.
 
-    Not finite if the row is not finite or overflows; `head_pose` refuses such points.
-
-    Args:
-        row: Points x, y, z; x and y run from -1 to 1 over the model's input.
-        size: Side of the model's input, pixels.
-        transform: From the picture's pixels to those of the model's input.
+    In the row, x and y run from -1 to 1 over the model's input, a square of `size` pixels, to which `transform` leads
+    from the picture. Not finite if the row is not finite or overflows; `head_pose` refuses such points.
     """
     points = row.reshape(-1, 3)[-LANDMARKS_3D:].astype(np.float32)
     back = cv2.invertAffineTransform(transform)
@@ -77,10 +70,8 @@ def head_pose(landmarks: Points) -> HeadPose:
     """The rotation from the mean shape to these landmarks, (68, 3): x right, y down, z towards the viewer.
 
     The first two rows of the least-squares affine map, normalised, and their cross product. Source: InsightFace,
-    `utils/transform.py` (`estimate_affine_matrix_3d23d`, `P2sRt`, `matrix2angle`).
-
-    Raises:
-        ModelFailed: The landmarks are not finite, in one place, or on one line.
+    `utils/transform.py` (`estimate_affine_matrix_3d23d`, `P2sRt`, `matrix2angle`). Raises `ModelFailed` if the
+    landmarks are not finite, in one place, or on one line.
     """
     if np.isfinite(landmarks).all():
         homogeneous = np.column_stack([mean_shape(), np.ones(LANDMARKS_3D)])
@@ -96,11 +87,8 @@ def head_pose(landmarks: Points) -> HeadPose:
 def pose_of_five(points: Points) -> HeadPose:
     """The rotation from `FIVE_POINTS` to these landmarks, (5, 2), seen from far away (weak perspective).
 
-    The rotation nearest to the least-squares affine map, by singular values. It takes one face's proportions for
-    everybody's, and yaw and pitch depend on the nose alone.
-
-    Raises:
-        ModelFailed: The landmarks are not finite, in one place, or on one line.
+    The rotation nearest to the least-squares affine map, by singular values. It assumes the same proportions for all
+    faces, and yaw and pitch depend on the nose alone. Raises `ModelFailed` as `head_pose`.
     """
     shape, seen = FIVE_POINTS - FIVE_POINTS.mean(0), points.astype(np.float64)
     if np.isfinite(seen).all():

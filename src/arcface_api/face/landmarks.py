@@ -1,7 +1,6 @@
 """Finds the five landmarks of a face: what the landmark regressor sees of a picture, and what its output means.
 
-    Image ──whole_view──▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   first pass
-    Image ──face_view───▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks   second pass, upright
+    Image ──whole_view (second pass: face_view)──▶ View ──regressor──▶ (12,) row ──read_landmarks──▶ Landmarks
 
 Views are sampled from the picture's own pixels, never from a smaller copy. The regressor is `landmarks.onnx`;
 `training/landmarks` trains it on views from these functions, and has its model card.
@@ -44,23 +43,21 @@ benchmarks/questions/quality.py: it lies between faces and pictures without one.
 
 @dataclass(frozen=True)
 class View:
-    """A part of the picture as the regressor sees it: (64, 64, 3)."""
+    """A part of the picture as the regressor sees it, (64, 64, 3), and the way from the picture's pixels to it."""
 
     crop: Crop
     transform: Transform
-    """From the picture's pixels to the view's."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What the regressor found."""
+    """What the regressor found: the points in the picture's pixels, and the probability that it shows a face."""
 
     points: Points
-    """(5, 2) float32, the picture's pixels: left eye, right eye, nose tip, left and right mouth corner."""
+    """(5, 2) float32: left eye, right eye, nose tip, left and right mouth corner."""
     uncertainty: float
     """Expected mean distance of the points from the true ones, in eye distances of the aligned face."""
     face_probability: float
-    """0 to 1."""
 
     @property
     def are_sure(self) -> bool:
@@ -79,10 +76,8 @@ def find_landmarks(images: Sequence[Image], run: Callable[[Sequence[Crop]], Feat
     Two passes; a third if the second is not certain enough or shows that the face was not yet upright. If the result is
     unsure although the first pass saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
 
-    Args:
-        images: Each (h, w, 3) uint8, RGB, of any shape, with or without a face.
-        run: The regressor: m crops of (64, 64, 3) to (m, 12), for m up to the number of images. The same pass of all
-            pictures runs as one batch. Its exceptions are not caught.
+    `run` is the regressor: m crops of (64, 64, 3) to (m, 12), for m up to the number of images. The same pass of all
+    pictures runs as one batch. Its exceptions are not caught.
     """
     searches = [_search(image) for image in images]
     found: dict[int, Landmarks | Exception] = {}
@@ -170,11 +165,7 @@ def turned_view(view: View, quarter_turns: int) -> View:
 
 
 def face_view(image: Image, points: Points) -> View:
-    """The face with these landmarks, (5, 2) in the picture's pixels, upright and filling the regressor's input.
-
-    Raises:
-        LandmarksInvalid: As `similarity`.
-    """
+    """The face with these landmarks, upright and filling the regressor's input; raises as `similarity`."""
     transform = similarity(points, view_template())
     return View(sample(image, transform, REGRESSOR_INPUT.width, VIEW_BORDER), transform)
 
@@ -187,11 +178,7 @@ def view_template() -> Points:
 
 
 def read_landmarks(row: Features, view: View) -> Landmarks:
-    """The regressor's row for one view, (12,) float32, in the picture's pixels.
-
-    Raises:
-        ModelFailed: A number is NaN or infinite.
-    """
+    """The regressor's row for one view, (12,) float32; raises `ModelFailed` if a number is NaN or infinite."""
     if not np.isfinite(row).all():
         raise ModelFailed("The landmark regressor returned NaN or infinity.")
     points = back(row[: 2 * LANDMARKS].reshape(LANDMARKS, 2) * np.float32(REGRESSOR_INPUT.width), view.transform)

@@ -1,7 +1,5 @@
 """How well a face can be recognised from its picture: numbers, and warnings with stable codes.
 
-    picture's shape, Landmarks, Crop ──picture_quality──▶ Quality
-
 Light and sharpness are measured on the middle of the aligned face, so their cost does not depend on the picture's size.
 Face size, pose and squeezing follow from the landmarks, if those are sure.
 
@@ -67,7 +65,7 @@ class QualityWarning(StrEnum):
     """The head is turned, raised or lowered further than was measured. Prefer a picture from the front."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quality:
     """What is known of a face's picture before it is compared. No number is ever NaN or infinite."""
 
@@ -108,11 +106,8 @@ class FaceShape:
 def picture_quality(image: Image, face: Crop, landmarks: Landmarks, *, reduction: float = 1.0) -> Quality:
     """Measures a face, and warns of what makes it hard to recognise.
 
-    Args:
-        image: The decoded, upright picture: (h, w, 3), of any size; only its shape is used.
-        face: (112, 112, 3) uint8, RGB: aligned by sure landmarks, or the stretched picture.
-        landmarks: Of `image`.
-        reduction: Width of an image's pixel in pixels of the file, which was decoded at a fraction of its size.
+    Of `image`, only the shape is used. `face` is (112, 112, 3): aligned by sure landmarks, or the stretched picture.
+    `reduction` is the width of an image's pixel in pixels of the file, which may have been decoded at a smaller size.
     """
     height, width = image.shape[:2]
     shape = face_shape(landmarks.points) if landmarks.are_sure else None

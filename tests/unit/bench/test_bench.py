@@ -18,6 +18,7 @@ from arcface_api.bench import measure
 from arcface_api.bench.connection import Address, raw_request
 from arcface_api.bench.load import LoadReport, Summary, closed_loop
 from arcface_api.bench.measure import Measurement
+from arcface_api.cli import bench as bench_command
 from arcface_api.errors import MeasurementFailed
 from benchmarks.lib.load import batch_request
 from pictures import picture_bytes
@@ -214,19 +215,21 @@ def test_without_matplotlib_the_figures_are_written_and_the_remedy_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     output = tmp_path / "bench.json"
-    assert "arcface-api[evaluate]" in measure.write(measurement(a_report, (1, 100, 10, 12)), output)
+    assert "arcface-api[evaluate]" in bench_command.write(measurement(a_report, (1, 100, 10, 12)), output)
     assert json.loads(output.read_text())["steps"][0]["served_per_second"] == 100
     assert not output.with_suffix(".svg").exists()
 
 
 def test_what_cannot_be_written_is_one_sentence(a_report: LoadReport, tmp_path: Path) -> None:
     with pytest.raises(MeasurementFailed, match=r"cannot be written: .* Name another --output"):
-        measure.write(measurement(a_report, (1, 100, 10, 12)), tmp_path / "missing" / "bench.json")
+        bench_command.write(measurement(a_report, (1, 100, 10, 12)), tmp_path / "missing" / "bench.json")
 
 
 def test_the_table_says_why_it_is_not_faster_and_who_was_refused(a_report: LoadReport) -> None:
     refusing = replace(a_report, refused={"429": 7})
-    lines = measure.text(measurement(refusing, (1, 50, 10, 12), (9, 100, 1234, 2345), reason="no AMX")).splitlines()
+    lines = bench_command.text(
+        measurement(refusing, (1, 50, 10, 12), (9, 100, 1234, 2345), reason="no AMX")
+    ).splitlines()
     assert "not faster because: no AMX" in lines
     bars = [line.count("█") for line in lines if "█" in line]
     assert bars == [12, 24]

@@ -15,8 +15,7 @@ from skimage.transform import SimilarityTransform
 
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.errors import LandmarksInvalid, ModelFailed
-from arcface_api.face.geometry import align, back, moved, scale_of, similarity
-from arcface_api.face.given import check_landmarks
+from arcface_api.face.geometry import align, back, check_landmarks, moved, scale_of, similarity
 from arcface_api.face.landmarks import (
     MAX_UNCERTAINTY,
     MIN_FACE_PROBABILITY,
@@ -293,7 +292,7 @@ def test_landmarks_may_lie_anywhere_in_a_picture_that_is_not_square() -> None:
 @pytest.mark.parametrize(
     ("points", "sentence"),
     [
-        ([[1, 2]] * 4, r"5 pairs x, y.*shape \(4, 2\)"),
+        ([[1, 2]] * 4, r"5 pairs of numbers x, y.*shape \(4, 2\)"),
         ([[1, 2, 3]] * 5, r"shape \(5, 3\)"),
         ([1] * 10, r"shape \(10,\)"),
         ([[1, 2], [3]], "5 pairs of numbers"),
