@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import httpx
 import numpy as np
-from pydantic import ValidationError
 
 from arcface_api import __version__
-from arcface_api.api.answers import InfoAnswer
 from arcface_api.arrays import Embedding
 from arcface_api.errors import EvaluationFailed
 from arcface_api.evaluate.pictures import PreparedPicture
@@ -160,38 +158,40 @@ async def open_remote(
         base_url=url, params=query, timeout=TIMEOUT_SECONDS, limits=connections, follow_redirects=True
     ) as client:
         try:
-            info = InfoAnswer.model_validate_json((await client.get("/info", params={})).content)
+            remote = Remote(client, url, (await client.get("/info", params={})).json(), query)
         except httpx.HTTPError as error:
             raise EvaluationFailed(
                 f"Nothing answers at {url}: {error or type(error).__name__}. Start the service there, or leave out"
                 " --url to run the model here."
             ) from None
-        except ValidationError:
+        except (ValueError, KeyError, TypeError):
             raise EvaluationFailed(f"The answer of {url}/info is not arcface-api's. Check the address.") from None
-        yield Remote(client, url, info, query)
+        yield remote
 
 
 class Remote:
     """A `Backend`: `/embed/batch` of a running service."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, info: InfoAnswer, query: Mapping[str, str]) -> None:
-        align = query.get("align", info.crop.align)
+    def __init__(self, client: httpx.AsyncClient, url: str, info: Mapping[str, Any], query: Mapping[str, str]) -> None:
+        """Raises `KeyError` or `TypeError` if `info` is not what `/info` answers."""
+        crop, limits = info["crop"], info["limits"]
+        align = query.get("align", crop["align"])
         self.facts = ModelFacts(
-            pack=info.pack,
-            model=info.model,
-            fingerprint=info.fingerprint,
-            embedding_dim=info.embedding_dim,
-            provider=info.provider,
-            precision=info.precision,
+            pack=info["pack"],
+            model=info["model"],
+            fingerprint=info["fingerprint"],
+            embedding_dim=info["embedding_dim"],
+            provider=info["provider"],
+            precision=info["precision"],
             align=align,
-            fit=query.get("fit", info.crop.fit),
-            regressor_sha256=info.crop.regressor_sha256 if align == Align.AUTO else None,
+            fit=query.get("fit", crop["fit"]),
+            regressor_sha256=crop["regressor_sha256"] if align == Align.AUTO else None,
             flip="flip" in query,
-            version=info.version,
+            version=info["version"],
             url=url,
         )
-        self.group_pictures = min(GROUP_PICTURES, info.limits.max_batch_files, info.limits.queue_capacity)
-        self.group_bytes = min(GROUP_BYTES, info.limits.max_batch_bytes)
+        self.group_pictures = min(GROUP_PICTURES, limits["max_batch_files"], limits["queue_capacity"])
+        self.group_bytes = min(GROUP_BYTES, limits["max_batch_bytes"])
         self._client = client
         self._service = f"The service at {url}"
 

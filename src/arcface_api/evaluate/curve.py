@@ -269,3 +269,32 @@ def balanced_accuracy(similarities: Similarities, same: Labels, threshold: float
     """Mean of the share of accepted same-person pairs and that of rejected different-person pairs."""
     is_accepted = similarities >= threshold
     return (float(is_accepted[same].mean()) + float((~is_accepted[~same]).mean())) / 2
+
+
+# ── figures as people read them ────────────────────────────────────────────────────────────────────────────────────
+
+
+def one_in(rate: float) -> str:
+    """0.01 as `1 in 100`."""
+    return "none" if rate == 0 else f"1 in {1 / rate:,.0f}" if rate < 0.095 else f"1 in {1 / rate:.3g}"
+
+
+def shown_threshold(threshold: float) -> str:
+    """Four digits, rounded up: rounded down, it would accept more than was measured."""
+    return f"{math.ceil(threshold * 10_000 - 1e-9) / 10_000:.4f}"
+
+
+def percent(share: float) -> str:
+    """Two digits, and 100 only where nothing is missing."""
+    rounded = f"{100 * share:.2f}"
+    return ("100" if share == 1 else "99.99" if rounded == "100.00" else rounded) + " %"
+
+
+def percents(interval: Interval) -> str:
+    """`98.10 to 99.20 %`."""
+    return f"{percent(interval.low).removesuffix(' %')} to {percent(interval.high)}"
+
+
+def thresholds(interval: Interval) -> str:
+    """`0.2011 to 0.2267`."""
+    return f"{shown_threshold(interval.low)} to {shown_threshold(interval.high)}"

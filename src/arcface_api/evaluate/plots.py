@@ -11,8 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Figures, OperatingPoint
-from arcface_api.evaluate.report import one_in, percent, shown_threshold
+from arcface_api.evaluate.curve import (
+    LEAST_FALSE_ACCEPTS,
+    Figures,
+    OperatingPoint,
+    one_in,
+    percent,
+    shown_threshold,
+)
 
 SIZE_INCHES, DOTS_PER_INCH = (6.0, 4.3), 220
 """Small in relation to the letters, so that they can be read on a telephone."""

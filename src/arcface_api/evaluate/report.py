@@ -5,7 +5,6 @@
 
 import html
 import json
-import math
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,17 @@ from pathlib import Path
 from string import Template
 
 from arcface_api.errors import ArcFaceError, EvaluationFailed
-from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Figures, Interval, OperatingPoint, different_pairs_needed
+from arcface_api.evaluate.curve import (
+    LEAST_FALSE_ACCEPTS,
+    Figures,
+    OperatingPoint,
+    different_pairs_needed,
+    one_in,
+    percent,
+    percents,
+    shown_threshold,
+    thresholds,
+)
 from arcface_api.evaluate.pictures import Pictures, Preparation
 from arcface_api.evaluate.run import ComparedPair, Evaluation
 from arcface_api.wire import Alignment
@@ -70,32 +79,6 @@ def text(evaluation: Evaluation) -> str:
             INDEPENDENCE,
         ]
     )
-
-
-def one_in(rate: float) -> str:
-    """0.01 as `1 in 100`."""
-    return "none" if rate == 0 else f"1 in {1 / rate:,.0f}" if rate < 0.095 else f"1 in {1 / rate:.3g}"
-
-
-def shown_threshold(threshold: float) -> str:
-    """Four digits, rounded up: rounded down, it would accept more than was measured."""
-    return f"{math.ceil(threshold * 10_000 - 1e-9) / 10_000:.4f}"
-
-
-def percent(share: float) -> str:
-    """Two digits, and 100 only where nothing is missing."""
-    rounded = f"{100 * share:.2f}"
-    return ("100" if share == 1 else "99.99" if rounded == "100.00" else rounded) + " %"
-
-
-def percents(interval: Interval) -> str:
-    """`98.10 to 99.20 %`."""
-    return f"{percent(interval.low).removesuffix(' %')} to {percent(interval.high)}"
-
-
-def thresholds(interval: Interval) -> str:
-    """`0.2011 to 0.2267`."""
-    return f"{shown_threshold(interval.low)} to {shown_threshold(interval.high)}"
 
 
 def prepare_folder(folder: Path) -> None:
