@@ -18,7 +18,7 @@ from arcface_api.packs import (
     obtain,
     pull,
 )
-from arcface_api.packs.locations import SHIPPED_DIR
+from arcface_api.packs.finding import SHIPPED_DIR
 from arcface_api.progress import no_progress
 from arcface_api.settings import Settings, read_settings
 

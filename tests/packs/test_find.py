@@ -20,7 +20,7 @@ from arcface_api.errors import (
     PackWithoutRecogniser,
 )
 from arcface_api.packs import PackLocations, Role, import_pack, installed_packs, locate
-from arcface_api.packs.locations import SHIPPED_DIR
+from arcface_api.packs.finding import SHIPPED_DIR
 from conftest import MODELS
 from packs.small_packs import (
     AGE_GENDER,

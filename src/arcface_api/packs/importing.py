@@ -9,11 +9,10 @@ from pathlib import Path, PurePosixPath
 from arcface_api.errors import PackNameInvalid, PackNotFound, PackWithoutRecogniser
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, reading
-from arcface_api.packs.finding import locate, stated_manifest
+from arcface_api.packs.finding import AUTO, SHIPPED_DIR, PackLocations, locate, stated_manifest
 from arcface_api.packs.identify import Entry, FoundFile, belongs, identify, safe_name
 from arcface_api.packs.install import Files, assemble, copy_file, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
-from arcface_api.packs.locations import AUTO, SHIPPED_DIR, PackLocations
 from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, write_pack_toml
 
 _BAY = "_import"

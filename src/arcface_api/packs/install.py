@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from arcface_api.errors import PackError, StorageFull, StorageUnwritable
 from arcface_api.packs.content import Measured, check, copy, measure, reading
+from arcface_api.packs.installed import LOCK_NAME, write_record
 from arcface_api.packs.manifest import Manifest, Role
-from arcface_api.packs.trust import LOCK_NAME, write_record
 from arcface_api.progress import Progress, no_progress
 
 _log = logging.getLogger("arcface_api.packs")
