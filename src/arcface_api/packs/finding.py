@@ -11,7 +11,7 @@ from typing import Self
 
 import platformdirs
 
-from arcface_api.errors import ArcFaceError, GraphUnfit, PackManifestInvalid, PackNotFound, PackWithoutRecogniser
+from arcface_api.errors import ArcFaceError, GraphUnfit, PackError, PackNotFound
 from arcface_api.packs.content import measure
 from arcface_api.packs.identify import Entry, FoundFile, identify
 from arcface_api.packs.installed import InstalledPack, Origin, TrustRecord
@@ -122,7 +122,7 @@ def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
     """The manifest in a folder's `pack.toml`; a registered model's name is only for that model's bytes.
 
     Raises:
-        PackManifestInvalid: It cannot be understood, or claims a registered model's name for other bytes.
+        PackError: It cannot be understood, or claims a registered model's name for other bytes.
     """
     manifest = read_pack_toml(folder / PACK_TOML)
     recogniser = manifest.file(Role.RECOGNISER)
@@ -131,7 +131,7 @@ def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
         if registered.model == manifest.model and (
             recogniser is None or original is None or recogniser.sha256 != original.sha256 or original.sha256 is None
         ):
-            raise PackManifestInvalid(
+            raise PackError(
                 f"{folder / PACK_TOML}: the model name {manifest.model!r} belongs to the registered pack"
                 f" {registered.name}, whose recogniser has another SHA-256. Write another name: vectors of different"
                 " models must not be mixed up."
@@ -189,7 +189,7 @@ def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
         if pack is not None:
             return pack
         if (folder / PACK_TOML).is_file():
-            raise PackWithoutRecogniser(
+            raise PackError(
                 f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the pack again"
                 " with `arcface-api packs import FILES`."
             )
@@ -217,7 +217,7 @@ def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
     if registered := owners(locations.known, measured.sha256):
         manifest, file = registered[0]
         if file.role is not Role.RECOGNISER:
-            raise PackWithoutRecogniser(
+            raise PackError(
                 f"{path} is {manifest.name}'s {file.name}, {file.role.described}, not a recogniser. Name the"
                 f" recogniser file, or the pack: `--pack {manifest.name}`."
             )

@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs and no inline types
 
 from arcface_api.arrays import InputSpec
-from arcface_api.errors import GraphUnfit, PackAmbiguous, PackWithoutRecogniser
+from arcface_api.errors import GraphUnfit, PackError
 from arcface_api.packs.content import Measured, read_whole
 from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, owners
 
@@ -75,9 +75,8 @@ def identify(
         strict: Refuse a file that fills no role, instead of skipping it: it was named itself.
 
     Raises:
-        PackWithoutRecogniser: No file is a recogniser.
-        PackAmbiguous: Two different files fill the same role.
-        GraphUnfit: A file that was named itself fills no role.
+        PackError: No file is a recogniser, or two different files fill the same role.
+        GraphUnfit: `strict`, and a file fills no role.
     """
     entries: dict[Role, Entry] = {}
     skipped = []
@@ -92,13 +91,13 @@ def identify(
             continue
         rival = entries.setdefault(entry.file.role, entry).found
         if rival.measured != found.measured:
-            raise PackAmbiguous(
+            raise PackError(
                 f"{where} has two files of which each is {entry.file.role.described}: {rival.name} and {found.name}. A"
                 " pack has one: name the recogniser file itself, or take one of them away."
             )
     if Role.RECOGNISER not in entries:
         there = [f"{entry.found.name} is {role.described}." for role, entry in entries.items()] + skipped
-        raise PackWithoutRecogniser(
+        raise PackError(
             f"{where} has no recogniser, the model that turns a face into an embedding."
             f" {' '.join(there) or 'It has no `.onnx` file.'} Add the recogniser's `.onnx` file, or get a whole pack"
             " with `arcface-api packs pull antelopev2 --accept-license`."

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from arcface_api.errors import PackNameInvalid, PackNotFound, PackWithoutRecogniser
+from arcface_api.errors import PackError, PackNotFound
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, reading
 from arcface_api.packs.finding import AUTO, SHIPPED_DIR, PackLocations, locate, stated_manifest
@@ -34,13 +34,13 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
         name: What to call it; None: its registered name, or the name of the first path.
 
     Raises:
-        PackNameInvalid: The name is malformed, belongs to a registered pack with other files, or is taken.
+        PackError: The name is malformed, belongs to a registered pack with other files, or is taken.
         PackNotFound: One of the paths is not there.
-        StorageFull, StorageUnwritable: It cannot be installed there.
+        StorageFull, PackError: It cannot be installed there.
         PackError: A file is damaged or not safe, or the files make no pack.
     """
     if name is not None and (not NAME_PATTERN.fullmatch(name) or name.endswith(".onnx") or name == AUTO):
-        raise PackNameInvalid(
+        raise PackError(
             f"{name!r} cannot be the name of a pack. Use letters, digits, '.', '_' and '-', beginning with a letter or"
             f" digit, and not ending with .onnx; {AUTO} means something else."
         )
@@ -57,7 +57,7 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
             manifest, have = _identified(paths, bay, known, name)
         manifest = replace(manifest, name=name) if name else manifest
         if manifest.name in known and manifest != known[manifest.name]:
-            raise PackNameInvalid(
+            raise PackError(
                 f"The name {manifest.name} belongs to a registered pack, and these are not its files. Choose another"
                 " with `--name`."
             )
@@ -88,9 +88,7 @@ def _stated(folder: Path, bay: Path, known: Mapping[str, Manifest]) -> tuple[Man
             files.append(replace(file, size_bytes=found.size_bytes, sha256=found.sha256))
             have[file.name] = (copied, found)
     if not any(file.role is Role.RECOGNISER for file in files):
-        raise PackWithoutRecogniser(
-            f"{folder} lacks the recogniser that its {PACK_TOML} states. Copy the whole folder."
-        )
+        raise PackError(f"{folder} lacks the recogniser that its {PACK_TOML} states. Copy the whole folder.")
     return replace(manifest, files=tuple(files)), have
 
 
@@ -193,7 +191,7 @@ def _same_or_refused(manifest: Manifest, locations: PackLocations) -> InstalledP
     there = locate(manifest.name, locations)
     if {file.sha256 for file in there.manifest.files} == {file.sha256 for file in manifest.files}:
         return there
-    raise PackNameInvalid(
+    raise PackError(
         f"There is already another pack called {manifest.name}, in {there.folder}. Choose another name with `--name`,"
         " or delete that folder."
     )

@@ -5,6 +5,7 @@ import logging
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal, Self
 
 import tomli_w
 
-from arcface_api.errors import ModelHashChanged, ModelHashWrong, PackError, PackManifestInvalid
+from arcface_api.errors import PackError
 from arcface_api.packs.content import Measured, check, measure, read_whole
 from arcface_api.packs.manifest import Manifest, ModelFile, Role
 
@@ -30,38 +31,34 @@ _log = logging.getLogger("arcface_api.packs")
 
 @dataclass(frozen=True)
 class TrustRecord:
-    """Where the hashes of a pack's unpinned files are recorded: the first of these that can be written."""
+    """Trust on first use: the hash of a file that no manifest pins is recorded, and must stay the same from then on.
+
+    A record that cannot be understood raises a `PackError`.
+    """
 
     places: tuple[Path, ...]
+    """The first of these that can be written takes the record."""
 
     @classmethod
     def of_folder(cls, folder: Path, records_dir: Path) -> Self:
         """In the pack's own folder, or, where that is read-only, in `records_dir`."""
-        return cls((folder / LOCK_NAME, _keyed(folder, records_dir)))
+        return cls((folder / LOCK_NAME, *cls.of_single_file(folder, records_dir).places))
 
     @classmethod
     def of_single_file(cls, path: Path, records_dir: Path) -> Self:
         """In `records_dir` only: nothing is written beside a file somewhere in a person's folders."""
-        return cls((_keyed(path, records_dir),))
+        key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+        return cls((records_dir / f"{key}.toml",))
 
     def find(self, name: str) -> tuple[Measured, Path] | None:
-        """What was recorded for a file, and where.
-
-        Raises:
-            PackManifestInvalid: A record cannot be understood.
-        """
+        """What was recorded for a file, and where."""
         return next(((entry, place) for place in self.places if (entry := _read(place).get(name))), None)
 
     def check(self, name: str, found: Measured, path: Path) -> bool:
-        """Whether the file was used before; changes and records nothing.
-
-        Raises:
-            ModelHashChanged: It was, with other bytes.
-            PackManifestInvalid: A record cannot be understood.
-        """
+        """Whether the file was used before; raises a `PackError` if that was with other bytes. Records nothing."""
         known = self.find(name)
         if known is not None and known[0] != found:
-            raise ModelHashChanged(
+            raise PackError(
                 f"{path} has changed since its first use: its SHA-256 is {found.sha256}, recorded was"
                 f" {known[0].sha256}. If you replaced it on purpose, delete {known[1]}; if not, delete the pack and"
                 " install it again."
@@ -72,16 +69,13 @@ class TrustRecord:
         """`check`, and record a file that was not used before."""
         if self.check(name, found, path):
             return
+        tried = " nor in ".join(map(str, self.places))
+        recorded = f"which could not be recorded, neither in {tried}: a change will go unnoticed"
         for place in self.places:
-            try:
+            with suppress(OSError):
                 write_record(place, {**_read(place), name: found})
-            except OSError:
-                continue
-            recorded = f"recorded in {place}"
-            break
-        else:
-            tried = " nor in ".join(map(str, self.places))
-            recorded = f"which could not be recorded, neither in {tried}: a change will go unnoticed"
+                recorded = f"recorded in {place}"
+                break
         _log.warning("%s is not pinned and is trusted at its first use: SHA-256 %s, %s.", path, found.sha256, recorded)
 
 
@@ -98,10 +92,6 @@ def write_record(place: Path, entries: Mapping[str, Measured]) -> None:
     new.replace(place)
 
 
-def _keyed(path: Path, records_dir: Path) -> Path:
-    return records_dir / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.toml"
-
-
 def _read(place: Path) -> dict[str, Measured]:
     try:
         files = tomllib.loads(place.read_text(encoding="utf-8"))["files"]
@@ -110,7 +100,7 @@ def _read(place: Path) -> dict[str, Measured]:
         return {}
     # ValueError: neither UTF-8 nor TOML
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PackManifestInvalid(
+        raise PackError(
             f"{place} cannot be understood: {error}. It records the hashes of files at their first use; if you trust"
             " the files as they are now, delete it."
         ) from error
@@ -123,6 +113,16 @@ class VerifiedModel:
     file: ModelFile
     content: bytes = field(repr=False)
     sha256: str
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """The result of `InstalledPack.verify` for one file of a manifest."""
+
+    file: ModelFile
+    is_good: bool
+    """A file that is not there is no defect: its role stays empty."""
+    message: str
 
 
 @dataclass(frozen=True)
@@ -152,16 +152,16 @@ class InstalledPack:
         found = Measured(len(content), hashlib.sha256(content).hexdigest())
         check(file, found, str(path), remedy)
         if self.inspected.get(role, found.sha256) != found.sha256:
-            raise ModelHashWrong(f"{path} was replaced while it was being opened. Start again.")
+            raise PackError(f"{path} was replaced while it was being opened. Start again.")
         if file.sha256 is None:
             self.trust.confirm(self._key(path), found, path)
         return VerifiedModel(file, content, found.sha256)
 
-    def verify(self) -> list["FileCheck"]:
+    def verify(self) -> list[FileCheck]:
         """Compare every file of the manifest with it, or with its first use; changes and records nothing."""
         return [self._check(file) for file in self.manifest.files]
 
-    def _check(self, file: ModelFile) -> "FileCheck":
+    def _check(self, file: ModelFile) -> FileCheck:
         path = self.paths.get(file.role)
         if path is None:
             return FileCheck(file, True, "not there: this role stays empty")
@@ -188,13 +188,3 @@ class InstalledPack:
         if self.origin == "path":
             return f"Get the file again, for example with {pull}."
         return f"Run {pull}, which replaces what is damaged."
-
-
-@dataclass(frozen=True)
-class FileCheck:
-    """The result of `InstalledPack.verify` for one file of a manifest."""
-
-    file: ModelFile
-    is_good: bool
-    """A file that is not there is no defect: its role stays empty."""
-    message: str

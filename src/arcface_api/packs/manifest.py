@@ -18,7 +18,7 @@ import tomli_w
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from arcface_api.arrays import InputSpec
-from arcface_api.errors import PackManifestInvalid
+from arcface_api.errors import PackError
 
 PACK_TOML = "pack.toml"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -196,12 +196,12 @@ def read_pack_toml(path: Path) -> Manifest:
     """The manifest in a `pack.toml`.
 
     Raises:
-        PackManifestInvalid: It cannot be read or understood.
+        PackError: It cannot be read or understood.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PackManifestInvalid(
+        raise PackError(
             f"{path} cannot be read: {error}. Correct it, or import the pack again with `arcface-api packs import"
             " FILES`."
         ) from error
@@ -224,7 +224,7 @@ def _understood(document: Mapping[str, Any], where: str) -> Manifest:
     else:
         wrong = _contradiction(manifest)
     if wrong is not None:
-        raise PackManifestInvalid(f"{where}: {wrong}. Correct that line.")
+        raise PackError(f"{where}: {wrong}. Correct that line.")
     return manifest
 
 

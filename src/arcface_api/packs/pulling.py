@@ -12,16 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from arcface_api.errors import (
-    LicenceNotAccepted,
-    ModelHashChanged,
-    PackError,
-    PackNotFound,
-    PackUnknown,
-    SourcesExhausted,
-    StorageFull,
-    StorageUnwritable,
-)
+from arcface_api.errors import PackError, PackNotFound, StorageFull
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, read_whole
 from arcface_api.packs.download import DEFAULT_PATIENCE, NEXT_SOURCE, Patience, Wanted, fetch, http_client, shown
@@ -71,7 +62,7 @@ def fetch_missing(job: Job) -> None:
     """Get every missing file of a pack.
 
     Raises:
-        SourcesExhausted: Some are missing after the last source; the message has the reason of each.
+        PackError: Some are missing after the last source; the message has the reason of each.
         StorageFull: The disk has no room.
         OSError: The disk refuses.
     """
@@ -85,13 +76,13 @@ def fetch_missing(job: Job) -> None:
                     _from_archive(job, source, client)
                 else:
                     _single(job, source, client)
-            except (StorageFull, StorageUnwritable):
+            except StorageFull:
                 raise
             except PackError as error:
                 _log.info("%s", error)
                 job.failures.append(str(error).removesuffix(NEXT_SOURCE).rstrip())
     if job.missing:
-        raise SourcesExhausted(_exhausted(job))
+        raise PackError(_exhausted(job))
 
 
 def _single(job: Job, source: Source, client: httpx.Client) -> None:
@@ -146,14 +137,14 @@ def _from_members(job: Job, file: ModelFile, archive: zipfile.ZipFile, what: str
 def _accept(job: Job, file: ModelFile, path: Path, found: Measured, what: str) -> None:
     check(file, found, what, NEXT_SOURCE)
     if file.sha256 is None:
+        recorded = job.trusted.get(file.name, found)
+        if recorded != found:
+            path.unlink()
+            raise PackError(
+                f"{what} is not the {file.name} that was used before: its SHA-256 is {found.sha256}, recorded at the"
+                f" first use was {recorded.sha256}. If that is meant to change, delete the installed pack first."
+            )
         try:
-            recorded = job.trusted.get(file.name, found)
-            if recorded != found:
-                raise ModelHashChanged(
-                    f"{what} is not the {file.name} that was used before: its SHA-256 is {found.sha256}, recorded at"
-                    f" the first use was {recorded.sha256}. If that is meant to change, delete the installed pack"
-                    " first."
-                )
             refuse_misfit(read_whole(path, found.size_bytes, NEXT_SOURCE), file, what)
         except PackError:
             path.unlink()
@@ -189,23 +180,21 @@ def pull(
     good files are kept. `accepted_licences` are names of packs.
 
     Raises:
-        PackUnknown: No registered pack has that name.
-        LicenceNotAccepted: Its licence has to be accepted first.
-        SourcesExhausted: No source gave it; the message has every reason.
         StorageFull: The disk has no room for it.
-        StorageUnwritable: The folder cannot be written.
+        PackError: It is not registered, its licence is not accepted, no source gave it (the message has every reason),
+            or the folder cannot be written.
     """
     known = locations.known
     if name not in known:
         close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
         guess = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise PackUnknown(f"No registered pack is called {name!r}.{guess} Registered are {', '.join(known)}.")
+        raise PackError(f"No registered pack is called {name!r}.{guess} Registered are {', '.join(known)}.")
     manifest, parent = known[name], locations.writable
     there = _find(name, locations)
     if there is not None and _is_complete(there):
         return there
     if name not in accepted_licences:
-        raise LicenceNotAccepted(
+        raise PackError(
             f"{licence_sentence(manifest)} To accept it, run `arcface-api packs pull {name} --accept-license`, or set"
             f" ARCFACE_ACCEPT_LICENSE={name}."
         )
