@@ -4,7 +4,7 @@ import difflib
 import logging
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -13,7 +13,7 @@ import platformdirs
 
 from arcface_api.errors import ArcFaceError, GraphUnfit, PackError, PackNotFound
 from arcface_api.packs.content import measure
-from arcface_api.packs.identify import Entry, FoundFile, identify
+from arcface_api.packs.identify import FoundFile, identify
 from arcface_api.packs.installed import InstalledPack, Origin, TrustRecord
 from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml, registry
 
@@ -71,12 +71,10 @@ _log = logging.getLogger("arcface_api.packs")
 
 
 def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledPack:
-    """Find a pack. Nothing is verified yet, except that the files of an unregistered folder are looked into.
+    """Find a pack by the name of a registered or imported one, by `auto`, or by its path.
 
-    Args:
-        pack: The name of a registered or imported pack; `auto`; or a path: whatever has a slash, begins with `~` or
-            `.`, or ends with `.onnx` or `.zip`.
-        locations: The places to look for a name.
+    A path is what has a slash, begins with `~` or `.`, or ends with `.onnx` or `.zip`. Nothing is verified yet, except
+    that the files of an unregistered folder are inspected.
 
     Raises:
         PackNotFound: It is in none of the places.
@@ -91,11 +89,14 @@ def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledP
         except PackNotFound:
             return locate(CARRIED, locations)
     looked = []
-    for folder, origin in _places_of(name, locations) if NAME_PATTERN.fullmatch(name) else ():
-        found = _in_folder(name, folder, origin, locations)
-        if found is not None:
-            return found
-        looked.append(folder)
+    for place, origin in locations.places() if NAME_PATTERN.fullmatch(name) else ():
+        if origin == "package" and not (place / name).is_dir():
+            continue  # nobody can put a pack there
+        for folder in _flat_and_nested(place, name):
+            found = _in_folder(name, folder, origin, locations)
+            if found is not None:
+                return found
+            looked.append(folder)
     raise PackNotFound(_not_found(name, looked, locations.known))
 
 
@@ -103,12 +104,16 @@ def installed_packs(locations: PackLocations) -> list[InstalledPack]:
     """Every pack in the places of `locations`, in search order: of two with one name, the first is used."""
     found: list[InstalledPack] = []
     for place, origin in locations.places():
-        for folder in sorted(_folders(place)):
-            for candidate in (folder, folder / folder.name):
-                if folder.name not in locations.known and not (candidate / PACK_TOML).is_file():
+        try:
+            names = sorted(path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        except OSError:
+            continue
+        for name in names:
+            for folder in _flat_and_nested(place, name):
+                if name not in locations.known and not (folder / PACK_TOML).is_file():
                     continue
                 try:
-                    pack = _in_folder(folder.name, candidate, origin, locations)
+                    pack = _in_folder(name, folder, origin, locations)
                 except ArcFaceError as error:
                     _log.warning("%s", error)
                     continue
@@ -119,11 +124,7 @@ def installed_packs(locations: PackLocations) -> list[InstalledPack]:
 
 
 def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
-    """The manifest in a folder's `pack.toml`; a registered model's name is only for that model's bytes.
-
-    Raises:
-        PackError: It cannot be understood, or claims a registered model's name for other bytes.
-    """
+    """The manifest in a folder's `pack.toml`; refused if it claims a registered model's name for other bytes."""
     manifest = read_pack_toml(folder / PACK_TOML)
     recogniser = manifest.file(Role.RECOGNISER)
     for registered in known.values():
@@ -139,20 +140,9 @@ def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
     return manifest
 
 
-def _places_of(name: str, locations: PackLocations) -> Iterator[tuple[Path, Origin]]:
-    for place, origin in locations.places():
-        if origin == "package" and not (place / name).is_dir():
-            continue  # nobody can put a pack there
-        yield place / name, origin
-        # the best-known archive nests its folder inside itself
-        yield place / name / name, origin
-
-
-def _folders(place: Path) -> list[Path]:
-    try:
-        return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    except OSError:
-        return []
+def _flat_and_nested(place: Path, name: str) -> tuple[Path, Path]:
+    """Where a pack may lie: the best-known archive nests its folder inside itself."""
+    return place / name, place / name / name
 
 
 def _in_folder(name: str, folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack | None:
@@ -203,8 +193,7 @@ def _onnx_files(folder: Path) -> list[Path]:
 
 def _of_files(folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
     files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
-    manifest, entries = identify(files, locations.known, name=folder.resolve().name, where=str(folder))
-    return _as_identified(manifest, entries, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
+    return _identified(files, folder, origin, TrustRecord.of_folder(folder, locations.records_dir), locations)
 
 
 def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
@@ -222,27 +211,39 @@ def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
                 f" recogniser file, or the pack: `--pack {manifest.name}`."
             )
         return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
-    files = [FoundFile(path.name, path, measured)]
-    manifest, entries = identify(files, locations.known, name=path.stem, where=str(path), strict=True)
-    return _as_identified(manifest, entries, path.parent, "path", trust)
+    return _identified([FoundFile(path.name, path, measured)], path, "path", trust, locations)
 
 
-def _as_identified(
-    manifest: Manifest, entries: Sequence[Entry], folder: Path, origin: Origin, trust: TrustRecord
+def _identified(
+    files: Sequence[FoundFile], given: Path, origin: Origin, trust: TrustRecord, locations: PackLocations
 ) -> InstalledPack:
+    """The pack that the files at the given folder, or the given file, make."""
+    is_folder = given.is_dir()
+    name = given.resolve().name if is_folder else given.stem
+    manifest, entries = identify(files, locations.known, name=name, where=str(given), strict=not is_folder)
     for sentence in manifest.assumptions:
         _log.info("Assumed: %s", sentence)
-    paths = {entry.file.role: entry.found.path for entry in entries}
-    inspected = {entry.file.role: entry.found.measured.sha256 for entry in entries}
-    return InstalledPack(manifest, folder, paths, origin, trust, inspected)
+    return InstalledPack(
+        manifest=manifest,
+        folder=given if is_folder else given.parent,
+        paths={entry.file.role: entry.found.path for entry in entries},
+        origin=origin,
+        trust=trust,
+        inspected={entry.file.role: entry.found.measured.sha256 for entry in entries},
+    )
+
+
+def did_you_mean(name: str, known: Mapping[str, Manifest]) -> str:
+    """A question, after a space, with the registered names that are close to one that is not; empty without any."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest]) -> str:
     lines = [f"The pack {name!r} is not on this machine."]
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
         lines[0] = f"There is no pack {name!r}, neither registered nor imported." + (
-            f" Did you mean {' or '.join(close)}?" if close else f" Registered are {', '.join(known)}."
+            did_you_mean(name, known) or f" Registered are {', '.join(known)}."
         )
         if name and Path(name).exists():
             lines.append(f"There is something called {name} in this folder: write ./{name} to mean it.")

@@ -64,7 +64,7 @@ def identify(
     wanted: str | None = None,
     strict: bool = False,
 ) -> tuple[Manifest, tuple[Entry, ...]]:
-    """Which pack these files make, and the files that belong to it, by role.
+    """Which pack these files make, and the files that belong to it, in the order of `Role`.
 
     Args:
         files: The files, each already measured.
@@ -72,7 +72,7 @@ def identify(
         name: What to call the pack if it is not a registered one; made safe.
         where: The place that was given, for messages.
         wanted: The name it must have; None: a registered pack is called by its registered name.
-        strict: Refuse a file that fills no role, instead of skipping it: it was named itself.
+        strict: Refuse a file that fills no role, instead of skipping it.
 
     Raises:
         PackError: No file is a recogniser, or two different files fill the same role.
@@ -177,11 +177,7 @@ def safe_name(text: str) -> str:
 
 
 def refuse_misfit(content: bytes, file: ModelFile, name: str) -> None:
-    """Refuse a model whose hash is not known and whose graph is not what its manifest states.
-
-    Raises:
-        GraphUnfit: Another role, input size or output.
-    """
+    """Raise `GraphUnfit` for a model with another role, input size or output than its manifest states."""
     found, _ = _inspect(content, name)
     if (found.role, found.input.height, found.input.width, found.output_dim) != (
         file.role, file.input.height, file.input.width, file.output_dim
@@ -193,14 +189,9 @@ def refuse_misfit(content: bytes, file: ModelFile, name: str) -> None:
 
 
 def _inspect(content: bytes, name: str) -> tuple[ModelFile, tuple[str, ...]]:
-    """What a model is for and how it is fed, and what had to be assumed.
+    """What a model is for and how it is fed, and what had to be assumed; `GraphUnfit` if it fits no role.
 
-    Args:
-        content: The whole `.onnx` file. Its weights are parsed with it (about twice its size in memory, for a moment).
-        name: What to call it in messages.
-
-    Raises:
-        GraphUnfit: Not readable as ONNX, or none of the three roles fits.
+    Its weights are parsed with it: that takes about twice its size in memory, for a moment.
     """
     try:
         graph = onnx.ModelProto.FromString(content).graph
@@ -240,7 +231,7 @@ def _inspect(content: bytes, name: str) -> tuple[ModelFile, tuple[str, ...]]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
-    """The dimensions of a graph's input or output; None where the graph leaves one free."""
+    """The dimensions of an input or output; None where the graph leaves one free."""
     return [dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim]
 
 
