@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from arcface_api.cli.pack import find_pack
 from arcface_api.cli.setting_options import settings_options
+from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
 from arcface_api.settings import Settings, read_settings
 
@@ -139,7 +139,7 @@ def _source(url: str | None, settings: Settings, align: str | None, fit: str | N
     from arcface_api.loading import default_options  # noqa: PLC0415
 
     with BarProgress() as progress:
-        pack = find_pack(settings, progress)
+        pack = obtain(settings, progress)
     default = default_options(pack, settings)
     wanted = replace(default, align=aligned or default.align, fit=fitted or default.fit, flip=flip)
     return open_in_process(pack, settings, wanted)
