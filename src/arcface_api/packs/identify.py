@@ -82,7 +82,12 @@ def identify(
     skipped = []
     for found in files:
         try:
-            entry = _entry(found, known)
+            if registered := owners(known, found.measured.sha256):
+                entry = Entry(found, registered[0][1], tuple(manifest for manifest, _ in registered))
+            else:
+                size = found.measured.size_bytes
+                file, assumptions = _inspect(read_whole(found.path, size, "Start again."), found.name)
+                entry = Entry(found, file, (), assumptions)
         except GraphUnfit as error:
             if strict:
                 raise
@@ -106,20 +111,13 @@ def identify(
     return _manifest(chosen, known, safe_name(name), wanted), chosen
 
 
-def _entry(found: FoundFile, known: Mapping[str, Manifest]) -> Entry:
-    registered = owners(known, found.measured.sha256)
-    if registered:
-        return Entry(found, registered[0][1], tuple(manifest for manifest, _ in registered))
-    content = read_whole(found.path, found.measured.size_bytes, "Start again.")
-    file, assumptions = _inspect(content, found.name)
-    return Entry(found, file, (), assumptions)
-
-
 def _manifest(chosen: Sequence[Entry], known: Mapping[str, Manifest], name: str, wanted: str | None) -> Manifest:
     recogniser = chosen[0]
-    fitting = [pack for pack in recogniser.owners if all(belongs(entry, pack) for entry in chosen)]
-    if wanted is not None:
-        fitting = [pack for pack in fitting if pack.name == wanted]
+    fitting = [
+        pack
+        for pack in recogniser.owners
+        if wanted in {None, pack.name} and all(belongs(entry, pack) for entry in chosen)
+    ]
     if fitting:
         # packs share files: the name decides, then how many of the pack's files are here, by hash
         return max(
