@@ -15,7 +15,7 @@ import pytest
 
 from arcface_api.errors import PackError, StorageFull
 from arcface_api.packs import InstalledPack, PackLocations, Role, download, pull
-from arcface_api.packs.download import Patience, Wanted
+from arcface_api.packs.download import Wanted
 from arcface_api.packs.install import publish, staging
 from arcface_api.packs.manifest import Source
 from packs import file_server as answers
@@ -36,17 +36,17 @@ from packs.small_packs import (
 )
 
 Pull = Callable[..., InstalledPack]
-WITHOUT_PAUSE = Patience(pause_seconds=0)
-IMPATIENT = Patience(read_seconds=0.3, pause_seconds=0)
 
 
 @pytest.fixture
-def pulled(locations: PackLocations) -> Pull:
-    """Pull the tiny pack from these sources."""
+def pulled(locations: PackLocations, monkeypatch: pytest.MonkeyPatch) -> Pull:
+    """Pull the tiny pack from these sources, without pauses between attempts."""
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
 
-    def run(*sources: Source, pinned: bool = True, patience: Patience = WITHOUT_PAUSE) -> InstalledPack:
+    def run(*sources: Source, pinned: bool = True, read_seconds: float = download.READ_SECONDS) -> InstalledPack:
+        monkeypatch.setattr(download, "READ_SECONDS", read_seconds)
         packs = with_sources(*sources, pinned=pinned)
-        return pull("tiny", replace(locations, known=packs), accepted_licences=frozenset({"tiny"}), patience=patience)
+        return pull("tiny", replace(locations, known=packs), accepted_licences=frozenset({"tiny"}))
 
     return run
 
@@ -187,7 +187,7 @@ def test_a_later_run_goes_on_with_what_an_earlier_one_left(server: FileServer, p
     content = archive()
     url = server.put("/tiny.zip", answers.stalls(content, at=700_000))
     source = Source(url, sha256=sha256(content))
-    assert "silent" in refused(pulled, source, patience=IMPATIENT)
+    assert "silent" in refused(pulled, source, read_seconds=0.3)
     server.put("/tiny.zip", content)
     pulled(source)
     assert server.asked[-1] == ("/tiny.zip", 700_000)
@@ -235,7 +235,7 @@ def test_killed_while_beginning_again_the_old_part_is_not_taken_for_the_new_file
     rest = archive({name: contents()[name] for name in (AGE_GENDER, LANDMARKS)})
     url = server.put("/face", answers.stalls(old, at=500_000))
     sources = Source(url, RECOGNISER), Source(server.put("/rest.zip", rest))
-    refused(pulled, *sources, pinned=False, patience=IMPATIENT)
+    refused(pulled, *sources, pinned=False, read_seconds=0.3)
     server.put("/face", answers.good(new, etag='"two"'))
 
     note = download._note
@@ -349,7 +349,7 @@ def test_a_server_that_ends_early_is_named(server: FileServer, pulled: Pull) -> 
 
 
 def test_a_silent_server_is_left(server: FileServer, pulled: Pull) -> None:
-    message = refused(pulled, Source(server.put("/tiny.zip", answers.stalls(archive(), at=10))), patience=IMPATIENT)
+    message = refused(pulled, Source(server.put("/tiny.zip", answers.stalls(archive(), at=10))), read_seconds=0.3)
     assert "/tiny.zip broke off: it was silent for too long." in message
 
 

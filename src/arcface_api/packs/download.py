@@ -22,27 +22,15 @@ from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, che
 from arcface_api.packs.install import need_room
 from arcface_api.progress import Progress
 
-_CONNECT_SECONDS = 10.0
-_ATTEMPTS = 10
-"""Attempts for one URL, each of which resumes where the last one broke off."""
+CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+"""To wait for a connection; the longest silence in the middle of a download."""
+ATTEMPTS, PAUSE_SECONDS = 10, 1.0
+"""Attempts for one URL, each of which resumes where the last one broke off, and the pause between two."""
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.ProxyError, httpx.UnsupportedProtocol)
 NEXT_SOURCE = "The next source is tried."
 _log = logging.getLogger("arcface_api.packs")
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for a server."""
-
-    read_seconds: float = 30.0
-    """Longest silence in the middle of a download."""
-    pause_seconds: float = 1.0
-    """Before the next attempt."""
-
-
-DEFAULT_PATIENCE = Patience()
 
 
 @dataclass(frozen=True)
@@ -52,11 +40,11 @@ class Wanted:
     url: str
     part: Path
     """The file to write. Named after what is in it, so that a later run, or another mirror, can resume it."""
-    size_bytes: int | None = None
-    sha256: str | None = None
-    is_archive: bool = False
+    size_bytes: int | None
+    sha256: str | None
+    is_archive: bool
     """Its size and hash then only show whether resuming went well: the files inside are what is verified."""
-    room_bytes: int = 0
+    room_bytes: int
     """Room needed beside the download, for unpacking it."""
 
     @property
@@ -73,10 +61,10 @@ class _StartAgain(Exception):
     """What is on disk cannot be continued."""
 
 
-def http_client(patience: Patience) -> httpx.Client:
+def http_client() -> httpx.Client:
     """A client for `fetch`; honours the usual proxy and certificate variables."""
     return httpx.Client(
-        timeout=httpx.Timeout(patience.read_seconds, connect=_CONNECT_SECONDS),
+        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
         headers={"User-Agent": f"arcface-api/{__version__}", "Accept-Encoding": "identity"},
         follow_redirects=True,
         max_redirects=_MAX_REDIRECTS,
@@ -90,7 +78,7 @@ def _refuse_downgrade(response: httpx.Response) -> None:
         raise _failure(str(url), "redirects from https to http, where anyone could change the file; that is refused")
 
 
-def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Progress) -> Measured:
+def fetch(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measured:
     """Download a URL to `wanted.part`, resuming what is there, and measure the whole file.
 
     Raises:
@@ -99,9 +87,9 @@ def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Pr
         StorageFull: There is no room for what it announces.
     """
     reason = "it kept changing"
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         if attempt:
-            time.sleep(patience.pause_seconds)
+            time.sleep(PAUSE_SECONDS)
         before = _size(wanted.part)
         try:
             return _attempt(client, wanted, progress)
@@ -224,9 +212,6 @@ def _limit(wanted: Wanted, total: int | None) -> int:
 
 def _failure(url: str, what: str) -> PackError:
     return PackError(f"{shown(url)} {what}.")
-
-
-# ── the part on disk ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _resume_from(wanted: Wanted) -> tuple[Any, int]:

@@ -11,7 +11,7 @@ from typing import Self
 
 import platformdirs
 
-from arcface_api.errors import ArcFaceError, GraphUnfit, PackError, PackNotFound
+from arcface_api.errors import GraphUnfit, PackError, PackNotFound
 from arcface_api.packs.content import measure
 from arcface_api.packs.identify import FoundFile, identify
 from arcface_api.packs.installed import InstalledPack, Origin, TrustRecord
@@ -36,7 +36,6 @@ class PackLocations:
     insightface_dir: Path
     """What the InsightFace library has downloaded; only read."""
     known: Mapping[str, Manifest] = field(default_factory=registry, repr=False)
-    """The registered packs by name."""
 
     @classmethod
     def default(cls, models_dir: Path | None) -> Self:
@@ -114,7 +113,7 @@ def installed_packs(locations: PackLocations) -> list[InstalledPack]:
                     continue
                 try:
                     pack = _in_folder(name, folder, origin, locations)
-                except ArcFaceError as error:
+                except PackError as error:
                     _log.warning("%s", error)
                     continue
                 if pack is not None:
@@ -172,8 +171,26 @@ def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
             f"There is nothing at {path}. Give `--pack` the path of a folder or of a recogniser's `.onnx` file as it"
             " is on this machine (inside a container: where it is mounted), or a name from `arcface-api packs list`."
         )
-    if not path.is_dir():
-        return _single_file(path, locations)
+    if path.is_dir():
+        return _at_folder(path, locations)
+    measured = measure(path)
+    if zipfile.is_zipfile(path):
+        raise GraphUnfit(
+            f"{path} is a zip archive, not a model. Import it with `arcface-api packs import {path}` first."
+        )
+    trust = TrustRecord.of_single_file(path, locations.records_dir)
+    if registered := owners(locations.known, measured.sha256):
+        manifest, file = registered[0]
+        if file.role is not Role.RECOGNISER:
+            raise PackError(
+                f"{path} is {manifest.name}'s {file.name}, {file.role.described}, not a recogniser. Name the"
+                f" recogniser file, or the pack: `--pack {manifest.name}`."
+            )
+        return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
+    return _identified([FoundFile(path.name, path, measured)], path, "path", trust, locations)
+
+
+def _at_folder(path: Path, locations: PackLocations) -> InstalledPack:
     for folder in (path, path / path.resolve().name):
         pack = _in_folder("", folder, "path", locations)
         if pack is not None:
@@ -194,24 +211,6 @@ def _onnx_files(folder: Path) -> list[Path]:
 def _of_files(folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
     files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
     return _identified(files, folder, origin, TrustRecord.of_folder(folder, locations.records_dir), locations)
-
-
-def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
-    measured = measure(path)
-    if zipfile.is_zipfile(path):
-        raise GraphUnfit(
-            f"{path} is a zip archive, not a model. Import it with `arcface-api packs import {path}` first."
-        )
-    trust = TrustRecord.of_single_file(path, locations.records_dir)
-    if registered := owners(locations.known, measured.sha256):
-        manifest, file = registered[0]
-        if file.role is not Role.RECOGNISER:
-            raise PackError(
-                f"{path} is {manifest.name}'s {file.name}, {file.role.described}, not a recogniser. Name the"
-                f" recogniser file, or the pack: `--pack {manifest.name}`."
-            )
-        return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
-    return _identified([FoundFile(path.name, path, measured)], path, "path", trust, locations)
 
 
 def _identified(

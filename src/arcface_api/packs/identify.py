@@ -171,9 +171,6 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip("._-")[:64] or "imported"
 
 
-# ── graphs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def refuse_misfit(content: bytes, file: ModelFile, name: str) -> None:
     """Raise `GraphUnfit` for a model with another role, input size or output than its manifest states."""
     found, _ = _inspect(content, name)

@@ -120,8 +120,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-# ── what goes into the folder ──────────────────────────────────────────────────────────────────────────────────────
-
 Files = dict[str, tuple[Path, Measured]]
 """The files of a pack that were found so far, by their name in the manifest."""
 

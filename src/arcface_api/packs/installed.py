@@ -135,15 +135,13 @@ class InstalledPack:
     """The files that are there; a role without one cannot be filled."""
     origin: Origin
     trust: TrustRecord
-    """Where the hashes of files that the manifest does not pin are recorded."""
     inspected: Mapping[Role, str] = field(default_factory=dict)
     """SHA-256 of the bytes from which an unregistered file's part of the manifest was made."""
 
     def read(self, role: Role) -> VerifiedModel:
-        """The bytes of one file, read once and verified against the manifest, or against its first use.
+        """The bytes of the file in `paths`, read once and verified against the manifest, or against its first use.
 
         Raises:
-            KeyError: The pack has no file for that role (`role in pack.paths`).
             PackError: It cannot be read, or its bytes are not the stated ones, or those of its first use.
         """
         path, remedy = self.paths[role], self._remedy()

@@ -14,7 +14,7 @@ import httpx
 from arcface_api.errors import PackError, PackNotFound, StorageFull
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, read_whole
-from arcface_api.packs.download import DEFAULT_PATIENCE, NEXT_SOURCE, Patience, Wanted, fetch, http_client, shown
+from arcface_api.packs.download import NEXT_SOURCE, Wanted, fetch, http_client, shown
 from arcface_api.packs.finding import AUTO, CARRIED, PREFERRED, PackLocations, did_you_mean, locate
 from arcface_api.packs.identify import refuse_misfit
 from arcface_api.packs.install import Files, assemble, publish, reuse, staging
@@ -32,7 +32,6 @@ def pull(
     *,
     accepted_licences: frozenset[str],
     progress: Progress = no_progress,
-    patience: Patience = DEFAULT_PATIENCE,
 ) -> InstalledPack:
     """Install a registered pack with every file of its manifest, verified.
 
@@ -70,7 +69,7 @@ def pull(
                     trusted[file.name] = record[0]
             reuse(manifest, there.paths, have, staged, progress)
         downloads = parent / ".downloads"
-        _fetch_missing(_Job(manifest, staged, downloads, progress, trusted, have), patience)
+        _fetch_missing(_Job(manifest, staged, downloads, progress, trusted, have))
         assemble(manifest, have, staged)
         publish(staged, parent / name)
         ours = re.compile(rf"{re.escape(name)}-[0-9a-f]{{32}}\.part(\.json)?")
@@ -151,9 +150,6 @@ def obtain(settings: Settings, progress: Progress) -> InstalledPack:
     return carried
 
 
-# ── from the sources to the files ──────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass
 class _Job:
     """One pack being put together."""
@@ -173,14 +169,14 @@ class _Job:
         return [file for file in self.manifest.files if file.name not in self.have]
 
 
-def _fetch_missing(job: _Job, patience: Patience) -> None:
+def _fetch_missing(job: _Job) -> None:
     """Get every missing file; if some are missing after the last source, the error has the reason of each."""
     job.downloads.mkdir(parents=True, exist_ok=True)
-    with http_client(patience) as client:
+    with http_client() as client:
         for source in job.manifest.sources:
             if job.missing and source.file not in job.have:
                 try:
-                    _try_source(job, source, client, patience)
+                    _try_source(job, source, client)
                 except StorageFull:
                     raise
                 except PackError as error:
@@ -200,7 +196,7 @@ def _fetch_missing(job: _Job, patience: Patience) -> None:
     )
 
 
-def _try_source(job: _Job, source: Source, client: httpx.Client, patience: Patience) -> None:
+def _try_source(job: _Job, source: Source, client: httpx.Client) -> None:
     file = next((file for file in job.manifest.files if file.name == source.file), None)
     stated = source if file is None else file
     what = shown(source.url)
@@ -214,7 +210,7 @@ def _try_source(job: _Job, source: Source, client: httpx.Client, patience: Patie
         is_archive=file is None,
         room_bytes=sum(missing.size_bytes or 0 for missing in job.missing) if file is None else 0,
     )
-    found = fetch(client, wanted, patience, job.progress)
+    found = fetch(client, wanted, job.progress)
     if file is not None:
         _accept(job, file, wanted.part, found, what)
         return
