@@ -162,7 +162,7 @@ def _with_manifest(manifest: Manifest, folder: Path, origin: Origin, locations: 
             paths[file.role] = path
     if Role.RECOGNISER not in paths:
         return None
-    return InstalledPack(manifest, folder, paths, origin, TrustRecord.of_folder(folder, locations.records_dir))
+    return InstalledPack(manifest, folder, paths, origin, TrustRecord.of(folder, locations.records_dir))
 
 
 def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
@@ -178,7 +178,6 @@ def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
         raise GraphUnfit(
             f"{path} is a zip archive, not a model. Import it with `arcface-api packs import {path}` first."
         )
-    trust = TrustRecord.of_single_file(path, locations.records_dir)
     if registered := owners(locations.known, measured.sha256):
         manifest, file = registered[0]
         if file.role is not Role.RECOGNISER:
@@ -186,8 +185,9 @@ def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
                 f"{path} is {manifest.name}'s {file.name}, {file.role.described}, not a recogniser. Name the"
                 f" recogniser file, or the pack: `--pack {manifest.name}`."
             )
-        return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
-    return _identified([FoundFile(path.name, path, measured)], path, "path", trust, locations)
+        manifest, trust = replace(manifest, files=(file,)), TrustRecord.of(path, locations.records_dir)
+        return InstalledPack(manifest, path.parent, {file.role: path}, "path", trust)
+    return _identified([FoundFile(path.name, path, measured)], path, "path", locations)
 
 
 def _at_folder(path: Path, locations: PackLocations) -> InstalledPack:
@@ -210,12 +210,10 @@ def _onnx_files(folder: Path) -> list[Path]:
 
 def _of_files(folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
     files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
-    return _identified(files, folder, origin, TrustRecord.of_folder(folder, locations.records_dir), locations)
+    return _identified(files, folder, origin, locations)
 
 
-def _identified(
-    files: Sequence[FoundFile], given: Path, origin: Origin, trust: TrustRecord, locations: PackLocations
-) -> InstalledPack:
+def _identified(files: Sequence[FoundFile], given: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
     """The pack that the files at the given folder, or the given file, make."""
     is_folder = given.is_dir()
     name = given.resolve().name if is_folder else given.stem
@@ -227,7 +225,7 @@ def _identified(
         folder=given if is_folder else given.parent,
         paths={entry.file.role: entry.found.path for entry in entries},
         origin=origin,
-        trust=trust,
+        trust=TrustRecord.of(given, locations.records_dir),
         inspected={entry.file.role: entry.found.measured.sha256 for entry in entries},
     )
 

@@ -40,15 +40,10 @@ class TrustRecord:
     """The first of these that can be written takes the record."""
 
     @classmethod
-    def of_folder(cls, folder: Path, records_dir: Path) -> Self:
-        """In the pack's own folder, or, where that is read-only, in `records_dir`."""
-        return cls((folder / LOCK_NAME, *cls.of_single_file(folder, records_dir).places))
-
-    @classmethod
-    def of_single_file(cls, path: Path, records_dir: Path) -> Self:
-        """In `records_dir` only: nothing is written beside a file somewhere in a person's folders."""
-        key = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-        return cls((records_dir / f"{key}.toml",))
+    def of(cls, path: Path, records_dir: Path) -> Self:
+        """A folder's is in it, or, where that is read-only, in `records_dir`; a single file's is only there."""
+        elsewhere = records_dir / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.toml"
+        return cls((path / LOCK_NAME, elsewhere) if path.is_dir() else (elsewhere,))
 
     def find(self, name: str) -> tuple[Measured, Path] | None:
         """What was recorded for a file, and where."""
