@@ -219,88 +219,16 @@ class EvaluationIncomplete(EvaluationError):
 
 
 class PackError(ArcFaceError):
-    """A model pack is missing, damaged, or not what it should be."""
+    """A model pack is missing, damaged, not what it should be, or cannot be downloaded or installed."""
 
 
 class PackNotFound(PackError):
-    """No such pack in any of the places looked in."""
-
-
-class PackUnknown(PackError):
-    """No registered pack has that name."""
-
-
-class PackNameInvalid(PackError):
-    """A name for an imported pack is malformed, reserved or taken."""
-
-
-class PackWithoutRecogniser(PackError):
-    """None of the pack's files turns a face into an embedding."""
-
-
-class PackAmbiguous(PackError):
-    """Two of the pack's files could fill the same role."""
-
-
-class PackManifestInvalid(PackError):
-    """A `pack.toml` or `pack.lock.toml` cannot be understood, or states what it must not."""
-
-
-class LicenceNotAccepted(PackError):
-    """The licence of the weights has to be accepted before they are downloaded."""
-
-
-class SourcesExhausted(PackError):
-    """Every source of the pack was tried and none gave it."""
-
-
-class DownloadFailed(PackError):
-    """One source did not give what it should."""
-
-
-class ModelIsLfsPointer(PackError):
-    """The file is a Git LFS pointer, not the model it points to."""
-
-
-class ModelIsHtml(PackError):
-    """The file is a web page, not a model or an archive."""
-
-
-class ModelTruncated(PackError):
-    """The file is shorter than it must be."""
-
-
-class ModelHashWrong(PackError):
-    """The file's bytes are not the ones its manifest states."""
-
-
-class ModelHashChanged(PackError):
-    """The file's bytes are not the ones recorded at its first use."""
-
-
-class ModelUnreadable(PackError):
-    """The file cannot be read."""
+    """No such pack in any of the places searched."""
 
 
 class GraphUnfit(PackError):
-    """The ONNX model has an input or an output that cannot be used here."""
-
-
-class ArchiveDamaged(PackError):
-    """The file is not a zip archive, or a broken one."""
-
-
-class ArchiveTooLarge(PackError):
-    """A member of the archive unpacks to more than it may."""
-
-
-class ArchiveEscapes(PackError):
-    """A member of the archive is named so that it would land outside the pack's folder."""
+    """A file is no ONNX model, or one whose input or output cannot be used here."""
 
 
 class StorageFull(PackError):
     """The disk has no room for the pack."""
-
-
-class StorageUnwritable(PackError):
-    """The folder for packs cannot be written: it is read-only, belongs to someone else, or the disk fails."""

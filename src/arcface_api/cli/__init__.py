@@ -1,4 +1,4 @@
-"""The command line: a module for each command, `setting_options`, and `pack`, which finds or downloads a pack.
+"""The command line: a module for each command, and `setting_options`.
 
 Commands read settings, call the floors below and print. They decide nothing themselves.
 """

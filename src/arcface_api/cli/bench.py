@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from arcface_api.bench.connection import Address
-from arcface_api.cli.pack import find_pack
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
+from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
 
@@ -73,7 +73,7 @@ def bench(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else it would leave a service behind
     if url is None:
         with BarProgress() as progress:
-            find_pack(read_settings(**given), progress)
+            obtain(read_settings(**given), progress)
     with BarProgress("Measuring") as bar:
         measured = (
             measure.measure(url, clients, seconds, bar) if url else measure.measure_own(given, clients, seconds, bar)

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from arcface_api.cli.pack import find_pack
 from arcface_api.cli.setting_options import settings_options
+from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
 from arcface_api.settings import Settings, read_settings
 from arcface_api.wire import Align, Fit
@@ -140,5 +140,5 @@ def _backend(url: str | None, settings: Settings, align: Align | None, fit: Fit 
     if url is not None:
         return open_remote(url, align=align, fit=fit, flip=flip)
     with BarProgress() as progress:
-        pack = find_pack(settings, progress)
+        pack = obtain(settings, progress)
     return open_local(pack, settings, align=align, fit=fit, flip=flip)

@@ -60,8 +60,7 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
 @settings_options("pack", "models_dir")
 def verify(name: str | None, **options: object) -> None:
     """Check every file of an installed pack against its size and hash. NAME says the same as --pack."""
-    settings = read_settings(**options | ({"pack": name} if name else {}))
-    checks = packs.locate(settings.pack, PackLocations.default(settings.models_dir)).verify()
+    checks = _located(name, options).verify()
     for check in checks:
         click.echo(f"{'ok  ' if check.is_good else 'BAD '} {check.file.name} ({check.file.role}): {check.message}")
     sys.exit(0 if all(check.is_good for check in checks) else 1)
@@ -85,8 +84,12 @@ def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> Non
 @settings_options("pack", "models_dir")
 def where(name: str | None, **options: object) -> None:
     """Show which files a pack would be served from. NAME says the same as --pack."""
-    settings = read_settings(**options | ({"pack": name} if name else {}))
-    pack = packs.locate(settings.pack, PackLocations.default(settings.models_dir))
+    pack = _located(name, options)
     click.echo(f"{pack.manifest.name}: {pack.folder} ({pack.origin})")
     for role, path in pack.paths.items():
         click.echo(f"  {role:<12} {path.name}")
+
+
+def _located(name: str | None, options: dict[str, object]) -> packs.InstalledPack:
+    settings = read_settings(**options | ({"pack": name} if name else {}))
+    return packs.locate(settings.pack, PackLocations.default(settings.models_dir))

@@ -8,7 +8,6 @@ import sys
 import click
 
 from arcface_api import packs, serving
-from arcface_api.cli.pack import find_pack
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import LoggedProgress
 from arcface_api.serving import port
@@ -36,4 +35,4 @@ def serve(**options: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     listener = port.bind((settings.host, settings.port))
-    serving.serve(find_pack(settings, LoggedProgress()), settings, listener)
+    serving.serve(packs.obtain(settings, LoggedProgress()), settings, listener)

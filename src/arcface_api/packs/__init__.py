@@ -8,11 +8,10 @@ Nothing here prints or reads the environment. Everything raised is an `arcface_a
 knowing besides is logged to `arcface_api.packs`. What other rooms use has its name here.
 """
 
-from arcface_api.packs.finding import installed_packs, locate
+from arcface_api.packs.finding import AUTO, PackLocations, installed_packs, locate
 from arcface_api.packs.identify import UNKNOWN_LICENCE
 from arcface_api.packs.importing import import_pack
 from arcface_api.packs.installed import InstalledPack, VerifiedModel
-from arcface_api.packs.locations import AUTO, PackLocations
 from arcface_api.packs.manifest import Licence, Role, registry
 from arcface_api.packs.pulling import licence_sentence, obtain, pull
 

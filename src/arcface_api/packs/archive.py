@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from arcface_api.errors import ArchiveDamaged, ArchiveEscapes, ArchiveTooLarge, PackError
+from arcface_api.errors import PackError
 from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, copy, reading, refuse_foreign
 from arcface_api.packs.install import need_room
 from arcface_api.progress import Progress, no_progress
@@ -21,10 +21,7 @@ def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
     """An archive whose names have been checked; `what` is its name or URL, for messages.
 
     Raises:
-        ArchiveDamaged: Not a zip archive, incomplete, or packed in a way that cannot be read.
-        ArchiveEscapes: A member's name points out of the folder.
-        ModelIsHtml, ModelIsLfsPointer: It is that instead.
-        ModelUnreadable: The file cannot be read.
+        PackError: It cannot be read as a zip archive, or a member's name points out of the folder.
     """
     with reading(path):
         with path.open("rb") as file:
@@ -32,23 +29,29 @@ def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
         try:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise ArchiveDamaged(
+            raise PackError(
                 f"{what} is not a zip archive, or only a part of one ({error}). Only zip is read: download it again"
                 " completely, or unpack it yourself and import the folder."
             ) from error
     with archive:
         for member in archive.infolist():
-            _refuse_escape(member, what)
+            inside = PurePosixPath(member.orig_filename.replace("\\", "/"))
+            if inside.is_absolute() or ".." in inside.parts or (inside.parts and inside.parts[0].endswith(":")):
+                raise PackError(
+                    f"{what} was not unpacked: its member {member.orig_filename!r} would land outside the pack's"
+                    " folder. An archive of models never needs that; get it from its original source."
+                )
         yield archive
 
 
 def models(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The members that may be models; not the shadow copies that macOS adds."""
-    paths = [(member, PurePosixPath(member.filename)) for member in archive.infolist()]
     return [
         member
-        for member, path in paths
-        if path.suffix.lower() == ".onnx" and not path.name.startswith(".") and "__MACOSX" not in path.parts
+        for member in archive.infolist()
+        if (path := PurePosixPath(member.filename)).suffix.lower() == ".onnx"
+        and not path.name.startswith(".")
+        and "__MACOSX" not in path.parts
     ]
 
 
@@ -64,9 +67,8 @@ def unpack(
     """Write one member of an archive from `opened` to a file, counting and hashing what really comes out.
 
     Raises:
-        ArchiveTooLarge: More than `limit_bytes` (None: than a model can have), or packed as only a zip bomb is.
-        ArchiveDamaged: Its checksum is wrong, or it is packed in a way that cannot be read.
-        ModelIsHtml, ModelIsLfsPointer: It is that instead of a model.
+        PackError: It has more than `limit_bytes` (None: than a model can have), is packed as only a zip bomb is, is
+            damaged, or is no model.
         StorageFull: There is no room for it.
         OSError: The target cannot be written.
     """
@@ -87,7 +89,7 @@ def unpack(
             return copy(source, target, name, admit)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         target.unlink(missing_ok=True)
-        raise ArchiveDamaged(
+        raise PackError(
             f"{name} cannot be unpacked ({error}). Download the archive again, or unpack it yourself and import the"
             " folder."
         ) from error
@@ -96,17 +98,8 @@ def unpack(
         raise
 
 
-def _too_large(name: str, why: str) -> ArchiveTooLarge:
-    return ArchiveTooLarge(
+def _too_large(name: str, why: str) -> PackError:
+    return PackError(
         f"{name} was not unpacked, it looks like a zip bomb: {why}. Get the archive from its original source, or"
         " unpack it yourself and import the `.onnx` files."
     )
-
-
-def _refuse_escape(member: zipfile.ZipInfo, what: str) -> None:
-    path = PurePosixPath(member.orig_filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
-        raise ArchiveEscapes(
-            f"{what} was not unpacked: its member {member.orig_filename!r} would land outside the pack's folder. "
-            " An archive of models never needs that; get it from its original source."
-        )

@@ -1,4 +1,7 @@
-"""The bytes of one file: what they really are, how many, and whether they are the ones a manifest states."""
+"""The bytes of one file: what they really are, how many, and whether they are the ones a manifest states.
+
+What is refused or cannot be read raises a `PackError`.
+"""
 
 import hashlib
 import os
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from arcface_api.errors import ModelHashWrong, ModelIsHtml, ModelIsLfsPointer, ModelTruncated, ModelUnreadable
+from arcface_api.errors import PackError
 from arcface_api.packs.manifest import ModelFile
 
 HEAD_BYTES = 512
@@ -26,55 +29,40 @@ class Measured:
 
 
 def refuse_foreign(head: bytes, what: str) -> None:
-    """Refuse what is commonly found in the place of a model or an archive, by its first `HEAD_BYTES`.
-
-    Raises:
-        ModelIsLfsPointer: A Git LFS pointer.
-        ModelIsHtml: A web page (or an XML error document).
-    """
+    """Refuse a Git LFS pointer and a web page (or an XML error document), by the first `HEAD_BYTES`."""
     if head.startswith(b"version https://git-lfs"):
-        raise ModelIsLfsPointer(
+        raise PackError(
             f"{what} is a Git LFS pointer, a text of about 130 bytes in the place of a model, not the model itself."
             " Run `git lfs pull` where it came from, or get the pack with `arcface-api packs pull`."
         )
     # neither protobuf nor zip can begin with "<"; a byte order mark may stand before it
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
-        raise ModelIsHtml(
+        raise PackError(
             f"{what} is a web page, not a model or an archive; a login or error page was probably saved under its"
             " name. Download it again and look at the file before you import it."
         )
 
 
 def check(file: ModelFile, found: Measured, what: str, remedy: str) -> None:
-    """Refuse bytes that are not those of a pinned file; a size or hash that is not known is not checked.
-
-    Raises:
-        ModelTruncated: Too few bytes.
-        ModelHashWrong: Too many bytes, or others.
-    """
+    """Refuse bytes that are not those of a pinned file; a size or hash that is not known is not checked."""
     check_size(file.size_bytes, found.size_bytes, what, remedy)
     if file.sha256 is not None and found.sha256 != file.sha256:
-        raise ModelHashWrong(
+        raise PackError(
             f"{what} is not the registered {file.name}: its SHA-256 is {found.sha256}, it must be {file.sha256}."
             f" {remedy}"
         )
 
 
 def check_size(expected: int | None, found: int, what: str, remedy: str) -> None:
-    """The part of `check` that needs no bytes. Raises as that does."""
+    """The part of `check` that needs no bytes."""
     if expected is not None and found < expected:
-        raise ModelTruncated(f"{what} is cut short: it has {found} bytes, it must have {expected}. {remedy}")
+        raise PackError(f"{what} is cut short: it has {found} bytes, it must have {expected}. {remedy}")
     if expected is not None and found > expected:
-        raise ModelHashWrong(f"{what} is another file: it has {found} bytes, it must have {expected}. {remedy}")
+        raise PackError(f"{what} is another file: it has {found} bytes, it must have {expected}. {remedy}")
 
 
 def measure(path: Path) -> Measured:
-    """Size and SHA-256 of a file, read in pieces.
-
-    Raises:
-        ModelUnreadable: It cannot be read.
-        ModelIsLfsPointer, ModelIsHtml: It is that instead.
-    """
+    """Size and SHA-256 of a file, read in pieces."""
     with reading(path), path.open("rb") as file:
         refuse_foreign(file.read(HEAD_BYTES), str(path))
         file.seek(0)
@@ -86,10 +74,6 @@ def copy(source: IO[bytes], target: Path, what: str, on_size: Callable[[int], No
     """Write a stream to a file and measure what is written: what is verified is then what gets installed.
 
     `on_size` is called with the bytes so far before each write, and may raise.
-
-    Raises:
-        ModelIsLfsPointer, ModelIsHtml: The source is that instead of a model.
-        OSError: The target cannot be written.
     """
     digest, size = hashlib.sha256(), 0
     with target.open("wb") as file:
@@ -104,35 +88,28 @@ def copy(source: IO[bytes], target: Path, what: str, on_size: Callable[[int], No
 
 
 def read_whole(path: Path, expected_bytes: int | None, remedy: str) -> bytes:
-    """All bytes of a file in one reading, so that what is checked is what is used.
-
-    Raises:
-        ModelUnreadable: It cannot be read, is no regular file, or is larger than a model can be.
-        ModelIsLfsPointer, ModelIsHtml: It is that instead.
-        ModelTruncated: It has fewer bytes than expected.
-        ModelHashWrong: It has more.
-    """
+    """All bytes of a file of the expected size (None: up to a model's), read once: what is checked is what is used."""
     limit = MAX_MODEL_BYTES if expected_bytes is None else expected_bytes
     with reading(path):
         # a named pipe would block for ever
         if not path.is_file():
-            raise ModelUnreadable(f"{path} is not a regular file. Name the `.onnx` file itself.")
+            raise PackError(f"{path} is not a regular file. Name the `.onnx` file itself.")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             content = file.read(min(size, limit) + 1)
     refuse_foreign(content[:HEAD_BYTES], str(path))
     if expected_bytes is None and len(content) > limit:
-        raise ModelUnreadable(f"{path} is larger than 2 GiB, which no ONNX file can be. Name the `.onnx` file itself.")
+        raise PackError(f"{path} is larger than 2 GiB, which no ONNX file can be. Name the `.onnx` file itself.")
     check_size(expected_bytes, max(size, len(content)), str(path), remedy)
     return content
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn any `OSError` into `ModelUnreadable`, which says what can be done."""
+    """Turn any `OSError` into a `PackError`, which says what can be done."""
     try:
         yield
     except OSError as error:
-        raise ModelUnreadable(
+        raise PackError(
             f"{path} cannot be read: {error.strerror or error}. The user that runs arcface-api needs read permission."
         ) from error

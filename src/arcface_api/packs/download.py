@@ -8,42 +8,29 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx
 
 from arcface_api import __version__
-from arcface_api.errors import DownloadFailed, ModelHashWrong
+from arcface_api.errors import PackError
 from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, check_size, refuse_foreign
 from arcface_api.packs.install import need_room
 from arcface_api.progress import Progress
 
-_CONNECT_SECONDS = 10.0
-_ATTEMPTS = 10
-"""Attempts for one URL, each of which resumes where the last one broke off."""
+CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+"""To wait for a connection; the longest silence in the middle of a download."""
+ATTEMPTS, PAUSE_SECONDS = 10, 1.0
+"""Attempts for one URL, each of which resumes where the last one broke off, and the pause between two."""
 _MAX_REDIRECTS = 10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, httpx.ProxyError, httpx.UnsupportedProtocol)
 NEXT_SOURCE = "The next source is tried."
 _log = logging.getLogger("arcface_api.packs")
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for a server."""
-
-    read_seconds: float = 30.0
-    """Longest silence in the middle of a download."""
-    pause_seconds: float = 1.0
-    """Before the next attempt."""
-
-
-DEFAULT_PATIENCE = Patience()
 
 
 @dataclass(frozen=True)
@@ -53,11 +40,11 @@ class Wanted:
     url: str
     part: Path
     """The file to write. Named after what is in it, so that a later run, or another mirror, can resume it."""
-    size_bytes: int | None = None
-    sha256: str | None = None
-    is_archive: bool = False
-    """An archive's size and hash only show whether resuming went well: the files inside are what is verified."""
-    room_bytes: int = 0
+    size_bytes: int | None
+    sha256: str | None
+    is_archive: bool
+    """Its size and hash then only show whether resuming went well: the files inside are what is verified."""
+    room_bytes: int
     """Room needed beside the download, for unpacking it."""
 
     @property
@@ -74,13 +61,11 @@ class _StartAgain(Exception):
     """What is on disk cannot be continued."""
 
 
-def http_client(patience: Patience) -> httpx.Client:
+def http_client() -> httpx.Client:
     """A client for `fetch`; honours the usual proxy and certificate variables."""
-    timeout = httpx.Timeout(patience.read_seconds, connect=_CONNECT_SECONDS)
-    headers = {"User-Agent": f"arcface-api/{__version__}", "Accept-Encoding": "identity"}
     return httpx.Client(
-        timeout=timeout,
-        headers=headers,
+        timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+        headers={"User-Agent": f"arcface-api/{__version__}", "Accept-Encoding": "identity"},
         follow_redirects=True,
         max_redirects=_MAX_REDIRECTS,
         event_hooks={"response": [_refuse_downgrade]},
@@ -90,35 +75,42 @@ def http_client(patience: Patience) -> httpx.Client:
 def _refuse_downgrade(response: httpx.Response) -> None:
     url = response.url
     if response.has_redirect_location and url.scheme == "https" != url.join(response.headers["Location"]).scheme:
-        _fail(str(url), "redirects from https to http, where anyone could change the file; that is refused")
+        raise _failure(str(url), "redirects from https to http, where anyone could change the file; that is refused")
 
 
-def fetch(client: httpx.Client, wanted: Wanted, patience: Patience, progress: Progress) -> Measured:
+def fetch(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measured:
     """Download a URL to `wanted.part`, resuming what is there, and measure the whole file.
 
     Raises:
-        DownloadFailed: The server refuses, is silent, redirects from https to http, or breaks off again and again.
-        ModelIsHtml, ModelIsLfsPointer: It sends that instead.
-        ModelTruncated, ModelHashWrong: It sends other bytes than the manifest states.
+        PackError: The server refuses, is silent, redirects from https to http, breaks off again and again, or sends
+            other bytes than the manifest states.
         StorageFull: There is no room for what it announces.
-        OSError: The part cannot be written.
     """
     reason = "it kept changing"
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         if attempt:
-            time.sleep(patience.pause_seconds)
+            time.sleep(PAUSE_SECONDS)
         before = _size(wanted.part)
         try:
             return _attempt(client, wanted, progress)
         except _StartAgain as again:
             _log.info("%s: starting again from the beginning: %s.", shown(wanted.url), again)
             _discard(wanted)
+            continue
+        except _UNREACHABLE as error:
+            raise _failure(wanted.url, f"cannot be reached: {str(error) or type(error).__name__}") from error
+        except httpx.TooManyRedirects as error:
+            raise _failure(wanted.url, f"redirects more than {_MAX_REDIRECTS} times") from error
+        except httpx.TimeoutException:
+            reason = "it was silent for too long"
+        except httpx.HTTPError as error:
+            reason = f"the connection broke: {error}"
         except _Interrupted as interrupted:
             reason = str(interrupted)
-            if _size(wanted.part) <= before:
-                break
-            _log.info("%s: %s; resuming.", shown(wanted.url), reason)
-    raise DownloadFailed(f"{shown(wanted.url)} broke off: {reason}.")
+        if _size(wanted.part) <= before:
+            break
+        _log.info("%s: %s; resuming.", shown(wanted.url), reason)
+    raise _failure(wanted.url, f"broke off: {reason}")
 
 
 def shown(url: str) -> str:
@@ -136,7 +128,7 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
         headers["If-Range"] = same
     url = httpx.URL(wanted.url)
     step = f"Downloading {url.path.rpartition('/')[2]} from {url.host}"
-    with _translated(wanted.url), client.stream("GET", url, headers=headers) as response:
+    with client.stream("GET", url, headers=headers) as response:
         # asked for more than there is: an earlier run was killed after its last byte
         if start and response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
             return _finish(wanted, digest, start, is_resumed=True)
@@ -145,7 +137,9 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
         length = response.headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else None
         chunks = response.iter_raw()
-        head = _head(chunks)
+        head = b""
+        while len(head) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
+            head += chunk
         # looked at before the announced size: "is a web page" says more than "has 812 bytes"
         if start == 0:
             refuse_foreign(head, shown(wanted.url))
@@ -163,7 +157,7 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
             for chunk in chain([head], chunks):
                 size += len(chunk)
                 if size > limit:
-                    raise ModelHashWrong(f"{shown(wanted.url)} sends more than the {limit} bytes it should.")
+                    raise PackError(f"{shown(wanted.url)} sends more than the {limit} bytes it should.")
                 file.write(chunk)
                 digest.update(chunk)
                 progress(step, size, total or wanted.size_bytes)
@@ -171,14 +165,6 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
     if expected is not None and size < expected:
         raise _Interrupted(f"it ended after {size} of {expected} bytes")
     return _finish(wanted, digest, size, is_resumed=start > 0)
-
-
-def _head(chunks: Iterator[bytes]) -> bytes:
-    """Enough of the beginning to see what it is."""
-    head = b""
-    while len(head) < HEAD_BYTES and (chunk := next(chunks, None)) is not None:
-        head += chunk
-    return head
 
 
 def _finish(wanted: Wanted, digest: Any, size: int, *, is_resumed: bool) -> Measured:
@@ -191,7 +177,7 @@ def _finish(wanted: Wanted, digest: Any, size: int, *, is_resumed: bool) -> Meas
         _log.info("%s is not the expected archive (SHA-256 %s); its files decide.", shown(wanted.url), found.sha256)
         return found
     _discard(wanted)
-    raise ModelHashWrong(
+    raise PackError(
         f"{shown(wanted.url)} sends another file: its SHA-256 is {found.sha256}, it must be {wanted.sha256}."
     )
 
@@ -207,9 +193,9 @@ def _accepted_start(response: httpx.Response, start: int, wanted: Wanted) -> int
     if status == 416 and start:
         raise _StartAgain("the server's file is shorter than what is here")
     if status != 200:
-        _fail(wanted.url, f"answered {status} {response.reason_phrase}".rstrip())
+        raise _failure(wanted.url, f"answered {status} {response.reason_phrase}".rstrip())
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        _fail(wanted.url, "sends the file in a content encoding that was not asked for")
+        raise _failure(wanted.url, "sends the file in a content encoding that was not asked for")
     return 0
 
 
@@ -217,33 +203,15 @@ def _limit(wanted: Wanted, total: int | None) -> int:
     """The most bytes to take; a wrong size is refused before it is downloaded."""
     if wanted.is_archive or wanted.size_bytes is None:
         if total is not None and total > MAX_MODEL_BYTES:
-            raise ModelHashWrong(f"{shown(wanted.url)} announces {total} bytes; more than 2 GiB are not taken.")
-        return total if total is not None else MAX_MODEL_BYTES
+            raise PackError(f"{shown(wanted.url)} announces {total} bytes; more than 2 GiB are not taken.")
+        return MAX_MODEL_BYTES if total is None else total
     if total is not None:
         check_size(wanted.size_bytes, total, shown(wanted.url), NEXT_SOURCE)
     return wanted.size_bytes
 
 
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Turn what the network does wrong into our errors."""
-    try:
-        yield
-    except _UNREACHABLE as error:
-        _fail(url, f"cannot be reached: {str(error) or type(error).__name__}")
-    except httpx.TooManyRedirects:
-        _fail(url, f"redirects more than {_MAX_REDIRECTS} times")
-    except httpx.TimeoutException as error:
-        raise _Interrupted("it was silent for too long") from error
-    except httpx.HTTPError as error:
-        raise _Interrupted(f"the connection broke: {error}") from error
-
-
-def _fail(url: str, what: str) -> NoReturn:
-    raise DownloadFailed(f"{shown(url)} {what}.")
-
-
-# ── the part on disk ───────────────────────────────────────────────────────────────────────────────────────────────
+def _failure(url: str, what: str) -> PackError:
+    return PackError(f"{shown(url)} {what}.")
 
 
 def _resume_from(wanted: Wanted) -> tuple[Any, int]:

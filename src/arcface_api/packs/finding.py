@@ -4,28 +4,76 @@ import difflib
 import logging
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
-from arcface_api.errors import ArcFaceError, GraphUnfit, PackManifestInvalid, PackNotFound, PackWithoutRecogniser
+import platformdirs
+
+from arcface_api.errors import GraphUnfit, PackError, PackNotFound
 from arcface_api.packs.content import measure
-from arcface_api.packs.identify import Entry, FoundFile, identify
-from arcface_api.packs.installed import InstalledPack
-from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, Origin, PackLocations
-from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml
-from arcface_api.packs.trust import TrustRecord
+from arcface_api.packs.identify import FoundFile, identify
+from arcface_api.packs.installed import InstalledPack, Origin, TrustRecord
+from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml, registry
+
+AUTO, PREFERRED, CARRIED = "auto", "antelopev2", "open"
+"""`auto` is allowed where a pack's name is; it means the preferred pack where that is installed or can be pulled, else
+the one that this package carries."""
+
+SHIPPED_DIR = Path(__file__).parents[1] / "shipped_packs"
+"""The packs that this package carries; only read."""
+
+
+@dataclass(frozen=True)
+class PackLocations:
+    """The folders that hold packs, each as a sub-folder with the pack's name."""
+
+    models_dir: Path | None
+    """`ARCFACE_MODELS_DIR`, searched first."""
+    cache_dir: Path
+    """Ours, in the user's cache."""
+    insightface_dir: Path
+    """What the InsightFace library has downloaded; only read."""
+    known: Mapping[str, Manifest] = field(default_factory=registry, repr=False)
+
+    @classmethod
+    def default(cls, models_dir: Path | None) -> Self:
+        """The places of this user, with `models_dir` before them if given."""
+        try:
+            home = Path.home()
+        except RuntimeError:
+            home = Path("/")  # a user without one, as in a container that runs under any number
+        return cls(
+            models_dir=models_dir.expanduser() if models_dir is not None else None,
+            cache_dir=platformdirs.user_cache_path("arcface-api") / "packs",
+            insightface_dir=home / ".insightface" / "models",
+        )
+
+    @property
+    def writable(self) -> Path:
+        """Where `pull` and `import_pack` install: the first place searched."""
+        return self.models_dir if self.models_dir is not None else self.cache_dir
+
+    @property
+    def records_dir(self) -> Path:
+        """Where the hashes of unpinned files are recorded when their own folder cannot take them."""
+        return self.cache_dir / ".trusted"
+
+    def places(self) -> list[tuple[Path, Origin]]:
+        """The folders of packs in the order in which they are searched."""
+        own: list[tuple[Path, Origin]] = [(self.models_dir, "models_dir")] if self.models_dir is not None else []
+        return [*own, (self.cache_dir, "cache"), (self.insightface_dir, "insightface"), (SHIPPED_DIR, "package")]
+
 
 _log = logging.getLogger("arcface_api.packs")
 
 
 def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledPack:
-    """Find a pack. Nothing is verified yet, except that the files of an unregistered folder are looked into.
+    """Find a pack by the name of a registered or imported one, by `auto`, or by its path.
 
-    Args:
-        pack: The name of a registered or imported pack; `auto`; or a path: whatever has a slash, begins with `~` or
-            `.`, or ends with `.onnx` or `.zip`.
-        locations: The places to look for a name.
+    A path is what has a slash, begins with `~` or `.`, or ends with `.onnx` or `.zip`. Nothing is verified yet, except
+    that the files of an unregistered folder are inspected.
 
     Raises:
         PackNotFound: It is in none of the places.
@@ -40,11 +88,14 @@ def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledP
         except PackNotFound:
             return locate(CARRIED, locations)
     looked = []
-    for folder, origin in _places_of(name, locations) if NAME_PATTERN.fullmatch(name) else ():
-        found = _in_folder(name, folder, origin, locations)
-        if found is not None:
-            return found
-        looked.append(folder)
+    for place, origin in locations.places() if NAME_PATTERN.fullmatch(name) else ():
+        if origin == "package" and not (place / name).is_dir():
+            continue  # nobody can put a pack there
+        for folder in _flat_and_nested(place, name):
+            found = _in_folder(name, folder, origin, locations)
+            if found is not None:
+                return found
+            looked.append(folder)
     raise PackNotFound(_not_found(name, looked, locations.known))
 
 
@@ -52,13 +103,17 @@ def installed_packs(locations: PackLocations) -> list[InstalledPack]:
     """Every pack in the places of `locations`, in search order: of two with one name, the first is used."""
     found: list[InstalledPack] = []
     for place, origin in locations.places():
-        for folder in sorted(_folders(place)):
-            for candidate in (folder, folder / folder.name):
-                if folder.name not in locations.known and not (candidate / PACK_TOML).is_file():
+        try:
+            names = sorted(path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+        except OSError:
+            continue
+        for name in names:
+            for folder in _flat_and_nested(place, name):
+                if name not in locations.known and not (folder / PACK_TOML).is_file():
                     continue
                 try:
-                    pack = _in_folder(folder.name, candidate, origin, locations)
-                except ArcFaceError as error:
+                    pack = _in_folder(name, folder, origin, locations)
+                except PackError as error:
                     _log.warning("%s", error)
                     continue
                 if pack is not None:
@@ -68,11 +123,7 @@ def installed_packs(locations: PackLocations) -> list[InstalledPack]:
 
 
 def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
-    """The manifest in a folder's `pack.toml`; a registered model's name is only for that model's bytes.
-
-    Raises:
-        PackManifestInvalid: It cannot be understood, or claims a registered model's name for other bytes.
-    """
+    """The manifest in a folder's `pack.toml`; refused if it claims a registered model's name for other bytes."""
     manifest = read_pack_toml(folder / PACK_TOML)
     recogniser = manifest.file(Role.RECOGNISER)
     for registered in known.values():
@@ -80,7 +131,7 @@ def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
         if registered.model == manifest.model and (
             recogniser is None or original is None or recogniser.sha256 != original.sha256 or original.sha256 is None
         ):
-            raise PackManifestInvalid(
+            raise PackError(
                 f"{folder / PACK_TOML}: the model name {manifest.model!r} belongs to the registered pack"
                 f" {registered.name}, whose recogniser has another SHA-256. Write another name: vectors of different"
                 " models must not be mixed up."
@@ -88,20 +139,9 @@ def stated_manifest(folder: Path, known: Mapping[str, Manifest]) -> Manifest:
     return manifest
 
 
-def _places_of(name: str, locations: PackLocations) -> Iterator[tuple[Path, Origin]]:
-    for place, origin in locations.places():
-        if origin == "package" and not (place / name).is_dir():
-            continue  # nobody can put a pack there
-        yield place / name, origin
-        # the best-known archive nests its folder inside itself
-        yield place / name / name, origin
-
-
-def _folders(place: Path) -> list[Path]:
-    try:
-        return [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    except OSError:
-        return []
+def _flat_and_nested(place: Path, name: str) -> tuple[Path, Path]:
+    """Where a pack may lie: the best-known archive nests its folder inside itself."""
+    return place / name, place / name / name
 
 
 def _in_folder(name: str, folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack | None:
@@ -122,7 +162,7 @@ def _with_manifest(manifest: Manifest, folder: Path, origin: Origin, locations: 
             paths[file.role] = path
     if Role.RECOGNISER not in paths:
         return None
-    return InstalledPack(manifest, folder, paths, origin, TrustRecord.of_folder(folder, locations.records_dir))
+    return InstalledPack(manifest, folder, paths, origin, TrustRecord.of(folder, locations.records_dir))
 
 
 def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
@@ -131,14 +171,32 @@ def _at_path(path: Path, locations: PackLocations) -> InstalledPack:
             f"There is nothing at {path}. Give `--pack` the path of a folder or of a recogniser's `.onnx` file as it"
             " is on this machine (inside a container: where it is mounted), or a name from `arcface-api packs list`."
         )
-    if not path.is_dir():
-        return _single_file(path, locations)
+    if path.is_dir():
+        return _at_folder(path, locations)
+    measured = measure(path)
+    if zipfile.is_zipfile(path):
+        raise GraphUnfit(
+            f"{path} is a zip archive, not a model. Import it with `arcface-api packs import {path}` first."
+        )
+    if registered := owners(locations.known, measured.sha256):
+        manifest, file = registered[0]
+        if file.role is not Role.RECOGNISER:
+            raise PackError(
+                f"{path} is {manifest.name}'s {file.name}, {file.role.described}, not a recogniser. Name the"
+                f" recogniser file, or the pack: `--pack {manifest.name}`."
+            )
+        manifest, trust = replace(manifest, files=(file,)), TrustRecord.of(path, locations.records_dir)
+        return InstalledPack(manifest, path.parent, {file.role: path}, "path", trust)
+    return _identified([FoundFile(path.name, path, measured)], path, "path", locations)
+
+
+def _at_folder(path: Path, locations: PackLocations) -> InstalledPack:
     for folder in (path, path / path.resolve().name):
         pack = _in_folder("", folder, "path", locations)
         if pack is not None:
             return pack
         if (folder / PACK_TOML).is_file():
-            raise PackWithoutRecogniser(
+            raise PackError(
                 f"{folder} lacks the recogniser that its {PACK_TOML} states. Add the file, or import the pack again"
                 " with `arcface-api packs import FILES`."
             )
@@ -152,46 +210,37 @@ def _onnx_files(folder: Path) -> list[Path]:
 
 def _of_files(folder: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
     files = [FoundFile(path.relative_to(folder).as_posix(), path, measure(path)) for path in _onnx_files(folder)]
-    manifest, entries = identify(files, locations.known, name=folder.resolve().name, where=str(folder))
-    return _as_identified(manifest, entries, folder, origin, TrustRecord.of_folder(folder, locations.records_dir))
+    return _identified(files, folder, origin, locations)
 
 
-def _single_file(path: Path, locations: PackLocations) -> InstalledPack:
-    measured = measure(path)
-    if zipfile.is_zipfile(path):
-        raise GraphUnfit(
-            f"{path} is a zip archive, not a model. Import it with `arcface-api packs import {path}` first."
-        )
-    trust = TrustRecord.of_single_file(path, locations.records_dir)
-    if registered := owners(locations.known, measured.sha256):
-        manifest, file = registered[0]
-        if file.role is not Role.RECOGNISER:
-            raise PackWithoutRecogniser(
-                f"{path} is {manifest.name}'s {file.name}, {file.role.described}, not a recogniser. Name the"
-                f" recogniser file, or the pack: `--pack {manifest.name}`."
-            )
-        return InstalledPack(replace(manifest, files=(file,)), path.parent, {file.role: path}, "path", trust)
-    files = [FoundFile(path.name, path, measured)]
-    manifest, entries = identify(files, locations.known, name=path.stem, where=str(path), strict=True)
-    return _as_identified(manifest, entries, path.parent, "path", trust)
-
-
-def _as_identified(
-    manifest: Manifest, entries: Sequence[Entry], folder: Path, origin: Origin, trust: TrustRecord
-) -> InstalledPack:
+def _identified(files: Sequence[FoundFile], given: Path, origin: Origin, locations: PackLocations) -> InstalledPack:
+    """The pack that the files at the given folder, or the given file, make."""
+    is_folder = given.is_dir()
+    name = given.resolve().name if is_folder else given.stem
+    manifest, entries = identify(files, locations.known, name=name, where=str(given), strict=not is_folder)
     for sentence in manifest.assumptions:
         _log.info("Assumed: %s", sentence)
-    paths = {entry.file.role: entry.found.path for entry in entries}
-    inspected = {entry.file.role: entry.found.measured.sha256 for entry in entries}
-    return InstalledPack(manifest, folder, paths, origin, trust, inspected)
+    return InstalledPack(
+        manifest=manifest,
+        folder=given if is_folder else given.parent,
+        paths={entry.file.role: entry.found.path for entry in entries},
+        origin=origin,
+        trust=TrustRecord.of(given, locations.records_dir),
+        inspected={entry.file.role: entry.found.measured.sha256 for entry in entries},
+    )
+
+
+def did_you_mean(name: str, known: Mapping[str, Manifest]) -> str:
+    """A question, after a space, with the registered names that are close to one that is not; empty without any."""
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest]) -> str:
     lines = [f"The pack {name!r} is not on this machine."]
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
         lines[0] = f"There is no pack {name!r}, neither registered nor imported." + (
-            f" Did you mean {' or '.join(close)}?" if close else f" Registered are {', '.join(known)}."
+            did_you_mean(name, known) or f" Registered are {', '.join(known)}."
         )
         if name and Path(name).exists():
             lines.append(f"There is something called {name} in this folder: write ./{name} to mean it.")

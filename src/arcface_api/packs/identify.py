@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs and no inline types
 
 from arcface_api.arrays import InputSpec
-from arcface_api.errors import GraphUnfit, PackAmbiguous, PackWithoutRecogniser
+from arcface_api.errors import GraphUnfit, PackError
 from arcface_api.packs.content import Measured, read_whole
 from arcface_api.packs.manifest import Licence, Manifest, ModelFile, Role, owners
 
@@ -64,7 +64,7 @@ def identify(
     wanted: str | None = None,
     strict: bool = False,
 ) -> tuple[Manifest, tuple[Entry, ...]]:
-    """Which pack these files make, and the files that belong to it, by role.
+    """Which pack these files make, and the files that belong to it, in the order of `Role`.
 
     Args:
         files: The files, each already measured.
@@ -72,18 +72,22 @@ def identify(
         name: What to call the pack if it is not a registered one; made safe.
         where: The place that was given, for messages.
         wanted: The name it must have; None: a registered pack is called by its registered name.
-        strict: Refuse a file that fills no role, instead of skipping it: it was named itself.
+        strict: Refuse a file that fills no role, instead of skipping it.
 
     Raises:
-        PackWithoutRecogniser: No file is a recogniser.
-        PackAmbiguous: Two different files fill the same role.
-        GraphUnfit: A file that was named itself fills no role.
+        PackError: No file is a recogniser, or two different files fill the same role.
+        GraphUnfit: `strict`, and a file fills no role.
     """
     entries: dict[Role, Entry] = {}
     skipped = []
     for found in files:
         try:
-            entry = _entry(found, known)
+            if registered := owners(known, found.measured.sha256):
+                entry = Entry(found, registered[0][1], tuple(manifest for manifest, _ in registered))
+            else:
+                size = found.measured.size_bytes
+                file, assumptions = _inspect(read_whole(found.path, size, "Start again."), found.name)
+                entry = Entry(found, file, (), assumptions)
         except GraphUnfit as error:
             if strict:
                 raise
@@ -92,13 +96,13 @@ def identify(
             continue
         rival = entries.setdefault(entry.file.role, entry).found
         if rival.measured != found.measured:
-            raise PackAmbiguous(
+            raise PackError(
                 f"{where} has two files of which each is {entry.file.role.described}: {rival.name} and {found.name}. A"
                 " pack has one: name the recogniser file itself, or take one of them away."
             )
     if Role.RECOGNISER not in entries:
         there = [f"{entry.found.name} is {role.described}." for role, entry in entries.items()] + skipped
-        raise PackWithoutRecogniser(
+        raise PackError(
             f"{where} has no recogniser, the model that turns a face into an embedding."
             f" {' '.join(there) or 'It has no `.onnx` file.'} Add the recogniser's `.onnx` file, or get a whole pack"
             " with `arcface-api packs pull antelopev2 --accept-license`."
@@ -107,20 +111,13 @@ def identify(
     return _manifest(chosen, known, safe_name(name), wanted), chosen
 
 
-def _entry(found: FoundFile, known: Mapping[str, Manifest]) -> Entry:
-    registered = owners(known, found.measured.sha256)
-    if registered:
-        return Entry(found, registered[0][1], tuple(manifest for manifest, _ in registered))
-    content = read_whole(found.path, found.measured.size_bytes, "Start again.")
-    file, assumptions = _inspect(content, found.name)
-    return Entry(found, file, (), assumptions)
-
-
 def _manifest(chosen: Sequence[Entry], known: Mapping[str, Manifest], name: str, wanted: str | None) -> Manifest:
     recogniser = chosen[0]
-    fitting = [pack for pack in recogniser.owners if all(belongs(entry, pack) for entry in chosen)]
-    if wanted is not None:
-        fitting = [pack for pack in fitting if pack.name == wanted]
+    fitting = [
+        pack
+        for pack in recogniser.owners
+        if wanted in {None, pack.name} and all(belongs(entry, pack) for entry in chosen)
+    ]
     if fitting:
         # packs share files: the name decides, then how many of the pack's files are here, by hash
         return max(
@@ -174,15 +171,8 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip("._-")[:64] or "imported"
 
 
-# ── graphs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def refuse_misfit(content: bytes, file: ModelFile, name: str) -> None:
-    """Refuse a model whose hash is not known and whose graph is not what its manifest states.
-
-    Raises:
-        GraphUnfit: Another role, input size or output.
-    """
+    """Raise `GraphUnfit` for a model with another role, input size or output than its manifest states."""
     found, _ = _inspect(content, name)
     if (found.role, found.input.height, found.input.width, found.output_dim) != (
         file.role, file.input.height, file.input.width, file.output_dim
@@ -194,14 +184,9 @@ def refuse_misfit(content: bytes, file: ModelFile, name: str) -> None:
 
 
 def _inspect(content: bytes, name: str) -> tuple[ModelFile, tuple[str, ...]]:
-    """What a model is for and how it is fed, and what had to be assumed.
+    """What a model is for and how it is fed, and what had to be assumed; `GraphUnfit` if it fits no role.
 
-    Args:
-        content: The whole `.onnx` file. Its weights are parsed with it (about twice its size in memory, for a moment).
-        name: What to call it in messages.
-
-    Raises:
-        GraphUnfit: Not readable as ONNX, or none of the three roles fits.
+    Its weights are parsed with it: that takes about twice its size in memory, for a moment.
     """
     try:
         graph = onnx.ModelProto.FromString(content).graph
@@ -241,7 +226,7 @@ def _inspect(content: bytes, name: str) -> tuple[ModelFile, tuple[str, ...]]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
-    """The dimensions of a graph's input or output; None where the graph leaves one free."""
+    """The dimensions of an input or output; None where the graph leaves one free."""
     return [dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim]
 
 

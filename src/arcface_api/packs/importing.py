@@ -6,14 +6,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from arcface_api.errors import PackNameInvalid, PackNotFound, PackWithoutRecogniser
+from arcface_api.errors import PackError, PackNotFound
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, reading
-from arcface_api.packs.finding import locate, stated_manifest
-from arcface_api.packs.identify import Entry, FoundFile, belongs, identify, safe_name
+from arcface_api.packs.finding import AUTO, SHIPPED_DIR, PackLocations, locate, stated_manifest
+from arcface_api.packs.identify import FoundFile, belongs, identify, safe_name
 from arcface_api.packs.install import Files, assemble, copy_file, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
-from arcface_api.packs.locations import AUTO, SHIPPED_DIR, PackLocations
 from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, write_pack_toml
 
 _BAY = "_import"
@@ -25,9 +24,9 @@ _log = logging.getLogger("arcface_api.packs")
 def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | None = None) -> InstalledPack:
     """Install a pack from files on this machine.
 
-    Registered files are recognised by their hash, whatever they are called. Other files are looked into; what had to be
-    assumed about them is written to `pack.toml` in the installed folder. A folder that has a `pack.toml` is taken as
-    that states.
+    Registered files are recognised by their hash, whatever they are called. Other files are inspected; what had to be
+    assumed about them is written to `pack.toml` in the installed folder. A folder with a `pack.toml` is taken as that
+    states.
 
     Args:
         paths: Zip archives, folders or `.onnx` files; all of them make one pack.
@@ -35,13 +34,11 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
         name: What to call it; None: its registered name, or the name of the first path.
 
     Raises:
-        PackNameInvalid: The name is malformed, belongs to a registered pack with other files, or is taken.
-        PackNotFound: One of the paths is not there.
-        StorageFull, StorageUnwritable: It cannot be installed there.
-        PackError: A file is damaged or not safe, or the files make no pack.
+        PackError: The name is malformed, belongs to a registered pack with other files, or is taken; a path is not
+            there, a file is damaged or not safe, the files make no pack, or it cannot be installed.
     """
     if name is not None and (not NAME_PATTERN.fullmatch(name) or name.endswith(".onnx") or name == AUTO):
-        raise PackNameInvalid(
+        raise PackError(
             f"{name!r} cannot be the name of a pack. Use letters, digits, '.', '_' and '-', beginning with a letter or"
             f" digit, and not ending with .onnx; {AUTO} means something else."
         )
@@ -58,7 +55,7 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
             manifest, have = _identified(paths, bay, known, name)
         manifest = replace(manifest, name=name) if name else manifest
         if manifest.name in known and manifest != known[manifest.name]:
-            raise PackNameInvalid(
+            raise PackError(
                 f"The name {manifest.name} belongs to a registered pack, and these are not its files. Choose another"
                 " with `--name`."
             )
@@ -67,7 +64,13 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
         with staging(parent, manifest.name) as staged:
             target = parent / manifest.name
             if manifest.name not in known and target.exists():
-                return _same_or_refused(manifest, locations)
+                there = locate(manifest.name, locations)
+                if {file.sha256 for file in there.manifest.files} == {file.sha256 for file in manifest.files}:
+                    return there
+                raise PackError(
+                    f"There is already another pack called {manifest.name}, in {there.folder}. Choose another name with"
+                    " `--name`, or delete that folder."
+                )
             # an import of some files of a registered pack keeps the others
             reuse(manifest, {file.role: target / file.name for file in manifest.files}, have, staged)
             assemble(manifest, have, staged)
@@ -89,9 +92,7 @@ def _stated(folder: Path, bay: Path, known: Mapping[str, Manifest]) -> tuple[Man
             files.append(replace(file, size_bytes=found.size_bytes, sha256=found.sha256))
             have[file.name] = (copied, found)
     if not any(file.role is Role.RECOGNISER for file in files):
-        raise PackWithoutRecogniser(
-            f"{folder} lacks the recogniser that its {PACK_TOML} states. Copy the whole folder."
-        )
+        raise PackError(f"{folder} lacks the recogniser that its {PACK_TOML} states. Copy the whole folder.")
     return replace(manifest, files=tuple(files)), have
 
 
@@ -106,8 +107,14 @@ def _identified(
         wanted=name,
         strict=all(path.is_file() and not _is_zip(path) for path in paths),
     )
-    if name is None:
-        manifest, entries = _without_strangers(manifest, entries, known)
+    pack = known.get(manifest.name)
+    if name is None and pack is not None and pack != manifest and pack in entries[0].owners:
+        # it came with files of others, as AuraFace comes with InsightFace's, and is itself without them
+        for entry in entries:
+            if not belongs(entry, pack):
+                stray = entry.found.name
+                _log.info("Left out: %s does not belong to %s; import with `--name` to have both.", stray, pack.name)
+        manifest, entries = pack, tuple(entry for entry in entries if belongs(entry, pack))
     have: Files = {}
     if manifest.name in known:
         for entry in entries:
@@ -126,26 +133,10 @@ def _identified(
     return replace(manifest, files=tuple(files), sources=()), have
 
 
-def _without_strangers(
-    manifest: Manifest, entries: tuple[Entry, ...], known: Mapping[str, Manifest]
-) -> tuple[Manifest, tuple[Entry, ...]]:
-    """A registered pack that came with files of others (AuraFace comes with InsightFace's) is itself without them."""
-    pack = known.get(manifest.name)
-    if pack is None or pack == manifest or pack not in entries[0].owners:
-        return manifest, entries
-    own = tuple(entry for entry in entries if belongs(entry, pack))
-    for entry in entries:
-        if entry not in own:
-            name = entry.found.name
-            _log.info("Left out: %s does not belong to %s; import with `--name` to have both.", name, pack.name)
-    return pack, own
-
-
 def _gather(paths: Sequence[Path], bay: Path, known: Mapping[str, Manifest]) -> list[FoundFile]:
     """The model files at the paths, copied to the loading bay and measured.
 
-    First those that may be registered, by their size: where these make a whole pack, the detector beside them is never
-    even unpacked.
+    Those whose size is a registered file's come first: where these make a whole pack, no other is even unpacked.
     """
     sizes = {file.size_bytes for pack in known.values() for file in pack.files}
     found: list[FoundFile] = []
@@ -188,13 +179,3 @@ def _is_zip(path: Path) -> bool:
             return False
         with path.open("rb") as file:
             return file.read(4) in _ZIP_MAGIC
-
-
-def _same_or_refused(manifest: Manifest, locations: PackLocations) -> InstalledPack:
-    there = locate(manifest.name, locations)
-    if {file.sha256 for file in there.manifest.files} == {file.sha256 for file in manifest.files}:
-        return there
-    raise PackNameInvalid(
-        f"There is already another pack called {manifest.name}, in {there.folder}. Choose another name with `--name`,"
-        " or delete that folder."
-    )

@@ -11,15 +11,15 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from arcface_api.errors import PackError, StorageFull, StorageUnwritable
+from arcface_api.errors import PackError, StorageFull
 from arcface_api.packs.content import Measured, check, copy, measure, reading
+from arcface_api.packs.installed import LOCK_NAME, write_record
 from arcface_api.packs.manifest import Manifest, Role
-from arcface_api.packs.trust import LOCK_NAME, write_record
 from arcface_api.progress import Progress, no_progress
 
 _log = logging.getLogger("arcface_api.packs")
@@ -34,11 +34,17 @@ def staging(parent: Path, name: str) -> Iterator[Path]:
 
     Raises:
         StorageFull: No room, or a quota is reached, here or in the block.
-        StorageUnwritable: Any other `OSError`.
+        PackError: Any other `OSError`, explained.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with _locked(parent / f".{name}.lock", name):
+        lock = FileLock(parent / f".{name}.lock")
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            _log.info("Another process is installing %s; waiting for it.", name)
+            held = lock.acquire()
+        with held:
             _sweep(parent, name)
             folder = parent / f".{name}.{secrets.token_hex(4)}.tmp"
             folder.mkdir()
@@ -50,21 +56,25 @@ def staging(parent: Path, name: str) -> Iterator[Path]:
         raise _explained(error, parent) from error
 
 
-def _locked(path: Path, name: str) -> AbstractContextManager[object]:
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        _log.info("Another process is installing %s; waiting for it.", name)
-        return lock.acquire()
+def _explained(error: OSError, folder: Path) -> PackError:
+    reason = error.strerror or error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFull(
+            f"There is no room left in {folder}: {reason}. Free some, or choose another folder with ARCFACE_MODELS_DIR."
+            " What was downloaded so far is kept and used the next time."
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return PackError(
+            f"{folder} is a file, or lies in one, where a folder is needed. Choose another with ARCFACE_MODELS_DIR."
+        )
+    return PackError(
+        f"{folder} cannot be written: {reason}. Give the user that runs arcface-api the right to write there, or choose"
+        " another folder with ARCFACE_MODELS_DIR."
+    )
 
 
 def publish(staged: Path, target: Path) -> None:
-    """Make a complete folder the pack at `target`, in place of what was there.
-
-    Raises:
-        OSError: The disk refuses.
-    """
+    """Make a complete folder the pack at `target`, in place of what was there."""
     for file in staged.iterdir():
         _sync(file)
     _sync(staged)
@@ -110,8 +120,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-# ── what goes into the folder ──────────────────────────────────────────────────────────────────────────────────────
-
 Files = dict[str, tuple[Path, Measured]]
 """The files of a pack that were found so far, by their name in the manifest."""
 
@@ -120,9 +128,8 @@ def copy_file(path: Path, target: Path, progress: Progress = no_progress) -> Mea
     """Copy a file that a person brought or an earlier run installed, and measure the copy.
 
     Raises:
-        ModelUnreadable, ModelIsLfsPointer, ModelIsHtml: It is no file that can be read, or that instead of a model.
         StorageFull: There is no room for it.
-        OSError: The target cannot be written.
+        PackError: It cannot be read, or is no model.
     """
     with reading(path):
         total, source = path.stat().st_size, path.open("rb")
@@ -171,32 +178,8 @@ def assemble(manifest: Manifest, have: Files, staged: Path) -> None:
         write_record(staged / LOCK_NAME, trusted)
 
 
-# ── room and permission to write ───────────────────────────────────────────────────────────────────────────────────
-
-
-def _explained(error: OSError, folder: Path) -> StorageFull | StorageUnwritable:
-    reason = error.strerror or error
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageFull(
-            f"There is no room left in {folder}: {reason}. Free some, or choose another folder with ARCFACE_MODELS_DIR."
-            " What was downloaded so far is kept and used the next time."
-        )
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return StorageUnwritable(
-            f"{folder} is a file, or lies in one, where a folder is needed. Choose another with ARCFACE_MODELS_DIR."
-        )
-    return StorageUnwritable(
-        f"{folder} cannot be written: {reason}. Give the user that runs arcface-api the right to write there, or choose"
-        " another folder with ARCFACE_MODELS_DIR."
-    )
-
-
 def need_room(folder: Path, size_bytes: int, what: str) -> None:
-    """Refuse to begin what cannot be finished.
-
-    Raises:
-        StorageFull: Fewer than `size_bytes` are free.
-    """
+    """Raise `StorageFull` before what cannot be finished is begun."""
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise StorageFull(

@@ -6,19 +6,19 @@
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import tomli_w
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from arcface_api.arrays import InputSpec
-from arcface_api.errors import PackManifestInvalid
+from arcface_api.errors import PackError
 
 PACK_TOML = "pack.toml"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -32,30 +32,25 @@ _HEADER = """\
 class Role(StrEnum):
     """What a model file is for; shapes of what goes in and comes out."""
 
-    RECOGNISER = "recogniser"
+    described: str
+    """The role in a sentence, after "is" or "is taken for"."""
+
+    def __new__(cls, value: str, described: str) -> Self:
+        """A member with its description."""
+        role = str.__new__(cls, value)
+        role._value_, role.described = value, described
+        return role
+
+    RECOGNISER = "recogniser", "a recogniser"
     """A face crop in, its embedding out."""
-    AGE_GENDER = "age_gender"
+    AGE_GENDER = "age_gender", "a model for age and gender"
     """(n, 3, 96, 96) in; (n, 3) out: scores for female and male, age in hundreds of years."""
-    LANDMARKS_3D = "landmarks_3d"
+    LANDMARKS_3D = "landmarks_3d", "a model for 3-D landmarks"
     """(n, 3, 192, 192) in; (n, 3309) out, of which the last 68 x 3 are the 3-D landmarks that give the head pose."""
-    AGE = "age"
+    AGE = "age", "a model for age"
     """A face aligned as `InputSpec.template` says in; (n, 1) out: the expected age in years."""
-    GENDER = "gender"
+    GENDER = "gender", "a model for gender"
     """A face aligned likewise in; (n, 2) out: probabilities of female and male."""
-
-    @property
-    def described(self) -> str:
-        """The role in a sentence, after "is" or "is taken for"."""
-        return _DESCRIBED[self]
-
-
-_DESCRIBED = {
-    Role.RECOGNISER: "a recogniser",
-    Role.AGE_GENDER: "a model for age and gender",
-    Role.LANDMARKS_3D: "a model for 3-D landmarks",
-    Role.AGE: "a model for age",
-    Role.GENDER: "a model for gender",
-}
 
 
 def _must(hold: Callable[[Any], object], sentence: str) -> AfterValidator:
@@ -173,7 +168,18 @@ class Manifest:
         return next((file for file in self.files if file.role is role), None)
 
 
-_ADAPTER = TypeAdapter(Manifest)
+def _consistent(manifest: Manifest) -> Manifest:
+    roles = [file.role for file in manifest.files]
+    if Role.RECOGNISER not in roles:
+        raise ValueError(f"no file has the role {Role.RECOGNISER.value!r}, and a pack needs one")
+    if len(roles) != len(set(roles)):
+        raise ValueError("two files have the same role")
+    if stray := {source.file for source in manifest.sources} - {None, *(file.name for file in manifest.files)}:
+        raise ValueError(f"a source gives {stray.pop()!r}, which is no file of this pack")
+    return manifest
+
+
+_ADAPTER: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, AfterValidator(_consistent)])
 
 
 @cache
@@ -193,15 +199,11 @@ def owners(known: Mapping[str, Manifest], sha256: str) -> list[tuple[Manifest, M
 
 
 def read_pack_toml(path: Path) -> Manifest:
-    """The manifest in a `pack.toml`.
-
-    Raises:
-        PackManifestInvalid: It cannot be read or understood.
-    """
+    """The manifest in a `pack.toml`; raises a `PackError` if it cannot be read or understood."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PackManifestInvalid(
+        raise PackError(
             f"{path} cannot be read: {error}. Correct it, or import the pack again with `arcface-api packs import"
             " FILES`."
         ) from error
@@ -210,38 +212,16 @@ def read_pack_toml(path: Path) -> Manifest:
 
 def write_pack_toml(manifest: Manifest, path: Path) -> None:
     """Write a manifest with all it states and assumes; what is unknown is left out."""
-    path.write_text(_HEADER + tomli_w.dumps(_without_none(asdict(manifest)), multiline_strings=True), encoding="utf-8")
+    document = _ADAPTER.dump_python(manifest, mode="json", exclude_none=True)
+    path.write_text(_HEADER + tomli_w.dumps(document, multiline_strings=True), encoding="utf-8")
 
 
 def _understood(document: Mapping[str, Any], where: str) -> Manifest:
     try:
-        manifest = _ADAPTER.validate_python(document)
+        return _ADAPTER.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
         is_unknown = first["type"] == "unexpected_keyword_argument"
         what = "is not a key of a manifest" if is_unknown else first["msg"].removeprefix("Value error, ")
-        wrong: str | None = f"{'.'.join(map(str, first['loc']))}: {what}"
-    else:
-        wrong = _contradiction(manifest)
-    if wrong is not None:
-        raise PackManifestInvalid(f"{where}: {wrong}. Correct that line.")
-    return manifest
-
-
-def _contradiction(manifest: Manifest) -> str | None:
-    """What is wrong with the manifest as a whole; None if all is well."""
-    roles = [file.role for file in manifest.files]
-    if Role.RECOGNISER not in roles:
-        return f"no file has the role {Role.RECOGNISER.value!r}, and a pack needs one"
-    if len(roles) != len(set(roles)):
-        return "two files have the same role"
-    stray = {source.file for source in manifest.sources} - {None, *(file.name for file in manifest.files)}
-    return f"a source gives {stray.pop()!r}, which is no file of this pack" if stray else None
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
-    return value
+        wrong = ": ".join(filter(None, [".".join(map(str, first["loc"])), what]))
+        raise PackError(f"{where}: {wrong}. Correct that line.") from error

@@ -1,19 +1,27 @@
 """`packs pull`, which installs a registered pack; and what a command works with, pulled where that was asked for."""
 
 import contextlib
-import difflib
+import hashlib
 import logging
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from arcface_api.errors import LicenceNotAccepted, PackError, PackNotFound, PackUnknown
-from arcface_api.packs.content import Measured
-from arcface_api.packs.download import DEFAULT_PATIENCE, Patience
-from arcface_api.packs.finding import locate
-from arcface_api.packs.install import assemble, publish, reuse, staging
+import httpx
+
+from arcface_api.errors import PackError, PackNotFound, StorageFull
+from arcface_api.packs import archive as zips
+from arcface_api.packs.content import Measured, check, read_whole
+from arcface_api.packs.download import NEXT_SOURCE, Wanted, fetch, http_client, shown
+from arcface_api.packs.finding import AUTO, CARRIED, PREFERRED, PackLocations, did_you_mean, locate
+from arcface_api.packs.identify import refuse_misfit
+from arcface_api.packs.install import Files, assemble, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
-from arcface_api.packs.locations import AUTO, CARRIED, PREFERRED, PackLocations
-from arcface_api.packs.manifest import Manifest
-from arcface_api.packs.sources import Job, fetch_missing
+from arcface_api.packs.manifest import Manifest, ModelFile, Source
 from arcface_api.progress import Progress, no_progress
+from arcface_api.settings import Settings
 
 _log = logging.getLogger("arcface_api.packs")
 
@@ -24,7 +32,6 @@ def pull(
     *,
     accepted_licences: frozenset[str],
     progress: Progress = no_progress,
-    patience: Patience = DEFAULT_PATIENCE,
 ) -> InstalledPack:
     """Install a registered pack with every file of its manifest, verified.
 
@@ -32,23 +39,21 @@ def pull(
     good files are kept. `accepted_licences` are names of packs.
 
     Raises:
-        PackUnknown: No registered pack has that name.
-        LicenceNotAccepted: Its licence has to be accepted first.
-        SourcesExhausted: No source gave it; the message has every reason.
         StorageFull: The disk has no room for it.
-        StorageUnwritable: The folder cannot be written.
+        PackError: It is not registered, its licence is not accepted, no source gave it (the message has every reason),
+            or the folder cannot be written.
     """
     known = locations.known
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-        guess = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise PackUnknown(f"No registered pack is called {name!r}.{guess} Registered are {', '.join(known)}.")
+        raise PackError(
+            f"No registered pack is called {name!r}.{did_you_mean(name, known)} Registered are {', '.join(known)}."
+        )
     manifest, parent = known[name], locations.writable
     there = _find(name, locations)
     if there is not None and _is_complete(there):
         return there
     if name not in accepted_licences:
-        raise LicenceNotAccepted(
+        raise PackError(
             f"{licence_sentence(manifest)} To accept it, run `arcface-api packs pull {name} --accept-license`, or set"
             f" ARCFACE_ACCEPT_LICENSE={name}."
         )
@@ -57,14 +62,20 @@ def pull(
         there = _find(name, locations)
         if there is not None and _is_complete(there):
             return there
-        job = Job(manifest, staged, parent / ".downloads", progress, patience)
+        trusted, have = {}, Files()
         if there is not None:
-            job.trusted = _trusted(there)
-            reuse(manifest, there.paths, job.have, staged, progress)
-        fetch_missing(job)
-        assemble(manifest, job.have, staged)
+            for file in manifest.files:
+                if file.sha256 is None and (record := there.trust.find(file.name)) is not None:
+                    trusted[file.name] = record[0]
+            reuse(manifest, there.paths, have, staged, progress)
+        downloads = parent / ".downloads"
+        _fetch_missing(_Job(manifest, staged, downloads, progress, trusted, have))
+        assemble(manifest, have, staged)
         publish(staged, parent / name)
-        job.forget_downloads()
+        ours = re.compile(rf"{re.escape(name)}-[0-9a-f]{{32}}\.part(\.json)?")
+        for path in list(downloads.iterdir()):
+            if ours.fullmatch(path.name):
+                path.unlink(missing_ok=True)
     return locate(name, locations)
 
 
@@ -91,30 +102,17 @@ def _is_complete(pack: InstalledPack) -> bool:
     return not bad
 
 
-def _trusted(there: InstalledPack) -> dict[str, Measured]:
-    records = {file.name: there.trust.find(file.name) for file in there.manifest.files if file.sha256 is None}
-    return {name: record[0] for name, record in records.items() if record is not None}
+def obtain(settings: Settings, progress: Progress) -> InstalledPack:
+    """The pack of the settings; one that is registered but not installed is pulled, where that was asked for.
 
-
-# ── what a command works with ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def obtain(
-    name: str,
-    locations: PackLocations,
-    *,
-    may_pull: bool,
-    accepted_licences: frozenset[str],
-    progress: Progress = no_progress,
-) -> InstalledPack:
-    """The pack as it is installed; one that is registered but not installed is pulled, where that was asked for.
-
-    `may_pull` asks for a download, which accepting a licence does not. `auto` falls back to the pack that this package
-    carries, and logs a warning with the reason and the remedy. The other arguments are those of `locate` and `pull`.
+    `pull` asks for a download, which accepting a licence does not. `auto` falls back to the pack that this package
+    carries, and logs a warning with the reason and the remedy.
 
     Raises:
         PackError: It is not installed and may not or cannot be pulled, or cannot be understood.
     """
+    name, may_pull, accepted_licences = settings.pack, settings.pull, settings.accept_license
+    locations = PackLocations.default(settings.models_dir)
     wanted = PREFERRED if name == AUTO else name
     is_accepted = wanted in accepted_licences
     try:
@@ -150,3 +148,116 @@ def obtain(
         "It is weaker, and its vectors cannot be compared with others. %s; for any other pack set ARCFACE_PACK.", remedy
     )
     return carried
+
+
+@dataclass
+class _Job:
+    """One pack being put together."""
+
+    manifest: Manifest
+    staged: Path
+    downloads: Path
+    progress: Progress
+    trusted: Mapping[str, Measured]
+    """What was recorded of the pack that is being replaced: files that its manifest does not pin must stay the same."""
+    have: Files
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[ModelFile]:
+        """The files that no source has given yet."""
+        return [file for file in self.manifest.files if file.name not in self.have]
+
+
+def _fetch_missing(job: _Job) -> None:
+    """Get every missing file; if some are missing after the last source, the error has the reason of each."""
+    job.downloads.mkdir(parents=True, exist_ok=True)
+    with http_client() as client:
+        for source in job.manifest.sources:
+            if job.missing and source.file not in job.have:
+                try:
+                    _try_source(job, source, client)
+                except StorageFull:
+                    raise
+                except PackError as error:
+                    _log.info("%s", error)
+                    job.failures.append(str(error).removesuffix(NEXT_SOURCE).rstrip())
+    if not job.missing:
+        return
+    name, missing = job.manifest.name, ", ".join(file.name for file in job.missing)
+    what, pronoun, files = f"the `.onnx` files of {name}", "them", "FILES"
+    archive = next((shown(source.url) for source in job.manifest.sources if source.file is None), None)
+    if archive is not None:
+        what, pronoun, files = archive, "it", archive.rpartition("/")[2]
+    reasons = "\n".join(f"  - {reason}" for reason in job.failures)
+    raise PackError(
+        f"No source gave {name} (still missing: {missing}):\n{reasons}\nDownload {what} elsewhere, bring {pronoun}"
+        f" here, and run `arcface-api packs import {files}`; or try again later."
+    )
+
+
+def _try_source(job: _Job, source: Source, client: httpx.Client) -> None:
+    file = next((file for file in job.manifest.files if file.name == source.file), None)
+    stated = source if file is None else file
+    what = shown(source.url)
+    # named by the content where that is known, so that another mirror can resume it
+    identity = stated.sha256 or hashlib.sha256(source.url.encode()).hexdigest()
+    wanted = Wanted(
+        url=source.url,
+        part=job.downloads / f"{job.manifest.name}-{identity[:32]}.part",
+        size_bytes=stated.size_bytes,
+        sha256=stated.sha256,
+        is_archive=file is None,
+        room_bytes=sum(missing.size_bytes or 0 for missing in job.missing) if file is None else 0,
+    )
+    found = fetch(client, wanted, job.progress)
+    if file is not None:
+        _accept(job, file, wanted.part, found, what)
+        return
+    try:
+        with zips.opened(wanted.part, what) as archive:
+            for missing in job.missing:
+                _from_members(job, missing, archive, what)
+    except PackError:
+        # complete but bad: the next run must not resume it
+        wanted.part.unlink(missing_ok=True)
+        raise
+    if job.missing:
+        wanted.part.unlink(missing_ok=True)
+        names = ", ".join(missing.name for missing in job.missing)
+        raise PackError(f"{what} does not have {names}, neither by SHA-256 nor, where that is unknown, by name.")
+
+
+def _from_members(job: _Job, file: ModelFile, archive: zipfile.ZipFile, what: str) -> None:
+    """Take a file out of an archive: by its hash where that is known, whatever it is called there, else by name."""
+    members = zips.models(archive)
+    if file.sha256 is not None:
+        members = [member for member in members if member.file_size == file.size_bytes]
+    else:
+        names = {file.name, *file.aliases}
+        members = [member for member in members if any(f"/{member.filename}".endswith(f"/{name}") for name in names)]
+    target = job.staged / file.name
+    for member in members:
+        found = zips.unpack(archive, member, target, what, limit_bytes=file.size_bytes, progress=job.progress)
+        if file.sha256 in {None, found.sha256}:
+            _accept(job, file, target, found, f"{member.filename} in {what}")
+            return
+        target.unlink()
+
+
+def _accept(job: _Job, file: ModelFile, path: Path, found: Measured, what: str) -> None:
+    check(file, found, what, NEXT_SOURCE)
+    if file.sha256 is None:
+        recorded = job.trusted.get(file.name, found)
+        if recorded != found:
+            path.unlink()
+            raise PackError(
+                f"{what} is not the {file.name} that was used before: its SHA-256 is {found.sha256}, recorded at the"
+                f" first use was {recorded.sha256}. If that is meant to change, delete the installed pack first."
+            )
+        try:
+            refuse_misfit(read_whole(path, found.size_bytes, NEXT_SOURCE), file, what)
+        except PackError:
+            path.unlink()
+            raise
+    job.have[file.name] = (path, found)

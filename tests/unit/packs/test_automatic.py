@@ -6,8 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from arcface_api.cli.pack import find_pack
-from arcface_api.errors import LicenceNotAccepted, PackNameInvalid, PackNotFound, SourcesExhausted
+from arcface_api.errors import PackError, PackNotFound
 from arcface_api.packs import (
     AUTO,
     PackLocations,
@@ -18,7 +17,7 @@ from arcface_api.packs import (
     obtain,
     pull,
 )
-from arcface_api.packs.locations import SHIPPED_DIR
+from arcface_api.packs.finding import SHIPPED_DIR
 from arcface_api.progress import no_progress
 from arcface_api.settings import Settings, read_settings
 
@@ -60,37 +59,37 @@ def settings(pack: str, *, is_accepted: bool, pull: bool) -> Settings:
 def test_accepting_a_licence_asks_for_no_download(asked: list[str], caplog: pytest.LogCaptureFixture) -> None:
     """One rule for a named pack and for `auto`."""
     with pytest.raises(PackNotFound, match=r"The licence of antelopev2 is accepted; .* set ARCFACE_PULL=true\.$"):
-        find_pack(settings("antelopev2", is_accepted=True, pull=False), no_progress)
+        obtain(settings("antelopev2", is_accepted=True, pull=False), no_progress)
     with caplog.at_level(logging.WARNING):
-        assert find_pack(settings(AUTO, is_accepted=True, pull=False), no_progress).manifest.name == "open"
+        assert obtain(settings(AUTO, is_accepted=True, pull=False), no_progress).manifest.name == "open"
     assert "To download antelopev2 (non-commercial research only), set ARCFACE_PULL=true;" in caplog.text
     assert asked == []
 
 
 def test_asking_for_a_pull_accepts_no_licence(asked: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(LicenceNotAccepted, match="set ARCFACE_ACCEPT_LICENSE=antelopev2"):
-        find_pack(settings("antelopev2", is_accepted=False, pull=True), no_progress)
+    with pytest.raises(PackError, match="set ARCFACE_ACCEPT_LICENSE=antelopev2"):
+        obtain(settings("antelopev2", is_accepted=False, pull=True), no_progress)
     with caplog.at_level(logging.WARNING):
-        assert find_pack(settings(AUTO, is_accepted=False, pull=True), no_progress).manifest.name == "open"
+        assert obtain(settings(AUTO, is_accepted=False, pull=True), no_progress).manifest.name == "open"
     assert "(non-commercial research only), set ARCFACE_ACCEPT_LICENSE=antelopev2;" in caplog.text
     assert asked == []
 
 
 def test_neither_pull_nor_licence_names_both_settings(asked: list[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert find_pack(settings(AUTO, is_accepted=False, pull=False), no_progress).manifest.name == "open"
+        assert obtain(settings(AUTO, is_accepted=False, pull=False), no_progress).manifest.name == "open"
     assert "set ARCFACE_PULL=true and ARCFACE_ACCEPT_LICENSE=antelopev2;" in caplog.text
     assert asked == []
 
 
 def test_a_pull_with_an_accepted_licence_downloads(asked: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(SourcesExhausted), caplog.at_level(logging.INFO):
-        find_pack(settings("antelopev2", is_accepted=True, pull=True), no_progress)
+    with pytest.raises(PackError, match=r"^No source gave antelopev2"), caplog.at_level(logging.INFO):
+        obtain(settings("antelopev2", is_accepted=True, pull=True), no_progress)
     named, asked[:] = list(asked), []
     assert "antelopev2.zip answered 404" in caplog.text
     assert "InsightFace gives its pretrained models for non-commercial research only" in caplog.text
     with caplog.at_level(logging.WARNING):
-        assert find_pack(settings(AUTO, is_accepted=True, pull=True), no_progress).manifest.name == "open"
+        assert obtain(settings(AUTO, is_accepted=True, pull=True), no_progress).manifest.name == "open"
     assert asked == named != []
     *_, reason, remedy = caplog.messages
     assert "antelopev2 could not be installed: No source gave antelopev2" in reason
@@ -103,14 +102,13 @@ def test_without_the_preferred_pack_auto_is_the_open_one(locations: PackLocation
     assert locate(AUTO, locations).manifest.name == "open"
 
 
-def test_installed_preferred_pack_is_chosen_without_a_word(
-    locations: PackLocations, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = locations.insightface_dir / "antelopev2"
+def test_installed_preferred_pack_is_chosen_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "antelopev2"
     folder.mkdir(parents=True)
     (folder / "glintr100.onnx").write_bytes(b"looked at when it is read")
-    assert locate(AUTO, locations).folder == folder
-    assert obtain(AUTO, locations, may_pull=False, accepted_licences=frozenset()).folder == folder
+    assert locate(AUTO, PackLocations.default(tmp_path)).folder == folder
+    chosen = obtain(read_settings(pack=AUTO, models_dir=tmp_path, pull=False, accept_license=""), no_progress)
+    assert chosen.folder == folder
     assert caplog.messages == []
 
 
@@ -126,5 +124,5 @@ def test_carried_pack_under_another_name_keeps_its_alignment_and_thresholds(loca
 
 
 def test_no_pack_can_be_called_auto(locations: PackLocations, tiny_recogniser: Path) -> None:
-    with pytest.raises(PackNameInvalid, match="means something else"):
+    with pytest.raises(PackError, match="means something else"):
         import_pack([tiny_recogniser], locations, name=AUTO)

@@ -11,19 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from arcface_api.errors import (
-    ArchiveDamaged,
-    ArchiveEscapes,
-    ArchiveTooLarge,
-    GraphUnfit,
-    ModelHashWrong,
-    ModelIsHtml,
-    ModelIsLfsPointer,
-    PackAmbiguous,
-    PackNameInvalid,
-    PackNotFound,
-    PackWithoutRecogniser,
-)
+from arcface_api.errors import GraphUnfit, PackError, PackNotFound
 from arcface_api.packs import PackLocations, Role, import_pack, locate
 from packs.small_packs import (
     AGE_GENDER,
@@ -205,10 +193,10 @@ def test_an_imported_pack_can_be_brought_to_another_machine(locations: PackLocat
     assert brought.manifest.files[0].input.std == 128
     assert brought.manifest.files[0].sha256 == sha256(OWN)
     (pack.folder / "own.onnx").write_bytes(model_bytes(112, 256, seed=6))
-    with pytest.raises(ModelHashWrong, match=r"Copy the folder again\."):
+    with pytest.raises(PackError, match=r"Copy the folder again\."):
         import_pack([pack.folder], there, name="again")
     (pack.folder / "own.onnx").unlink()
-    with pytest.raises(PackWithoutRecogniser, match=r"Copy the whole folder\."):
+    with pytest.raises(PackError, match=r"Copy the whole folder\."):
         import_pack([pack.folder], there, name="again")
 
 
@@ -222,7 +210,7 @@ def test_importing_the_same_again_changes_nothing(locations: PackLocations, tmp_
 
 def test_a_name_that_is_taken_is_refused(locations: PackLocations, tmp_path: Path) -> None:
     folder = import_pack([put(tmp_path / "own.onnx", OWN)], locations).folder
-    with pytest.raises(PackNameInvalid) as caught:
+    with pytest.raises(PackError) as caught:
         import_pack([put(tmp_path / "b" / "own.onnx", model_bytes(112, 256, seed=6))], locations)
     assert str(caught.value) == (
         f"There is already another pack called own, in {folder}. Choose another name with `--name`, or delete that"
@@ -233,14 +221,14 @@ def test_a_name_that_is_taken_is_refused(locations: PackLocations, tmp_path: Pat
 def test_a_registered_name_is_refused_for_other_files(locations: PackLocations, tmp_path: Path) -> None:
     path = put(tmp_path / "own.onnx", OWN)
     for name, file in (("tiny", path), (None, put(tmp_path / "tiny.onnx", OWN))):
-        with pytest.raises(PackNameInvalid, match=r"^The name tiny belongs to a registered pack, .* Choose another"):
+        with pytest.raises(PackError, match=r"^The name tiny belongs to a registered pack, .* Choose another"):
             import_pack([file], locations, name=name)
     assert nothing_installed(locations)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a b", "x" * 65, "own.onnx"])
 def test_a_malformed_name_is_refused(locations: PackLocations, tmp_path: Path, name: str) -> None:
-    with pytest.raises(PackNameInvalid, match=r"cannot be the name of a pack\. Use letters, digits"):
+    with pytest.raises(PackError, match=r"cannot be the name of a pack\. Use letters, digits"):
         import_pack([put(tmp_path / "own.onnx", OWN)], locations, name=name)
 
 
@@ -261,7 +249,7 @@ def test_a_named_file_that_fits_no_role_is_refused(locations: PackLocations, tmp
 
 def test_no_recogniser(locations: PackLocations, tmp_path: Path) -> None:
     members = {name: contents()[name] for name in (AGE_GENDER, DETECTOR)}
-    with pytest.raises(PackWithoutRecogniser) as caught:
+    with pytest.raises(PackError) as caught:
         import_pack([put(tmp_path / "some.zip", archive(members))], locations)
     assert str(caught.value).startswith(f"{tmp_path / 'some.zip'} has no recogniser, the model that turns a face into")
     assert "genderage.onnx is a model for age and gender." in str(caught.value)
@@ -270,34 +258,34 @@ def test_no_recogniser(locations: PackLocations, tmp_path: Path) -> None:
 
 def test_two_recognisers(locations: PackLocations, tmp_path: Path) -> None:
     paths = [put(tmp_path / "a.onnx", OWN), put(tmp_path / "b.onnx", model_bytes(112, 256, seed=6))]
-    with pytest.raises(PackAmbiguous, match=r"two files of which each is a recogniser: a\.onnx and b\.onnx"):
+    with pytest.raises(PackError, match=r"two files of which each is a recogniser: a\.onnx and b\.onnx"):
         import_pack(paths, locations)
 
 
 @pytest.mark.parametrize("name", ["tiny.zip", "face.onnx"])
 def test_a_web_page_and_a_pointer_are_named(locations: PackLocations, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelIsHtml, match=r"is a web page, not a model or an archive; a login or error page was"):
+    with pytest.raises(PackError, match=r"is a web page, not a model or an archive; a login or error page was"):
         import_pack([put(tmp_path / name, b"<html><title>Sign in</title>")], locations)
-    with pytest.raises(ModelIsLfsPointer, match=r"is a Git LFS pointer"):
+    with pytest.raises(PackError, match=r"is a Git LFS pointer"):
         import_pack([put(tmp_path / name, b"version https://git-lfs.github.com/spec/v1\n")], locations)
 
 
 def test_a_pointer_inside_an_archive_is_named(locations: PackLocations, tmp_path: Path) -> None:
     members = {"face.onnx": b"version https://git-lfs.github.com/spec/v1\noid sha256:4a\n"}
-    with pytest.raises(ModelIsLfsPointer, match=r"face\.onnx in .*tiny\.zip is a Git LFS pointer"):
+    with pytest.raises(PackError, match=r"face\.onnx in .*tiny\.zip is a Git LFS pointer"):
         import_pack([put(tmp_path / "tiny.zip", archive(members))], locations)
 
 
 @pytest.mark.parametrize("cut", [10, 1000, -1, -30])
 def test_a_part_of_an_archive_is_named(locations: PackLocations, tmp_path: Path, cut: int) -> None:
-    with pytest.raises(ArchiveDamaged, match=r"is not a zip archive, or only a part of one .* Only zip is read"):
+    with pytest.raises(PackError, match=r"is not a zip archive, or only a part of one .* Only zip is read"):
         import_pack([put(tmp_path / "tiny.zip", archive()[:cut])], locations)
 
 
 def test_a_damaged_member_is_named(locations: PackLocations, tmp_path: Path) -> None:
     content = bytearray(archive())
     content[100_000:100_010] = b"0123456789"
-    with pytest.raises(ArchiveDamaged, match=r"face\.onnx in .*tiny\.zip cannot be unpacked \(Bad CRC-32"):
+    with pytest.raises(PackError, match=r"face\.onnx in .*tiny\.zip cannot be unpacked \(Bad CRC-32"):
         import_pack([put(tmp_path / "tiny.zip", bytes(content))], locations)
     assert nothing_installed(locations)
 
@@ -306,13 +294,13 @@ def test_an_encrypted_archive_is_named(locations: PackLocations, tmp_path: Path)
     content = bytearray(archive({"own.onnx": OWN}))
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(signature) + offset] |= 1
-    with pytest.raises(ArchiveDamaged, match=r"own\.onnx in .* cannot be unpacked .*encrypted"):
+    with pytest.raises(PackError, match=r"own\.onnx in .* cannot be unpacked .*encrypted"):
         import_pack([put(tmp_path / "own.zip", bytes(content))], locations)
 
 
 @pytest.mark.parametrize("name", ["../own.onnx", "/etc/own.onnx", "a/../../own.onnx", "..\\own.onnx", "C:\\own.onnx"])
 def test_names_that_escape_are_refused(locations: PackLocations, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ArchiveEscapes) as caught:
+    with pytest.raises(PackError) as caught:
         import_pack([put(tmp_path / "own.zip", archive({"ok.onnx": OWN, name: OWN}))], locations)
     assert f"its member {name!r} would land outside the pack's folder" in str(caught.value)
     assert nothing_installed(locations)
@@ -323,7 +311,7 @@ def test_a_zip_bomb_is_refused_and_leaves_nothing(locations: PackLocations, tmp_
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file, file.open("own.onnx", "w") as member:
         for _ in range(80):
             member.write(bytes(1 << 20))
-    with pytest.raises(ArchiveTooLarge) as caught:
+    with pytest.raises(PackError) as caught:
         import_pack([put(tmp_path / "own.zip", buffer.getvalue())], locations)
     assert "own.onnx in" in str(caught.value)
     assert "was not unpacked, it looks like a zip bomb" in str(caught.value)
@@ -334,7 +322,7 @@ def test_a_zip_bomb_is_refused_and_leaves_nothing(locations: PackLocations, tmp_
 def test_a_member_that_announces_too_much_is_refused_unread(locations: PackLocations, tmp_path: Path) -> None:
     content = bytearray(archive({"own.onnx": OWN}))
     struct.pack_into("<L", content, content.index(b"PK\x01\x02") + 24, 0xFFFFFFF0)
-    with pytest.raises(ArchiveTooLarge, match=r"it announces 4294967280 bytes, 2147483648 are allowed"):
+    with pytest.raises(PackError, match=r"it announces 4294967280 bytes, 2147483648 are allowed"):
         import_pack([put(tmp_path / "own.zip", bytes(content))], locations)
 
 
@@ -344,7 +332,7 @@ def test_a_link_in_an_archive_is_not_followed(locations: PackLocations, tmp_path
         link = zipfile.ZipInfo("own.onnx")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         file.writestr(link, "/etc/passwd")
-    with pytest.raises(PackWithoutRecogniser):
+    with pytest.raises(PackError, match=r"has no recogniser, .* own\.onnx cannot be read as an ONNX model"):
         import_pack([put(tmp_path / "own.zip", buffer.getvalue())], locations)
 
 

@@ -9,15 +9,7 @@ from typing import Any
 
 import pytest
 
-from arcface_api.errors import (
-    ModelHashChanged,
-    ModelHashWrong,
-    ModelIsHtml,
-    ModelIsLfsPointer,
-    ModelTruncated,
-    ModelUnreadable,
-    PackManifestInvalid,
-)
+from arcface_api.errors import PackError
 from arcface_api.packs import InstalledPack, PackLocations, Role, locate
 from arcface_api.packs.manifest import Source
 from packs.small_packs import AGE_GENDER, RECOGNISER, contents, known, model_bytes, sha256, tiny_pack, write_files
@@ -57,30 +49,20 @@ PULL_AGAIN = "Run `arcface-api packs pull tiny --accept-license`, which replaces
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "said"),
+    ("content", "said"),
     [
-        (
-            WHOLE[:-1],
-            ModelTruncated,
-            f"is cut short: it has {len(WHOLE) - 1} bytes, it must have {len(WHOLE)}. {PULL_AGAIN}",
-        ),
-        (b"", ModelTruncated, f"is cut short: it has 0 bytes, it must have {len(WHOLE)}. {PULL_AGAIN}"),
-        (
-            WHOLE + b"\x00\x00",
-            ModelHashWrong,
-            f"is another file: it has {len(WHOLE) + 2} bytes, it must have {len(WHOLE)}.",
-        ),
-        (WHOLE[:-1] + b"\x01", ModelHashWrong, f"it must be {sha256(WHOLE)}. {PULL_AGAIN}"),
-        (b"version https://git-lfs.github.com/spec/v1\n", ModelIsLfsPointer, "is a Git LFS pointer"),
-        (b"<!doctype html>", ModelIsHtml, "is a web page"),
+        (WHOLE[:-1], f"is cut short: it has {len(WHOLE) - 1} bytes, it must have {len(WHOLE)}. {PULL_AGAIN}"),
+        (b"", f"is cut short: it has 0 bytes, it must have {len(WHOLE)}. {PULL_AGAIN}"),
+        (WHOLE + b"\x00\x00", f"is another file: it has {len(WHOLE) + 2} bytes, it must have {len(WHOLE)}."),
+        (WHOLE[:-1] + b"\x01", f"it must be {sha256(WHOLE)}. {PULL_AGAIN}"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"<!doctype html>", "is a web page"),
     ],
 )
-def test_damaged_bytes_are_refused_with_the_remedy(
-    pack: InstalledPack, content: bytes, error: type[Exception], said: str
-) -> None:
+def test_damaged_bytes_are_refused_with_the_remedy(pack: InstalledPack, content: bytes, said: str) -> None:
     path = pack.paths[Role.RECOGNISER]
     path.write_bytes(content)
-    with pytest.raises(error) as caught:
+    with pytest.raises(PackError) as caught:
         pack.read(Role.RECOGNISER)
     assert str(caught.value).startswith(str(path))
     assert said in str(caught.value)
@@ -94,13 +76,13 @@ def test_a_pipe_in_the_place_of_a_model_does_not_block(pack: InstalledPack) -> N
     path = pack.paths[Role.RECOGNISER]
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(ModelUnreadable, match="is not a regular file"):
+    with pytest.raises(PackError, match="is not a regular file"):
         pack.read(Role.RECOGNISER)
 
 
 def test_a_file_that_vanished(pack: InstalledPack) -> None:
     pack.paths[Role.AGE_GENDER].unlink()
-    with pytest.raises(ModelUnreadable, match=r"genderage\.onnx is not a regular file"):
+    with pytest.raises(PackError, match=r"genderage\.onnx is not a regular file"):
         pack.read(Role.AGE_GENDER)
 
 
@@ -142,7 +124,7 @@ def test_a_later_change_is_refused(unpinned: InstalledPack) -> None:
     unpinned.read(Role.RECOGNISER)
     other = model_bytes(112, 128, seed=4)
     (unpinned.folder / RECOGNISER).write_bytes(other)
-    with pytest.raises(ModelHashChanged) as caught:
+    with pytest.raises(PackError) as caught:
         unpinned.read(Role.RECOGNISER)
     assert str(caught.value) == (
         f"{unpinned.folder / RECOGNISER} has changed since its first use: its SHA-256 is {sha256(other)}, recorded was"
@@ -173,7 +155,7 @@ def test_a_read_only_folder_is_recorded_in_the_cache(read_only: InstalledPack, l
     assert not (read_only.folder / "pack.lock.toml").exists()
     (record,) = locations.records_dir.iterdir()
     (read_only.folder / RECOGNISER).write_bytes(model_bytes(112, 128, seed=4))
-    with pytest.raises(ModelHashChanged, match=record.name):
+    with pytest.raises(PackError, match=record.name):
         read_only.read(Role.RECOGNISER)
 
 
@@ -181,7 +163,7 @@ def test_when_nothing_can_be_recorded_it_is_said(
     read_only: InstalledPack, locations: PackLocations, caplog: pytest.LogCaptureFixture
 ) -> None:
     locations.records_dir.touch()
-    with pytest.raises(PackManifestInvalid):
+    with pytest.raises(PackError, match="cannot be understood"):
         read_only.read(Role.RECOGNISER)
     locations.records_dir.unlink()
     locations.records_dir.symlink_to("/proc/self/nowhere")
@@ -195,7 +177,7 @@ def test_when_nothing_can_be_recorded_it_is_said(
 def test_a_record_that_cannot_be_understood_is_refused(unpinned: InstalledPack, text: str) -> None:
     lock = unpinned.folder / "pack.lock.toml"
     lock.write_text(text)
-    with pytest.raises(PackManifestInvalid) as caught:
+    with pytest.raises(PackError) as caught:
         unpinned.read(Role.RECOGNISER)
     assert str(caught.value).startswith(f"{lock} cannot be understood")
     assert "delete it" in str(caught.value)
@@ -206,5 +188,5 @@ def test_a_file_replaced_between_inspection_and_reading_is_refused(locations: Pa
     path.write_bytes(model_bytes(112, 256))
     pack = locate(path, replace(locations, known=PULLABLE))
     path.write_bytes(model_bytes(112, 256, seed=3))
-    with pytest.raises(ModelHashWrong, match=r"own\.onnx was replaced while it was being opened"):
+    with pytest.raises(PackError, match=r"own\.onnx was replaced while it was being opened"):
         pack.read(Role.RECOGNISER)

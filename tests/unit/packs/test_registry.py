@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from arcface_api.packs import Licence, Role, registry
-from arcface_api.packs.locations import SHIPPED_DIR
+from arcface_api.packs.finding import SHIPPED_DIR
 from arcface_api.packs.manifest import Manifest, read_pack_toml, write_pack_toml
 
 PACKS = list(registry().values())
