@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.arrays import Crop, Image
-from arcface_api.image.resize import stretch
+from arcface_api.image import stretch
 
 SIDE = 112
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")

@@ -17,9 +17,10 @@ import pytest
 from numpy.typing import NDArray
 
 from arcface_api.errors import ImageDamaged, RuntimeUnfit
-from arcface_api.image import Decoders, ImageLimits, decode, isolation, pixels_here
+from arcface_api.image import Decoders, ImageLimits, decode, isolation
 from arcface_api.image.container import Container, ImageFormat
 from arcface_api.image.decode import take_apart
+from arcface_api.image.decoder_process import decode_pixels
 from arcface_api.loading import open_decoders
 from arcface_api.settings import Settings
 from containers import frame, gray_animation_cleared_to_the_background, webp_extended, webp_picture
@@ -144,7 +145,7 @@ def test_pixels_equal_those_of_the_services_own_process(
 @pytest.mark.parametrize("size", [(7071, 7071), (20, 50_000)])
 def test_pixels_of_the_largest_pictures_are_equal_too(long_lived: Decoders, size: tuple[int, int]) -> None:
     container = take_apart(picture_bytes("JPEG", size, quality=30))
-    there, here = long_lived.pixels(container, 1), pixels_here(container, 1)
+    there, here = long_lived.pixels(container, 1), decode_pixels(container.pixel_file, 1)
     assert there is not None
     assert here is not None
     assert np.array_equal(there, here)

@@ -37,7 +37,7 @@ from arcface_api.errors import (
     ServiceClosing,
 )
 from arcface_api.face.quality import QualityWarning
-from arcface_api.image import Decoders, ImageLimits, pixels_here
+from arcface_api.image import Decoders, ImageLimits
 from arcface_api.wire import Align, Alignment
 
 _SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
@@ -71,7 +71,7 @@ class Embedder:
         self._bulk_decoding = asyncio.Semaphore(decode_threads)
         """Of batch requests, only as many pictures wait for decoding as there are threads, so that single ones pass."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
-        pixels_of = pixels_here if decoders is None else decoders.pixels
+        pixels_of = decoders.pixels if decoders else None
         self._preparer = Preparer(models, self._predictor, limits, lambda: self._recognition.is_idle, pixels_of)
         self._recognition = recognition_queue(models.recogniser, self._preparer, 2 * capacity)  # two for `flip`
         self._queues: list[Batcher[Any, Any]] = [self._recognition]

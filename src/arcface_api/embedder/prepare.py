@@ -25,7 +25,7 @@ from arcface_api.errors import DeadlineExceeded
 from arcface_api.face.geometry import align, check_landmarks, input_template, lies_aligned
 from arcface_api.face.landmarks import Landmarks, find_landmarks
 from arcface_api.face.quality import Quality, QualityWarning, picture_quality
-from arcface_api.image import OVERSAMPLING, ImageLimits, PixelsOf, Resize, decode, letterbox, pixels_here, stretch
+from arcface_api.image import OVERSAMPLING, ImageLimits, PixelsOf, Resize, decode, letterbox, stretch
 from arcface_api.session import GPU_PROVIDERS
 from arcface_api.wire import Align, Alignment, Fit
 
@@ -85,9 +85,9 @@ class Preparer:
         predictor: AttributePredictor | None,
         limits: ImageLimits,
         is_idle: Callable[[], bool],
-        pixels_of: PixelsOf = pixels_here,
+        pixels_of: PixelsOf | None = None,
     ) -> None:
-        """`is_idle` returns True if the recogniser has nothing to do just now; `pixels_of` decodes."""
+        """`is_idle` returns True if the recogniser has nothing to do just now; `pixels_of` decodes, if given."""
         self._spec = models.recogniser.spec
         self._template = input_template(self._spec)
         self._regressor = models.regressor.session

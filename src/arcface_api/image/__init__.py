@@ -1,15 +1,19 @@
-"""From bytes to an upright picture, and from a picture to the crop that a model takes.
+"""From a file to an upright picture (`decode`), and from there to a model's crop (`stretch`, `letterbox`).
 
-    bytes ──take_apart──▶ Container ──decode──▶ Image ──resize──▶ Crop
-
-`jpeg`, `png` and `webp` take a container apart; limits are checked before any pixel is decoded. OpenCV decodes and
-stretches, as in the reference: equal pixels, equal vectors. It gets only what the pixels need, and may run in separate
-processes (`isolation`).
+OpenCV decodes and stretches, as in the reference: equal pixels, equal vectors. `isolation` runs it in processes.
 """
 
-from arcface_api.image.decode import EXACT_UP_TO_PIXELS, ImageLimits, PixelsOf, decode, pixels_here
+from arcface_api.image.decode import (
+    EXACT_UP_TO_PIXELS,
+    OVERSAMPLING,
+    ImageLimits,
+    PixelsOf,
+    Resize,
+    decode,
+    letterbox,
+    stretch,
+)
 from arcface_api.image.isolation import Decoders
-from arcface_api.image.resize import OVERSAMPLING, Resize, letterbox, stretch
 
 __all__ = [
     "EXACT_UP_TO_PIXELS",
@@ -20,6 +24,5 @@ __all__ = [
     "Resize",
     "decode",
     "letterbox",
-    "pixels_here",
     "stretch",
 ]

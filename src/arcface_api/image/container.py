@@ -9,7 +9,6 @@ from arcface_api.errors import ImageDamaged
 EXIF_PREFIX = b"Exif\0\0"
 """Precedes the data in a JPEG. Some writers (libvips, and so sharp) also put it into WebP and PNG files."""
 UPRIGHT = 1
-"""EXIF's orientation of a picture that need not be turned."""
 MAX_EXIF_ENTRIES = 64
 """A camera's first directory has about a dozen, in the order of their tags, and the orientation is among the first."""
 
@@ -27,10 +26,7 @@ class ImageFormat(StrEnum):
 
 
 class Container(NamedTuple):  # takes half as long to make as a frozen dataclass, for each picture
-    """One picture: the bytes that its pixels need, and what its file says about it.
-
-    Sizes are pixels, as stored; the orientation is EXIF's, 1 to 8.
-    """
+    """The bytes that a picture's pixels need; its size in pixels, as stored; EXIF's orientation, 1 to 8."""
 
     format: ImageFormat
     width: int
@@ -43,7 +39,6 @@ class Container(NamedTuple):  # takes half as long to make as a frozen dataclass
     """Where the pixels lie on the picture; not (0, 0) only in a WebP animation."""
 
     def __str__(self) -> str:
-        """As messages name it."""
         return f"{self.format} of {self.width}x{self.height} pixels"
 
 
@@ -56,8 +51,7 @@ def damaged(what: Container | ImageFormat) -> ImageDamaged:
 def orientation_in(exif: bytes) -> int:
     """Read the orientation, 1 to 8, from EXIF data with or without `EXIF_PREFIX`; 1 if there is none.
 
-    Looks at no more than `MAX_EXIF_ENTRIES` of the first directory, and follows no pointer from there. Sources: TIFF
-    6.0, section 2 (header, directory, types); CIPA DC-008 (EXIF), tag 0x0112.
+    Only the first directory is read. Sources: TIFF 6.0, section 2; CIPA DC-008 (EXIF), tag 0x0112.
     """
     tiff = exif.removeprefix(EXIF_PREFIX)
     order = _BYTE_ORDERS.get(tiff[:4])

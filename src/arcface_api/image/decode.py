@@ -1,6 +1,6 @@
-"""Decodes a file to an upright RGB picture, within limits that are checked before decoding.
+"""From a file to an upright RGB picture, and from a picture to the crop that a model takes.
 
-    bytes ──take_apart──▶ Container ──limits──▶ pixel_file ──OpenCV──▶ pixels ──canvas, orientation──▶ Image
+    bytes ─take_apart─▶ Container ─limits─▶ pixel_file ─OpenCV─▶ pixels ─canvas, orientation─▶ Image ─stretch─▶ Crop
 
 OpenCV never sees a file as it was sent (docs/adr/0003). A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size (DCT
 scaling), which takes less time and memory.
@@ -8,26 +8,29 @@ scaling), which takes less time and memory.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from arcface_api.arrays import Image
+from arcface_api.arrays import Crop, Image
 from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels
 from arcface_api.image import jpeg, png, webp
-from arcface_api.image.container import Container, ImageFormat, damaged
+from arcface_api.image.container import UPRIGHT, Container, ImageFormat, damaged
 from arcface_api.image.decoder_process import REDUCTIONS, decode_pixels
 
 MAX_SIDE_PIXELS = 1_000_000
 """libpng's limit of width and height (`PNG_USER_WIDTH_MAX`)."""
 EXACT_UP_TO_PIXELS = 1_000_000
 """Width x height up to which a JPEG is never reduced: detectors' crops are smaller and keep their vectors."""
+OVERSAMPLING = 2
+"""Least pixels of a reduced picture for one of the crop, along each side."""
 
 PixelsOf = Callable[[Container, int], Image | None]
 """Decodes a container's `pixel_file`, with a JPEG's sides divided by 1, 2, 4 or 8; None if it cannot be decoded."""
 
-# Where a signature stands, and what a file is that has it.
+# The offset of a signature, and what a file with it is.
 _SIGNATURES: tuple[tuple[int, bytes | tuple[bytes, ...], str], ...] = (
     (0, b"GIF8", "a GIF image"),
     (0, b"BM", "a BMP image"),
@@ -66,31 +69,29 @@ class ImageLimits:
     max_pixels: int
 
 
+class Resize(StrEnum):
+    """Whether a large JPEG may be decoded at a fraction of its size (`auto`), or never (`exact`)."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+
+
 class Decoded(NamedTuple):
-    """A picture, and by how much it was reduced."""
+    """A picture, (h, w, 3) uint8, RGB, upright; and the width of one of its pixels, in pixels of the file."""
 
     image: Image
-    """(h, w, 3) uint8, RGB, upright. Reduced n times, a side has 1/n of the file's pixels, rounded up."""
     reduction: float
-    """The width of one of its pixels, in pixels of the file."""
-
-
-def pixels_here(container: Container, divisor: int) -> Image | None:
-    """Decode in this process: a `PixelsOf`."""
-    return decode_pixels(container.pixel_file, divisor)
 
 
 def decode(
-    content: bytes, limits: ImageLimits, least_side: int | None = None, pixels_of: PixelsOf = pixels_here
+    content: bytes, limits: ImageLimits, least_side: int | None = None, pixels_of: PixelsOf | None = None
 ) -> Decoded:
-    """Decode a JPEG, PNG or WebP file to an upright RGB picture.
+    """Decode a JPEG, PNG or WebP file to an upright RGB picture, in this process or with `pixels_of`.
 
     The result is what OpenCV's `IMREAD_COLOR` gives, in RGB order: grayscale, palette and CMYK converted, alpha dropped
-    (not blended), 16 bits reduced to 8; then turned as EXIF says. Of an animation or a file of several pictures it is
-    the first one; of an animated PNG, the one that viewers without animation show.
-
-    The limits are checked against the header, before anything is decoded. With `least_side`, a JPEG of more than
-    `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 as long as neither side becomes shorter than that many pixels.
+    (not blended), 16 bits reduced to 8; then turned as EXIF says. Of several pictures in a file it is the first one; of
+    an animated PNG, the one that viewers without animation show. With `least_side`, a JPEG of more than
+    `EXACT_UP_TO_PIXELS` is reduced to 1/2, 1/4 or 1/8 (rounded up) as long as neither side becomes shorter than that.
 
     Raises:
         ImageEmpty, ImageFormatUnsupported: As `take_apart`.
@@ -98,22 +99,36 @@ def decode(
         ImageDamaged: The file is truncated or corrupt, or built to cost more than its pixels do; or as `pixels_of`.
     """
     container = take_apart(content)
-    _check_size(container, limits)
+    width, height = container.width, container.height
+    if max(width, height) > MAX_SIDE_PIXELS:
+        raise ImageTooManyPixels(
+            f"The {container} is too large: no side may have more than {MAX_SIDE_PIXELS:,}. Send the face crop."
+        )
+    if width * height > limits.max_pixels:
+        raise ImageTooManyPixels(
+            f"The {container.format} has {width}x{height} = {width * height:,} pixels; at most {limits.max_pixels:,}"
+            " are allowed. Send the face crop, not the whole photo, or make it smaller."
+        )
     if container.format is ImageFormat.PNG and png.unpacks_to_more_than_pixels(container):
         raise damaged(container)
-    divisor = 1 if least_side is None else _divisor(container, least_side)
-    pixels = pixels_of(container, divisor)
+    divisor = 1
+    if least_side is not None and container.format is ImageFormat.JPEG and width * height > EXACT_UP_TO_PIXELS:
+        divisor = next((divisor for divisor in REDUCTIONS if min(width, height) >= least_side * divisor), 1)
+    pixels = pixels_of(container, divisor) if pixels_of else decode_pixels(container.pixel_file, divisor)
     if pixels is None:
         raise damaged(container)
-    stored = _on_canvas(pixels, container, divisor)
-    reduction = 1.0 if divisor == 1 else max(container.width, container.height) / max(stored.shape[:2])
-    return Decoded(_upright(stored, container.orientation), reduction)
+    if pixels.shape != (-(-height // divisor), -(-width // divisor), 3):
+        if divisor > 1:
+            raise damaged(container)
+        pixels = _on_canvas(pixels, container)
+    reduction = 1.0 if divisor == 1 else max(width, height) / max(pixels.shape[:2])
+    if container.orientation != UPRIGHT:
+        pixels = _upright(pixels, container.orientation)
+    return Decoded(pixels, reduction)
 
 
 def take_apart(content: bytes) -> Container:
-    """Recognise a picture's format by its content, and keep of its file what the pixels need.
-
-    No pixel is decoded. Steps are bounded, and nothing is allocated but the bytes that are kept.
+    """Recognise a picture's format by its content, and keep of its file what the pixels need; decodes nothing.
 
     Raises:
         ImageEmpty: There are no bytes.
@@ -126,7 +141,7 @@ def take_apart(content: bytes) -> Container:
         container = jpeg.take_apart(content)
     elif content.startswith(png.SIGNATURE):
         container = png.take_apart(content)
-    elif webp.is_webp(content):
+    elif content.startswith(b"RIFF") and content.startswith(b"WEBP", 8):
         container = webp.take_apart(content)
     else:
         raise ImageFormatUnsupported(
@@ -140,8 +155,32 @@ def take_apart(content: bytes) -> Container:
     return container
 
 
+def stretch(image: Image, height: int, width: int) -> Crop:
+    """Stretch a (h, w, 3) image to `height` x `width` pixels; one of that size is returned itself.
+
+    Bilinear without anti-aliasing, bit for bit as `cv2.dnn.blobFromImages`, through which InsightFace's `get_feat` sees
+    a crop: stored vectors were made from these pixels.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[return-value]  # stub says Any dtype
+
+
+def letterbox(image: Image, height: int, width: int) -> Crop:
+    """As `stretch`, but keep the picture's shape: centred, black around it. Shrinking averages pixels."""
+    if image.shape[:2] == (height, width):
+        return image
+    scale = min(height / image.shape[0], width / image.shape[1])
+    inner_height, inner_width = (max(1, round(side * scale)) for side in image.shape[:2])
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    crop = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    inner = cv2.resize(image, (inner_width, inner_height), interpolation=interpolation)
+    crop[top : top + inner_height, left : left + inner_width] = inner
+    return crop
+
+
 def _name_content(content: bytes) -> str:
-    """What the bytes most likely are, for the error message."""
     for offset, signature, name in _SIGNATURES:
         if content.startswith(signature, offset):
             return name
@@ -154,36 +193,12 @@ def _name_content(content: bytes) -> str:
     return f"of no known format (it begins with {content[:4].hex(' ')})"
 
 
-def _check_size(container: Container, limits: ImageLimits) -> None:
-    pixels = container.width * container.height
-    if max(container.width, container.height) > MAX_SIDE_PIXELS:
-        raise ImageTooManyPixels(
-            f"The {container} is too large: no side may have more than {MAX_SIDE_PIXELS:,}. Send the face crop."
-        )
-    if pixels > limits.max_pixels:
-        raise ImageTooManyPixels(
-            f"The {container.format} has {container.width}x{container.height} = {pixels:,} pixels; at most"
-            f" {limits.max_pixels:,} are allowed. Send the face crop, not the whole photo, or make it smaller."
-        )
-
-
-def _divisor(container: Container, least_side: int) -> int:
-    """By how much to divide a picture's sides: 8, 4, 2, or 1."""
-    if container.format is not ImageFormat.JPEG or container.width * container.height <= EXACT_UP_TO_PIXELS:
-        return 1
-    shorter = min(container.width, container.height)
-    return next((divisor for divisor in REDUCTIONS if shorter >= least_side * divisor), 1)
-
-
-def _on_canvas(pixels: Image, container: Container, divisor: int) -> Image:
+def _on_canvas(pixels: Image, container: Container) -> Image:
     """The whole picture: black where a frame does not cover it."""
-    height, width = -(-container.height // divisor), -(-container.width // divisor)
-    if pixels.shape == (height, width, 3):
-        return pixels
     bottom, right = container.top + pixels.shape[0], container.left + pixels.shape[1]
-    if divisor > 1 or bottom > height or right > width:
+    if bottom > container.height or right > container.width:
         raise damaged(container)
-    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas = np.zeros((container.height, container.width, 3), np.uint8)
     canvas[container.top : bottom, container.left : right] = pixels
     return canvas
 

@@ -11,7 +11,6 @@ import socket
 import struct
 import sys
 from contextlib import suppress
-from io import BufferedReader
 from pathlib import Path
 
 import cv2
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 REDUCTIONS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-"""OpenCV's flag for each divisor of a JPEG's sides, strongest first."""
+"""OpenCV's flag for each divisor of a JPEG's sides, the largest first."""
 REQUEST = struct.Struct("<QI")
 """To a decoder: the number of bytes of the file that follows, and the divisor."""
 REPLY = struct.Struct("<II")
@@ -33,10 +32,7 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def decode_pixels(pixel_file: bytes, divisor: int) -> NDArray[np.uint8] | None:
-    """Decode a `Container.pixel_file` to (h, w, 3) uint8, RGB, as stored; None if OpenCV cannot.
-
-    `divisor` is 1; or 2, 4 or 8 to divide the sides of a JPEG.
-    """
+    """Decode to (h, w, 3) uint8, RGB, as stored, with a JPEG's sides divided by 1, 2, 4 or 8; None if OpenCV cannot."""
     flag = REDUCTIONS.get(divisor, cv2.IMREAD_COLOR_RGB) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         picture = cv2.imdecode(np.frombuffer(pixel_file, np.uint8), flag)
@@ -52,19 +48,6 @@ def send(connection: socket.socket, head: bytes, content: memoryview) -> None:
     sent = connection.sendmsg([head, content])
     if sent < len(head) + len(content):
         connection.sendall(content[sent - len(head) :])
-
-
-def _serve_picture(service: socket.socket, requests: BufferedReader) -> None:
-    """Decode the next file, and keep nothing of it; ends the process when the service has closed its end."""
-    head = requests.read(REQUEST.size)
-    if not head:
-        sys.exit()
-    size, divisor = REQUEST.unpack(head)
-    pixels = decode_pixels(requests.read(size), divisor)
-    if pixels is None:
-        service.sendall(REPLY.pack(0, 0))
-    else:
-        send(service, REPLY.pack(*pixels.shape[:2]), pixels.data.cast("B"))
 
 
 def _give_up_rights(memory_bytes: int) -> None:
@@ -102,8 +85,14 @@ def main(service_pid: int, memory_bytes: int) -> None:
     _give_up_rights(memory_bytes)
     service.sendall(REPLY.pack(0, 0))
     requests = service.makefile("rb")
-    while True:
-        _serve_picture(service, requests)
+    while head := requests.read(REQUEST.size):
+        size, divisor = REQUEST.unpack(head)
+        pixels = decode_pixels(requests.read(size), divisor)
+        if pixels is None:
+            service.sendall(REPLY.pack(0, 0))
+        else:
+            send(service, REPLY.pack(*pixels.shape[:2]), pixels.data.cast("B"))
+        del pixels  # nothing of a picture is kept while waiting for the next one
 
 
 if __name__ == "__main__":

@@ -54,9 +54,9 @@ class Decoders:
     """Decodes pictures in other processes; several threads may call it at once."""
 
     def __init__(self, *, max_pixels: int, max_bytes: int, most_seconds: float) -> None:
-        """Start a first decoder and have it decode something, or raise RuntimeUnfit.
+        """Start a first decoder and try it, or raise RuntimeUnfit.
 
-        The arguments are those of the largest allowed picture: its pixels, its file's bytes, and the time it may take.
+        The arguments are the pixels, the file's bytes and the seconds of decoding that the largest picture may have.
         """
         if sys.platform != "linux":
             raise RuntimeUnfit("Decoders in processes of their own need Linux. Set ARCFACE_DECODE_ISOLATION=none.")
@@ -78,8 +78,8 @@ class Decoders:
     def pixels(self, container: Container, divisor: int) -> Image | None:
         """Decode `container.pixel_file`; None if it cannot be decoded.
 
-        A picture is to blame if a new decoder dies of it. One that has served before may have died of what an earlier
-        picture did to its memory, or because the kernel needed memory: then a new one tries again.
+        A picture is to blame only if a new decoder dies of it: one that has served before may have died of an earlier
+        picture, or because the kernel needed memory. Then a new one tries again.
 
         Raises:
             ImageDamaged: Decoders die of it, or it takes longer than its share of time.
@@ -119,7 +119,7 @@ class Decoders:
         self._starter.shutdown()
 
     def _decoded(self, decoder: "_Decoder", container: Container, divisor: int, seconds: float) -> Image | None:
-        """Decode; the decoder is idle afterwards, or killed if it fails. A ConnectionError says how it ended."""
+        """Decode; afterwards the decoder is idle or, after a failure, killed. A ConnectionError says how it ended."""
         try:
             pixels = decoder.pixels(container, divisor, seconds)
         except BaseException as error:
@@ -137,7 +137,7 @@ class Decoders:
             decoder = self._starter.submit(_Decoder, self._memory_bytes).result()
             decoder.reply(0, START_SECONDS)
         except OSError as error:
-            why = error if decoder is None else decoder.kill()
+            why = decoder.kill() if decoder else error
             raise RuntimeUnfit(f"The decoder process does not start ({why}); see the log above. {_WITHOUT}") from error
         return decoder
 
@@ -154,12 +154,11 @@ class Decoders:
 
 
 class _Decoder:
-    """One decoder process, as a thread of the service uses it."""
+    """One decoder process. Its first reply says that it is ready; OSError if the system cannot start it."""
 
     def __init__(self, memory_bytes: int) -> None:
-        """Start it; its first reply says that it is ready. Raises OSError if the system cannot start it."""
-        self._connection, its_end = socket.socketpair()
         command = [sys.executable, "-P", decoder_process.__file__, str(os.getpid()), str(memory_bytes)]
+        self._connection, its_end = socket.socketpair()
         try:
             with its_end:
                 self._process = subprocess.Popen(  # noqa: S603  # this very Python, and a program of this package

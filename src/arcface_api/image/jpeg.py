@@ -61,7 +61,16 @@ def take_apart(content: bytes) -> Container:
             if marker == _APP1 and turned is None and content.startswith(EXIF_PREFIX, at + 4):
                 turned = orientation_in(content[at + 4 : end])
         elif marker in _FRAMES and size is None:
-            size = _frame_size(content, marker, at, end)
+            if end - at < 9:
+                break
+            precision, height, width = struct.unpack_from(">BHH", content, at + 4)
+            if marker not in _READABLE_FRAMES or precision != 8:
+                raise ImageFormatUnsupported(
+                    f"The file is a JPEG of a kind that cannot be read (SOF{marker - 0xC0}, {precision} bits). Allowed"
+                    " are baseline, extended and progressive JPEG with 8 bits and Huffman coding: save the picture as"
+                    " one of these."
+                )
+            size = width, height
         elif marker == _START_OF_SCAN and size is not None:
             scans += 1
             if scans > MAX_SCANS:
@@ -118,19 +127,6 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
             end, has_scan = end_of_scan.start(), True
         yield marker, at, end
         at = end
-
-
-def _frame_size(content: bytes, marker: int, at: int, end: int) -> tuple[int, int]:
-    """Width and height in a frame's segment."""
-    if end - at < 9:
-        raise damaged(ImageFormat.JPEG)
-    precision, height, width = struct.unpack_from(">BHH", content, at + 4)
-    if marker not in _READABLE_FRAMES or precision != 8:
-        raise ImageFormatUnsupported(
-            f"The file is a JPEG of a kind that cannot be read (SOF{marker - 0xC0}, {precision} bits). Allowed are"
-            " baseline, extended and progressive JPEG with 8 bits and Huffman coding: save the picture as one of these."
-        )
-    return width, height
 
 
 def _colour_fields(content: bytes, marker: int, at: int, end: int) -> bytes | None:

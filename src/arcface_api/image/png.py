@@ -16,13 +16,12 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 65_536
 """Encoders write pieces of some kilobytes; a file of empty chunks must not keep a thread busy."""
 SURPLUS_FROM_BYTES = 1_000_000
-"""Packed picture data up to this size is not checked, which would take two thirds of the time of decoding: it becomes
-at most 1 GB, in two seconds, as long as 50 million honest pixels take."""
+"""Smaller files are not checked, which would take two thirds of the time of decoding: they become at most 1 GB, in two
+seconds, as long as 50 million honest pixels take."""
 
 _FRAME_BYTES = 12  # length, type and checksum around a chunk's data
 _IS_ANCILLARY = 0x20  # bit of a type's first letter: a decoder that does not know the chunk may ignore it
 _UNPACKED_AT_ONCE = 1024 * 1024
-_MOST_BYTES_A_PIXEL = 8  # four channels of 16 bits
 
 
 def take_apart(content: bytes) -> Container:
@@ -42,12 +41,11 @@ def take_apart(content: bytes) -> Container:
             break
         length, kind = struct.unpack_from(">I4s", content, position)
         begin, end = position, position + length + _FRAME_BYTES
-        if end > len(content) or (kind == b"IHDR") != (number == 0):
+        is_header = kind == b"IHDR"
+        if end > len(content) or is_header != (number == 0) or (is_header and length != 13):
             break
         position = end
-        if kind == b"IHDR":
-            if length != 13:
-                break
+        if is_header:
             width, height = struct.unpack_from(">II", content, begin + 8)
             kept.append(view[begin:end])
         elif kind in (b"IDAT", b"PLTE"):
@@ -64,12 +62,12 @@ def take_apart(content: bytes) -> Container:
 
 
 def unpacks_to_more_than_pixels(png: Container) -> bool:
-    """Whether the data, of more than `SURPLUS_FROM_BYTES`, is far more than the pixels need: 4 MB can become 4 GB."""
+    """Whether a file of more than `SURPLUS_FROM_BYTES` holds far more than its pixels need: 4 MB can become 4 GB."""
     file = memoryview(png.pixel_file)
     if len(file) <= SURPLUS_FROM_BYTES:
         return False
-    # More than the picture's rows can take, interlaced or not.
-    most_bytes = 2 * (png.width * _MOST_BYTES_A_PIXEL + 1) * png.height + 65_536
+    # More than the rows can take, interlaced or not, in four channels of 16 bits.
+    most_bytes = 2 * (png.width * 8 + 1) * png.height + 65_536
     unpacker, unpacked, position = zlib.decompressobj(), 0, len(SIGNATURE)
     while position < len(file):
         length, kind = struct.unpack_from(">I4s", file, position)

@@ -19,13 +19,8 @@ _ANIMATION_FLAG, _EXIF_FLAG = 0x02, 0x08
 _ANMF_BYTES = 16  # before the chunks inside a frame: place, size, duration, flags
 
 
-def is_webp(content: bytes) -> bool:
-    """Whether the content begins as a WebP file does."""
-    return content[:4] == b"RIFF" and content[8:12] == b"WEBP"
-
-
 def take_apart(content: bytes) -> Container:
-    """Read a file that `is_webp`.
+    """Read a RIFF file of the type WEBP.
 
     Raises ImageDamaged if it is cut short, its sizes contradict each other, or it has more than `MAX_CHUNKS`.
     """
@@ -34,10 +29,10 @@ def take_apart(content: bytes) -> Container:
         raise damaged(ImageFormat.WEBP)
     chunks = _chunks(content, 12, end)
     kind, begin, length = next(chunks, (b"", 0, 0))
-    if kind in (b"VP8 ", b"VP8L"):
+    if kind != b"VP8X":
         width, height = _bitstream_size(content, kind, begin, length)
         return Container(ImageFormat.WEBP, width, height, _pixel_file(content, kind, begin, length))
-    if kind != b"VP8X" or length < 10:
+    if length < 10:
         raise damaged(ImageFormat.WEBP)
     flags, width, height = content[begin], _number(content, begin + 4) + 1, _number(content, begin + 7) + 1
     picture_kinds = (b"ANMF",) if flags & _ANIMATION_FLAG else (b"VP8 ", b"VP8L")
@@ -50,17 +45,10 @@ def take_apart(content: bytes) -> Container:
             turned = orientation_in(content[begin : begin + length])
         if picture is not None and turned is not None:
             break
-    if picture is None:
-        raise damaged(ImageFormat.WEBP)
-    return _on_canvas(content, picture, width, height, turned or UPRIGHT)
-
-
-def _on_canvas(content: bytes, picture: tuple[bytes, int, int], width: int, height: int, turned: int) -> Container:
-    """The picture of an extended file: as large as the canvas, or a frame on it."""
-    kind, begin, length = picture
+    kind, begin, length = picture or (b"", 0, 0)
     left = top = 0
     size = width, height
-    if kind == b"ANMF":
+    if kind == b"ANMF":  # a frame, which may be smaller than the canvas
         if length < _ANMF_BYTES:
             raise damaged(ImageFormat.WEBP)
         left, top = 2 * _number(content, begin), 2 * _number(content, begin + 3)
@@ -70,7 +58,7 @@ def _on_canvas(content: bytes, picture: tuple[bytes, int, int], width: int, heig
     if _bitstream_size(content, kind, begin, length) != size or left + size[0] > width or top + size[1] > height:
         raise damaged(ImageFormat.WEBP)
     file = _pixel_file(content, kind, begin, length)
-    return Container(ImageFormat.WEBP, width, height, file, turned, left=left, top=top)
+    return Container(ImageFormat.WEBP, width, height, file, turned or UPRIGHT, left=left, top=top)
 
 
 def _chunks(content: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -88,7 +76,6 @@ def _chunks(content: bytes, position: int, end: int) -> Iterator[tuple[bytes, in
 
 
 def _bitstream_size(content: bytes, kind: bytes, begin: int, length: int) -> tuple[int, int]:
-    """Width and height in the bitstream itself."""
     if kind == b"VP8L" and length >= 5 and content[begin] == 0x2F:
         bits = int.from_bytes(content[begin + 1 : begin + 5], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -105,5 +92,4 @@ def _pixel_file(content: bytes, kind: bytes, begin: int, length: int) -> bytes:
 
 
 def _number(content: bytes, begin: int) -> int:
-    """Three bytes, little-endian."""
     return int.from_bytes(content[begin : begin + 3], "little")

@@ -1,7 +1,6 @@
 """One model on one execution provider, at an explicit precision, tested before it serves.
 
     ModelContent ─plan, choose─▶ onnx_cpu · openvino_cpu · onnx_gpu ─self_test─▶ Chosen(session, cosine, reason)
-                                     └── graphs, cache                             session.run(crops) ─▶ (n, dim)
 
 By default ONNX Runtime sizes its threads from the host and falls back to the CPU silently, and OpenVINO chooses
 bfloat16 silently. Here threads, provider and precision are always set, checked and reported.
@@ -9,7 +8,7 @@ bfloat16 silently. Here threads, provider and precision are always set, checked 
 
 from arcface_api.session.cache import Cache
 from arcface_api.session.choose import Chosen, open_reference, open_session
-from arcface_api.session.model import ModelContent, Session
+from arcface_api.session.onnx_cpu import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 from arcface_api.session.plan import SessionConfig, check_installation
 from arcface_api.session.self_test import is_batch_invariant, probe_crops

@@ -1,4 +1,4 @@
-"""Chooses the backend that a model runs on: the first or the fastest that passes the self-test.
+"""Chooses the backend that a model runs on.
 
     SessionConfig ─plan─▶ backends ─open, self-test─▶ the first that passes (GPU, AMX), else the fastest ─▶ Chosen
 
@@ -21,8 +21,7 @@ from arcface_api.errors import ArcFaceError, ModelFailed, RuntimeUnfit
 from arcface_api.session import openvino_cpu
 from arcface_api.session.cache import Cache
 from arcface_api.session.graphs import REWRITING_VERSION
-from arcface_api.session.model import ModelContent, Session
-from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
+from arcface_api.session.onnx_cpu import CPU_PROVIDER, ModelContent, OnnxCpuSession, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, OnnxGpuSession
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
 from arcface_api.session.plan import FLUSHING_REFERENCE, REFERENCE, Backend, Plan, SessionConfig, plan_for
@@ -49,21 +48,11 @@ class Chosen:
     self_test_cosine: float
     """Lowest cosine of a probe crop's features to float32 on ONNX Runtime's CPU provider."""
     reason: str | None
-    """Why nothing faster is used; None where there is nothing to explain."""
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """What one start remembers for the next."""
-
-    backend: Backend
-    reason: str | None
-    expected: Features
-    """The reference's features of the probe crops, (n, dim) float32."""
+    """Why nothing faster is used, if there is anything to explain."""
 
 
 class _Deviates(RuntimeUnfit):
-    """A backend computes something other than the reference. The next start would find the same."""
+    """A backend computes something other than the reference, and will at the next start, too."""
 
 
 def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Chosen:
@@ -75,30 +64,31 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
     """
     planned = plan_for(config.device, config.precision)
     probes = probe_crops(model.spec.height, model.spec.width)
-    versions = ort.__version__, openvino_cpu.openvino_version() if openvino_cpu.is_openvino_installed() else ""
+    openvino = openvino_cpu.openvino_version() if openvino_cpu.is_openvino_installed() else ""
     pixels = hashlib.sha256(np.stack(probes).data).hexdigest()  # versions of OpenCV may resize differently
-    about_code = (VERDICT_VERSION, REWRITING_VERSION, *versions)
+    about_code = (VERDICT_VERSION, REWRITING_VERSION, ort.__version__, openvino)
     key = ("verdict", about_code, model.sha256, repr(model.spec), pixels, config, planned)
     with nullcontext() if cache.has(*key) else cache.exclusive():
-        verdict, doubt = _read_verdict(cache, key), ""
+        verdict = _read_verdict(cache, key)
         if verdict is not None:
+            earlier, reason, expected = verdict
             try:
-                chosen = _Trial(model, config, cache, probes, verdict.expected).test(verdict.backend)
+                chosen = _Trial(model, config, cache, probes, expected).test(earlier)
             except ArcFaceError as error:  # the machine has changed: try every backend again
-                doubt = f"{verdict.backend}, chosen at an earlier start, cannot be used now: {error}"
+                doubt = f"{earlier}, chosen at an earlier start, cannot be used now: {error}"
                 _log.warning("%s", doubt)
             else:
                 _keep_compiled(chosen.session)
-                return replace(chosen, reason=verdict.reason)
+                return replace(chosen, reason=reason)
         trial = _Trial(model, config, cache, probes)
         backend, chosen = _choose(trial, planned)
         was_kept = _keep_compiled(chosen.session)
         expected, reason, is_final = trial.expected, chosen.reason, trial.is_final
-        if verdict is not None and backend != verdict.backend:
+        if verdict is not None and backend != earlier:
             # What failed now may work at the next start, which must then return the same vectors as before.
             reason, is_final = _joined(reason, doubt), False
-        facts = asdict(_Verdict(backend, reason, expected))
-        is_remembered = is_final and cache.write(json.dumps(facts, default=np.ndarray.tolist).encode(), *key)
+        facts = {"backend": asdict(backend), "reason": reason, "expected": expected.tolist()}
+        is_remembered = is_final and cache.write(json.dumps(facts).encode(), *key)
         if not is_remembered and backend not in planned.preferred and len(planned.timed) > 1:
             _log.warning("%s is used; %s.", backend, TIMED_FOR_ONE_START)
             reason = _joined(reason, TIMED_FOR_ONE_START)
@@ -116,9 +106,9 @@ def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]
         ModelFailed: The model cannot be loaded or run, or its input or output is not as expected.
     """
     session = OnnxCpuSession(model, threads, batch_sizes)
-    probes = probe_crops(model.spec.height, model.spec.width)
+    probe = probe_crops(model.spec.height, model.spec.width)[0]
     for size in session.batch_sizes:
-        session.run([probes[index % len(probes)] for index in range(size)])
+        session.run([probe] * size)
     return session
 
 
@@ -136,16 +126,16 @@ class _Trial:
         config: SessionConfig,
         cache: Cache,
         probes: list[Crop],
-        expected: Features | None = None,
+        features: Features | None = None,
     ) -> None:
-        """Computes the reference's features, unless `expected` holds them from an earlier start."""
+        """Computes the reference's features, unless an earlier start has left them."""
         self.probes = probes
         self._model, self._config, self._cache = model, config, cache
         self._reference: Session | None = None
-        if expected is None:
+        if features is None:
             self._reference = self._open(REFERENCE)
-            expected = reference_features(self._reference, probes)
-        self.expected = expected
+            features = reference_features(self._reference, probes)
+        self.expected = features
         self.failures: list[str] = []
         self.last_failure: ArcFaceError | None = None
         self.is_final = True
@@ -153,12 +143,7 @@ class _Trial:
         self._unloadable: set[str] = set()
 
     def test(self, backend: Backend) -> Chosen:
-        """Open a backend, run every batch size, and compare the results.
-
-        Raises:
-            RuntimeUnfit: Its provider cannot be loaded, or it deviates from float32.
-            ModelFailed: It cannot load or run the model.
-        """
+        """Open a backend, run every batch size and compare the results; raise RuntimeUnfit or ModelFailed."""
         session = self._reference if backend == REFERENCE and self._reference is not None else self._open(backend)
         cosine = lowest_cosine(session, self.probes, self.expected)
         if cosine < MIN_COSINE:
@@ -169,7 +154,7 @@ class _Trial:
         return Chosen(session, cosine, None)
 
     def attempt(self, backend: Backend) -> Chosen | None:
-        """As `test`, but logs and records a failure; a provider that cannot be loaded is tried and logged once."""
+        """As `test`, but log and record failures; a provider that cannot be loaded is tried once."""
         if backend.provider in self._unloadable:
             return None
         try:
@@ -224,7 +209,7 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Backend, Chosen]:
 
 
 def _keep_compiled(session: Session) -> bool:
-    """Cache a model that was compiled now; returns whether it was."""
+    """Cache a model if it was compiled now; returns whether it was cached."""
     return isinstance(session, OpenVinoSession) and session.keep()
 
 
@@ -232,13 +217,14 @@ def _joined(*reasons: str | None) -> str | None:
     return "; ".join(filter(None, reasons)) or None
 
 
-def _read_verdict(cache: Cache, key: tuple[object, ...]) -> _Verdict | None:
+def _read_verdict(cache: Cache, key: tuple[object, ...]) -> tuple[Backend, str | None, Features] | None:
+    """The backend of an earlier start, its reason, and the reference's features of the probe crops."""
     stored = cache.read(*key)
     if stored is None:
         return None
     try:
         facts = json.loads(stored.tobytes())
-        return _Verdict(Backend(**facts["backend"]), facts["reason"], np.array(facts["expected"], np.float32))
+        return Backend(**facts["backend"]), facts["reason"], np.array(facts["expected"], np.float32)
     except Exception as error:  # noqa: BLE001  # a start can do without it
         _log.warning("The cached choice of an earlier start cannot be read; choosing again: %s", error)
         return None

@@ -1,18 +1,48 @@
-"""ONNX Runtime's CPU provider in float32: the reference that every other backend is compared with.
+"""What a session is, and the reference that all are compared with: ONNX Runtime's CPU provider in float32.
 
-The graph is run unchanged; pixels are normalised outside it, in the reference's order of operations.
+The reference runs graphs unchanged; pixels are normalised outside, in InsightFace's order of operations.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import onnxruntime as ort
 
-from arcface_api.arrays import Crop, Features, to_tensor
+from arcface_api.arrays import Crop, Features, InputSpec, to_tensor
 from arcface_api.errors import ModelFailed
-from arcface_api.session.model import ModelContent, check_features
 
 CPU_PROVIDER = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class ModelContent:
+    """A verified `.onnx` file with its SHA-256 in hex, what goes in, and the length of a row that comes out."""
+
+    content: bytes = field(repr=False)
+    sha256: str
+    spec: InputSpec
+    output_dim: int
+
+
+class Session(Protocol):
+    """A model loaded on one execution provider; safe to call from one thread at a time."""
+
+    provider: str
+    """As it really runs, not as it was asked for."""
+    precision: str
+    """As it really computes: float32, bfloat16 or float16."""
+    threads: int
+    """Of one inference on the CPU."""
+    batch_sizes: tuple[int, ...]
+    """Sizes that a batch may have, ascending, 1 among them."""
+
+    def run(self, crops: Sequence[Crop]) -> Features:
+        """Run one batch: n crops of (height, width, 3) uint8, RGB, n in `batch_sizes`; returns (n, dim) float32.
+
+        Raises:
+            ModelFailed: The runtime failed, or returned another shape than the model states.
+        """
 
 
 class OnnxCpuSession:
@@ -24,13 +54,10 @@ class OnnxCpuSession:
     def __init__(
         self, model: ModelContent, threads: int, batch_sizes: Sequence[int] = (1,), *, flushes_denormals: bool = False
     ) -> None:
-        """Load a model; nothing runs yet.
+        """Load a model, or raise ModelFailed; nothing runs yet.
 
         With `flushes_denormals`, numbers below float32's normal range count as zero. Some trained ArcFace models have
         such weights, and a CPU computes with them a hundred times slower.
-
-        Raises:
-            ModelFailed: ONNX Runtime cannot load the model, or its input or output is not as expected.
         """
         self.threads = threads
         self.batch_sizes = tuple(batch_sizes)
@@ -49,6 +76,15 @@ class OnnxCpuSession:
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise ModelFailed(f"ONNX Runtime failed on a batch of {len(tensor)}: {error}") from error
         return check_features(features, len(tensor), self._dim)
+
+
+def check_features(features: Any, rows: int, dim: int) -> Features:
+    """Return the features, or raise ModelFailed if their shape is not (rows, dim): callers would get others' rows."""
+    if features.shape != (rows, dim):
+        raise ModelFailed(
+            f"The model returned shape {features.shape} for a batch of {rows}; {(rows, dim)} was expected."
+        )
+    return features  # type: ignore[no-any-return]  # the runtimes carry no types
 
 
 def session_options(threads: int) -> ort.SessionOptions:

@@ -28,8 +28,7 @@ import onnxruntime as ort
 from arcface_api.arrays import Crop, Features
 from arcface_api.errors import ArcFaceError, ModelFailed, RuntimeUnfit
 from arcface_api.session.graphs import PIXELS, PIXELS_BATCH, take_pixels, to_float16
-from arcface_api.session.model import ModelContent, check_features
-from arcface_api.session.onnx_cpu import open_onnx, session_options
+from arcface_api.session.onnx_cpu import ModelContent, check_features, open_onnx, session_options
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 TENSORRT_PROVIDER = "TensorrtExecutionProvider"

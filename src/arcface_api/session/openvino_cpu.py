@@ -21,7 +21,7 @@ from arcface_api.arrays import Crop, Features
 from arcface_api.errors import ModelFailed
 from arcface_api.session.cache import Cache
 from arcface_api.session.graphs import REWRITING_VERSION, round_to_bfloat16, take_pixels
-from arcface_api.session.model import ModelContent, check_features
+from arcface_api.session.onnx_cpu import ModelContent, check_features
 
 if TYPE_CHECKING:
     import openvino

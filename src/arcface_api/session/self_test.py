@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from arcface_api.arrays import Crop, Features
 from arcface_api.errors import ModelFailed
-from arcface_api.session.model import Session
+from arcface_api.session.onnx_cpu import Session
 
 PROBES = 8
 """Half of them are framed like aligned faces, half like loose, stretched boxes: callers send both."""

@@ -23,8 +23,7 @@ from arcface_api.session import (
     self_test,
 )
 from arcface_api.session.choose import batch_sizes
-from arcface_api.session.model import Session
-from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession
+from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession, Session
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
 
