@@ -196,7 +196,7 @@ class EvaluationError(ArcFaceError):
 
 
 class PairsInvalid(EvaluationError):
-    """The file of pairs cannot be read, or no threshold can be told from what it holds."""
+    """The file of pairs cannot be read, or holds too little to set a threshold."""
 
 
 class BoxesInvalid(EvaluationError):

@@ -27,11 +27,7 @@ _log = logging.getLogger("arcface_api.packs")
 
 
 def pull(
-    name: str,
-    locations: PackLocations,
-    *,
-    accepted_licences: frozenset[str],
-    progress: Progress = no_progress,
+    name: str, locations: PackLocations, *, accepted_licences: frozenset[str], progress: Progress = no_progress
 ) -> InstalledPack:
     """Install a registered pack with every file of its manifest, verified.
 
