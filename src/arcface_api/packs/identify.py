@@ -36,10 +36,9 @@ _NEEDED = (
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that may belong to a pack."""
+    """A file that may belong to a pack; `name` is its name where it came from."""
 
     name: str
-    """Its file name where it came from."""
     path: Path
     measured: Measured
 

@@ -1,4 +1,4 @@
-"""`packs pull`, which installs a registered pack; and what a command works with, pulled where that was asked for."""
+"""`pull`, which installs a registered pack from its sources, and `obtain`, which a command begins with."""
 
 import contextlib
 import hashlib
