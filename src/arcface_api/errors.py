@@ -196,7 +196,7 @@ class EvaluationError(ArcFaceError):
 
 
 class PairsInvalid(EvaluationError):
-    """The file of pairs cannot be read, or lacks pairs of one kind."""
+    """The file of pairs cannot be read, or holds too little to set a threshold."""
 
 
 class AnnotationsInvalid(EvaluationError):

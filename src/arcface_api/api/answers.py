@@ -1,7 +1,7 @@
 """The body of every answer: its schema, which OpenAPI publishes, and how it is made.
 
 `EmbedAnswer` and `BatchAnswer` only describe: the embedding is written straight from its float32 array (`wire`). Tests
-compare description and body.
+compare description and body. One long module, because a key that changes here changes in both.
 """
 
 from collections.abc import Sequence

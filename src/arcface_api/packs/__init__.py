@@ -1,7 +1,7 @@
 """Model packs: registered, found, downloaded, verified, imported.
 
     packs.toml ─▶ registry ─┬─▶ locate ──────────────────────────────────▶ InstalledPack ─▶ read(role) ─▶ VerifiedModel
-                            ├─▶ pull ── sources, download, archive ──┐                     (bytes that were checked)
+                            ├─▶ pull ── download, archive ───────────┐                     (bytes that were checked)
                             └─▶ import_pack ── archive, identify ────┴─▶ install (one rename)
 
 Nothing here prints or reads the environment. Everything raised is an `arcface_api.errors.PackError`; what is worth

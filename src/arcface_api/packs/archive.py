@@ -18,11 +18,7 @@ _MAX_RATIO = 100
 
 @contextmanager
 def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
-    """An archive whose names have been checked; `what` is its name or URL, for messages.
-
-    Raises:
-        PackError: It cannot be read as a zip archive, or a member's name points out of the folder.
-    """
+    """A zip archive in which no member's name points out of the folder; `what` is its name or URL, for messages."""
     with reading(path):
         with path.open("rb") as file:
             refuse_foreign(file.read(HEAD_BYTES), what)
@@ -70,7 +66,6 @@ def unpack(
         PackError: It has more than `limit_bytes` (None: than a model can have), is packed as only a zip bomb is, is
             damaged, or is no model.
         StorageFull: There is no room for it.
-        OSError: The target cannot be written.
     """
     name, limit, packed = f"{member.filename} in {what}", limit_bytes or MAX_MODEL_BYTES, max(member.compress_size, 1)
     if member.file_size > limit:

@@ -55,10 +55,9 @@ def check(file: ModelFile, found: Measured, what: str, remedy: str) -> None:
 
 def check_size(expected: int | None, found: int, what: str, remedy: str) -> None:
     """The part of `check` that needs no bytes."""
-    if expected is not None and found < expected:
-        raise PackError(f"{what} is cut short: it has {found} bytes, it must have {expected}. {remedy}")
-    if expected is not None and found > expected:
-        raise PackError(f"{what} is another file: it has {found} bytes, it must have {expected}. {remedy}")
+    if expected is not None and found != expected:
+        wrong = "cut short" if found < expected else "another file"
+        raise PackError(f"{what} is {wrong}: it has {found} bytes, it must have {expected}. {remedy}")
 
 
 def measure(path: Path) -> Measured:

@@ -49,7 +49,7 @@ class Wanted:
 
     @property
     def notes(self) -> Path:
-        """What the server said of the part, beside it."""
+        """The file with what the server said of the part."""
         return self.part.with_name(self.part.name + ".json")
 
 
@@ -157,7 +157,7 @@ def _attempt(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measur
             for chunk in chain([head], chunks):
                 size += len(chunk)
                 if size > limit:
-                    raise PackError(f"{shown(wanted.url)} sends more than the {limit} bytes it should.")
+                    raise _failure(wanted.url, f"sends more than the {limit} bytes it should")
                 file.write(chunk)
                 digest.update(chunk)
                 progress(step, size, total or wanted.size_bytes)
@@ -177,9 +177,7 @@ def _finish(wanted: Wanted, digest: Any, size: int, *, is_resumed: bool) -> Meas
         _log.info("%s is not the expected archive (SHA-256 %s); its files decide.", shown(wanted.url), found.sha256)
         return found
     _discard(wanted)
-    raise PackError(
-        f"{shown(wanted.url)} sends another file: its SHA-256 is {found.sha256}, it must be {wanted.sha256}."
-    )
+    raise _failure(wanted.url, f"sends another file: its SHA-256 is {found.sha256}, it must be {wanted.sha256}")
 
 
 def _accepted_start(response: httpx.Response, start: int, wanted: Wanted) -> int:
@@ -203,7 +201,7 @@ def _limit(wanted: Wanted, total: int | None) -> int:
     """The most bytes to take; a wrong size is refused before it is downloaded."""
     if wanted.is_archive or wanted.size_bytes is None:
         if total is not None and total > MAX_MODEL_BYTES:
-            raise PackError(f"{shown(wanted.url)} announces {total} bytes; more than 2 GiB are not taken.")
+            raise _failure(wanted.url, f"announces {total} bytes; more than 2 GiB are not taken")
         return MAX_MODEL_BYTES if total is None else total
     if total is not None:
         check_size(wanted.size_bytes, total, shown(wanted.url), NEXT_SOURCE)

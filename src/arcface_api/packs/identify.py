@@ -36,10 +36,9 @@ _NEEDED = (
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that may belong to a pack."""
+    """A file that may belong to a pack; `name` is its name where it came from."""
 
     name: str
-    """Its file name where it came from."""
     path: Path
     measured: Measured
 
@@ -205,7 +204,11 @@ def _inspect(content: bytes, name: str) -> tuple[ModelFile, tuple[str, ...]]:
     if len(inputs) != 1 or len(graph.output) != 1:
         raise GraphUnfit(f"{name} has {len(inputs)} inputs and {len(graph.output)} outputs. {_NEEDED}")
     height, width = _image_size(inputs[0], name)
-    dim = _row_length(graph.output[0], name)
+    # the batch size of an output is not looked at: InsightFace's own files state 1 there and return n
+    output, shape = graph.output[0], _shape(graph.output[0])
+    dim = shape[1] if len(shape) == 2 else None
+    if output.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or dim is None:
+        raise GraphUnfit(f"{name} has the output {_shown(output)}. {_NEEDED}")
     match height, width, dim:
         case 96, 96, 3:
             role = Role.AGE_GENDER
@@ -247,15 +250,6 @@ def _image_size(value: onnx.ValueInfoProto, name: str) -> tuple[int, int]:
             " dimension (`dynamic_axes` or `dynamic_shapes` in PyTorch's ONNX export)."
         )
     return shape[2], shape[3]
-
-
-def _row_length(value: onnx.ValueInfoProto, name: str) -> int:
-    # the batch size of an output is not looked at: InsightFace's own files state 1 there and return n
-    shape = _shape(value)
-    dim = shape[1] if len(shape) == 2 else None
-    if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or dim is None:
-        raise GraphUnfit(f"{name} has the output {_shown(value)}. {_NEEDED}")
-    return dim
 
 
 def _normalisation(graph: onnx.GraphProto, role: Role) -> tuple[float, float, str]:

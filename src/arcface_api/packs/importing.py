@@ -115,12 +115,10 @@ def _identified(
                 stray = entry.found.name
                 _log.info("Left out: %s does not belong to %s; import with `--name` to have both.", stray, pack.name)
         manifest, entries = pack, tuple(entry for entry in entries if belongs(entry, pack))
-    have: Files = {}
     if manifest.name in known:
-        for entry in entries:
-            file = manifest.file(entry.file.role) or entry.file
-            have[file.name] = (entry.found.path, entry.found.measured)
-        return manifest, have
+        files_of = [(manifest.file(entry.file.role) or entry.file, entry.found) for entry in entries]
+        return manifest, {file.name: (found.path, found.measured) for file, found in files_of}
+    have: Files = {}
     files = []
     for entry in entries:
         # a plain name, which a flat folder can hold

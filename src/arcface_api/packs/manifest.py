@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -67,10 +67,7 @@ _Name = Annotated[
 ]
 _Sha256 = Annotated[str, _must(re.compile("[0-9a-f]{64}").fullmatch, "must be 64 lowercase hexadecimal digits")]
 _Alias = Annotated[
-    str,
-    _must(
-        lambda path: not path.startswith("/") and ".." not in PurePosixPath(path).parts, "must stay inside the folder"
-    ),
+    str, _must(lambda name: not name.startswith("/") and ".." not in name.split("/"), "must stay inside the folder")
 ]
 _Positive = Annotated[int, Field(gt=0)]
 _Input = Annotated[

@@ -1,4 +1,4 @@
-"""`packs pull`, which installs a registered pack; and what a command works with, pulled where that was asked for."""
+"""`pull`, which installs a registered pack from its sources, and `obtain`, which a command begins with."""
 
 import contextlib
 import hashlib
@@ -27,11 +27,7 @@ _log = logging.getLogger("arcface_api.packs")
 
 
 def pull(
-    name: str,
-    locations: PackLocations,
-    *,
-    accepted_licences: frozenset[str],
-    progress: Progress = no_progress,
+    name: str, locations: PackLocations, *, accepted_licences: frozenset[str], progress: Progress = no_progress
 ) -> InstalledPack:
     """Install a registered pack with every file of its manifest, verified.
 
