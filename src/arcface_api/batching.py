@@ -8,13 +8,10 @@ arrive while the previous batch runs. Promises, each with a test:
 - rows return to their own callers; a wrong number of rows is an error, never a mix-up;
 - a failing batch fails only its own callers, and an item that fails alone only its own caller;
 - the thread survives whatever is raised on it, and a batch that does not end is visible outside (`running_since`);
-- a caller that leaves, or whose deadline cannot be met, costs the model and the other callers nothing (where no
-  deadline seems possible, the latest one is tried, so that a wrong estimate cannot refuse everybody forever);
+- a caller that leaves, or whose deadline cannot be met, costs the model and the other callers nothing;
 - a full queue refuses at once and says when to come back;
 - callers that send one item at a time are not kept waiting by those that send many;
 - closing refuses new work and finishes queued work.
-
-Longer than most modules: the promises are about one queue and one thread, and hold only together.
 """
 
 import asyncio
@@ -45,18 +42,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batched(Generic[Row]):
-    """One item's row, with facts about its batch."""
+    """One item's row, the milliseconds from `submit` until its batch began, and the size of the batch."""
 
     row: Row
     waited_ms: float
-    """From `submit` until its batch began to run."""
     batch_size: int
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiting(Generic[Item, Row]):
-    """One item in the queue."""
-
     item: Item
     answer: "asyncio.Future[Batched[Row]]"
     submitted: float
@@ -64,9 +58,9 @@ class _Waiting(Generic[Item, Row]):
 
 
 class Batcher(Generic[Item, Row]):
-    """Runs one model in batches on a thread of its own; `submit` and `close` belong to one event loop.
+    """Runs one model in batches on a thread of its own, so the model never waits for a busy event loop.
 
-    The thread takes its next batch from the queue itself, so the model never waits for a busy event loop.
+    `submit` and `close` belong to one event loop.
     """
 
     def __init__(
@@ -80,14 +74,16 @@ class Batcher(Generic[Item, Row]):
         """Nothing runs before the first `submit`.
 
         Args:
-            run: Blocks; returns a row for each item, in order, or an exception for an item that failed alone. Called by
-                one thread, one batch at a time.
+            run: Blocks; returns a row for each item, in order, or an exception for an item that failed alone.
             name: Of the thread.
             sizes: Batch sizes that may occur, 1 among them; a batch has the largest that the queue can fill.
             capacity: Most items that may wait.
         """
         if 1 not in sizes:
             raise ValueError("a batcher needs the batch size 1, or a lone item could never run")
+        self.name = name
+        self.running_since: float | None = None
+        """When the running batch began, in seconds of `time.monotonic`; None if none runs."""
         self._run = run
         self._sizes = sorted(sizes, reverse=True)
         self._capacity = capacity
@@ -99,7 +95,6 @@ class Batcher(Generic[Item, Row]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
         self._ended = asyncio.Event()
-        self._running_since: float | None = None
         self._item_seconds = 0.0
         """Running mean of the seconds per item; 0 before the first batch."""
         self._owed_to_bulk = 0.0
@@ -111,19 +106,9 @@ class Batcher(Generic[Item, Row]):
         return len(self._single) + len(self._bulk)
 
     @property
-    def name(self) -> str:
-        """Of the thread."""
-        return self._thread.name
-
-    @property
     def is_idle(self) -> bool:
         """Nothing runs and nothing waits, at this moment. Any thread may ask."""
-        return self._running_since is None and not self.queued
-
-    @property
-    def running_since(self) -> float | None:
-        """When the running batch began, in seconds of `time.monotonic`; None where none runs."""
-        return self._running_since
+        return self.running_since is None and not self.queued
 
     @property
     def has_lost_its_thread(self) -> bool:
@@ -185,15 +170,17 @@ class Batcher(Generic[Item, Row]):
             except BaseException as error:  # noqa: BLE001  # a defect here: answer everybody who waits, and go on
                 _log.exception("A defect in the queue of %s:", self.name)
                 self._fail_all(error)
-        self._call_loop(self._ended.set)
+        assert self._loop is not None  # noqa: S101  # the thread starts with the loop
+        with suppress(RuntimeError):  # the loop was closed: nobody waits
+            self._loop.call_soon_threadsafe(self._ended.set)
 
     def _fail_all(self, error: BaseException) -> None:
         with self._changed:
-            waiting = [*self._single, *self._bulk]
+            everybody = [*self._single, *self._bulk]
             self._single.clear()
             self._bulk.clear()
-        for each in waiting:
-            self._deliver(each, _own_copy(error))
+        for waiting in everybody:
+            self._deliver(waiting, _own_copy(error))
 
     def _run_next(self) -> bool:
         """Wait for items and run the next batch; False once closed and empty. Keeps no item after its batch."""
@@ -202,22 +189,23 @@ class Batcher(Generic[Item, Row]):
                 self._changed.wait()
             if not self.queued:
                 return False
-            late = self._take_out_late()
-            batch = self._next_batch()
-            self._running_since = time.monotonic() if batch else None
+            late, batch = self._take_batch()
+            self.running_since = time.monotonic() if batch else None
         try:
             for waiting in late:
                 self._deliver(waiting, DeadlineExceeded())
             if batch:
                 self._run_batch(batch)
         finally:
-            self._running_since = None
+            self.running_since = None
         return True
 
     def _run_batch(self, batch: list[_Waiting[Item, Row]]) -> None:
         started = time.monotonic()
         try:
-            rows = _checked(self._run([waiting.item for waiting in batch]), len(batch))
+            rows = self._run([waiting.item for waiting in batch])
+            if len(rows) != len(batch):
+                raise ModelFailed(f"The model returned {len(rows)} rows for a batch of {len(batch)}.")  # noqa: TRY301  # as if `run` raised it
         except BaseException as error:  # noqa: BLE001  # its own callers get it, and work goes on
             for waiting in batch:
                 self._deliver(waiting, _own_copy(error))
@@ -231,68 +219,44 @@ class Batcher(Generic[Item, Row]):
             self._deliver(waiting, row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch)))
 
     def _deliver(self, waiting: _Waiting[Item, Row], answer: Batched[Row] | Exception) -> None:
-        """Hand an answer to its caller, who may have left, on the event loop."""
-
-        def settle() -> None:
-            if waiting.answer.done():
-                return
-            if isinstance(answer, Exception):
-                waiting.answer.set_exception(answer)
-            else:
-                waiting.answer.set_result(answer)
-
-        self._call_loop(settle)
-
-    def _call_loop(self, function: Callable[[], None]) -> None:
+        """Hand an answer to its caller, on the event loop."""
         assert self._loop is not None  # noqa: S101  # the thread starts with the loop
         with suppress(RuntimeError):  # the loop was closed: nobody waits
-            self._loop.call_soon_threadsafe(function)
+            self._loop.call_soon_threadsafe(_settle, waiting.answer, answer)
 
-    def _take_out_late(self) -> list[_Waiting[Item, Row]]:
-        """Drop items whose callers left, and take out those that even the next batch would serve too late.
+    def _take_batch(self) -> tuple[list[_Waiting[Item, Row]], list[_Waiting[Item, Row]]]:
+        """Take the items that would be too late even in the next batch, and that batch; drop those whose callers left.
 
-        That is an estimate, which only a batch can correct. So where it would leave nothing to run, the item with the
-        latest deadline is tried: otherwise one slow batch could make an idle model refuse everybody forever.
+        What is too late is an estimate, which only a batch can correct. So if it leaves nothing to run, the item with
+        the latest deadline is tried: otherwise one slow batch could make an idle model refuse everybody forever.
+
+        Single items go first, with a share for bulk ones. A fraction of a place is carried over, which keeps the share
+        in batches of fewer than `BULK_SHARE` places, too; places that bulk items did not need are not.
         """
-        for queue in (self._single, self._bulk):
-            still_there = [waiting for waiting in queue if not waiting.answer.done()]
-            queue.clear()
-            queue.extend(still_there)
+        present = [waiting for waiting in (*self._single, *self._bulk) if not waiting.answer.done()]
         now = time.monotonic()
-        finished = now + self._next_size() * self._item_seconds
-        late = [waiting for queue in (self._single, self._bulk) for waiting in queue if waiting.deadline < finished]
-        if late and len(late) == self.queued:
+        finished = now + next((size for size in self._sizes if size <= len(present)), 0) * self._item_seconds
+        late = [waiting for waiting in present if waiting.deadline < finished]
+        if late and len(late) == len(present):
             most_patient = max(late, key=lambda waiting: waiting.deadline)
             if most_patient.deadline > now:
                 late.remove(most_patient)
-        if late:
-            taken_out = set(late)
-            for queue in (self._single, self._bulk):
-                in_time = [waiting for waiting in queue if waiting not in taken_out]
-                queue.clear()
-                queue.extend(in_time)
-        return late
-
-    def _next_size(self) -> int:
-        return next((size for size in self._sizes if size <= self.queued), 0)
-
-    def _next_batch(self) -> list[_Waiting[Item, Row]]:
-        """The largest size that the queue can fill; single items first, with a share for bulk ones.
-
-        A fraction of a place is carried over, which keeps the share in batches of fewer than `BULK_SHARE` places, too.
-        Places that bulk items did not need are not carried over.
-        """
-        size = self._next_size()
+        in_time = set(present).difference(late)
+        for queue in (self._single, self._bulk):
+            kept = [waiting for waiting in queue if waiting in in_time]
+            queue.clear()
+            queue.extend(kept)
+        size = next((size for size in self._sizes if size <= self.queued), 0)
         share = size / BULK_SHARE
         self._owed_to_bulk = min(self._owed_to_bulk + share, max(1.0, share)) if self._bulk else 0.0
         for_bulk = min(len(self._bulk), max(int(self._owed_to_bulk), size - len(self._single)))
         self._owed_to_bulk = max(0.0, self._owed_to_bulk - for_bulk)
-        batch = [self._single.popleft() for _ in range(size - for_bulk)]
-        return batch + [self._bulk.popleft() for _ in range(for_bulk)]
+        singles = [self._single.popleft() for _ in range(size - for_bulk)]
+        return late, singles + [self._bulk.popleft() for _ in range(for_bulk)]
 
 
 async def both(one: Coroutine[Any, Any, One], other: Coroutine[Any, Any, Other]) -> tuple[One, Other]:
-    """Await both; where one fails, cancel the other, so that it leaves its queue, and raise the first failure."""
+    """Await both; if one fails, cancel the other, so that it leaves its queue, and raise the first failure."""
     tasks = asyncio.ensure_future(one), asyncio.ensure_future(other)
     try:
         return await asyncio.gather(*tasks)
@@ -302,10 +266,13 @@ async def both(one: Coroutine[Any, Any, One], other: Coroutine[Any, Any, Other])
         raise
 
 
-def _checked(rows: Sequence[Row | Exception], wanted: int) -> Sequence[Row | Exception]:
-    if len(rows) != wanted:
-        raise ModelFailed(f"The model returned {len(rows)} rows for a batch of {wanted}.")
-    return rows
+def _settle(caller: "asyncio.Future[Batched[Row]]", answer: Batched[Row] | Exception) -> None:
+    if caller.done():  # the caller has left
+        return
+    if isinstance(answer, Exception):
+        caller.set_exception(answer)
+    else:
+        caller.set_result(answer)
 
 
 def _own_copy(error: BaseException) -> Exception:

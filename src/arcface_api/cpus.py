@@ -1,7 +1,6 @@
 """How many CPUs this process may use, and what they can do.
 
-ONNX Runtime and OpenCV size their thread pools from the host: in a container with a quota of two CPUs on a host with
-64, 64 threads would compete for two.
+ONNX Runtime and OpenCV size their thread pools from the host: with a quota of 2 CPUs of 64, 64 threads would compete.
 """
 
 import math
@@ -10,25 +9,20 @@ import platform
 from pathlib import Path
 from typing import Any
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
 
-
-def available_cpus(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """The smaller of this process's affinity mask and its cgroup's CPU quota, at least 1.
-
-    A quota of 1.5 CPUs counts as 2: the second thread is throttled half of the time, a single one would waste the half.
-    """
+def available_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The smaller of the affinity mask and the cgroup's CPU quota, at least 1; a quota of 1.5 CPUs counts as 2."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(1, min(affinity, math.ceil(_cgroup_quota(cgroup_root) or affinity)))
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets of the CPU as Linux names them on x86 (`amx_bf16`, …); empty where unknown."""
+    """Instruction sets of the CPU as Linux names them on x86 (`amx_bf16`, …); empty if unknown."""
     return frozenset(_cpu_info("flags").split())
 
 
 def cpu_name() -> str:
-    """The CPU's name; empty where unknown."""
+    """The CPU's name; empty if unknown."""
     return _cpu_info("model name")
 
 
@@ -43,7 +37,7 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu_info(name: str) -> str:
-    """The first value with that name in /proc/cpuinfo, which psutil does not read; empty where there is none."""
+    """The first value with that name in /proc/cpuinfo, which psutil does not read; empty if there is none."""
     try:
         lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
@@ -57,12 +51,11 @@ def _cgroup_quota(root: Path) -> float | None:
     Inside a container the files of its own group are at the root. Source: the Linux kernel's admin-guide/cgroup-v2
     (`cpu.max`: "$MAX $PERIOD" in microseconds) and scheduler/sched-bwc (v1: `cpu.cfs_*`, -1 for no quota).
     """
-    v1 = root / "cpu"
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text().split()
         else:
-            quota, period = ((v1 / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quota, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         cpus = int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):  # no such file, "max", or a form that is not documented
         return None

@@ -354,7 +354,7 @@ def test_a_defect_in_the_queue_answers_all_who_wait(monkeypatch: pytest.MonkeyPa
     async def check() -> None:
         queue: Batcher[int, int] = Batcher(list, name="test", sizes=(1,), capacity=9)
         with monkeypatch.context() as patched:
-            patched.setattr(Batcher, "_take_out_late", lambda _: 1 / 0)
+            patched.setattr(Batcher, "_take_batch", lambda _: 1 / 0)
             with pytest.raises(ModelFailed, match="division by zero"):
                 await queue.submit(1)
         assert (await queue.submit(2)).row == 2

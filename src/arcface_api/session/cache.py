@@ -1,8 +1,7 @@
-"""Results of one start that the next one need not work out again: compiled models and verdicts, in one folder.
+"""What one start has worked out for the next: compiled models and verdicts, in one folder.
 
-An entry's key holds everything that it depends on, this CPU among it. An entry carries a checksum, and a damaged one
-counts as missing. It appears by one rename, so two processes may write the same entry. When an entry is written, those
-that no start has used for a month are deleted.
+An entry's key holds everything that it depends on, this CPU among it. A damaged entry counts as missing. Entries appear
+by one rename, so two processes may write the same one. Those that no start has used for a month are deleted.
 """
 
 import hashlib
@@ -25,13 +24,10 @@ from arcface_api.cpus import cpu_flags, cpu_name
 
 _HEADER_BYTES = 4096
 """The checksum, padded to a page so that the content is aligned when mapped."""
-
 LOCK_SECONDS = 300
 """Longest wait for another start that works out the same."""
-
 UNUSED_DAYS = 30
 """What was not used for so long is of another version, model or CPU, or unfinished."""
-
 _OURS = re.compile(r"\.?[0-9a-f]{32}(\..+)?|tensorrt-[0-9]+-[0-9a-f]{32}")
 """Names of entries, unfinished ones and runtimes' folders. Nothing else is ever deleted: the folder is the user's."""
 
@@ -42,7 +38,6 @@ class Cache:
     """Entries in a folder; with None for a folder, or one that cannot be written, nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Nothing is read or written yet."""
         self._folder = folder
         self._has_warned = False
 
@@ -68,7 +63,7 @@ class Cache:
         return path is not None and os.path.exists(path)  # noqa: PTH110  # Path.exists raises in a closed folder
 
     def write(self, content: bytes | memoryview, *key: object) -> bool:
-        """Write an entry; returns whether the next start will find it. The first failure is logged."""
+        """Write an entry; returns whether it was written. The first failure is logged."""
         path = self._path(key)
         if path is None:
             return False
@@ -97,7 +92,7 @@ class Cache:
         return True
 
     def subfolder(self, name: str) -> Path | None:
-        """A folder, created here, for a runtime that keeps files of its own; None where nothing can be kept."""
+        """A folder for a runtime that keeps files of its own; None where nothing can be kept."""
         if self._folder is None:
             return None
         folder = self._folder / name
@@ -110,7 +105,7 @@ class Cache:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Lock the folder: of several services that start together, one works out what the others then read.
+        """Lock the folder, so that of several services that start together one works out what the others read.
 
         After `LOCK_SECONDS` it goes on without the lock: a holder that hangs must not keep this start from serving.
         """

@@ -12,11 +12,12 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 
 import numpy as np
 import onnxruntime as ort
 
-from arcface_api.arrays import Crop, Features
+from arcface_api.arrays import Features
 from arcface_api.errors import ArcFaceError, ModelFailed, RuntimeUnfit
 from arcface_api.session import openvino_cpu
 from arcface_api.session.cache import Cache
@@ -63,9 +64,9 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
         ModelFailed: The model cannot be loaded or run, or its input or output is not as expected.
     """
     planned = plan_for(config.device, config.precision)
-    probes = probe_crops(model.spec.height, model.spec.width)
-    openvino = openvino_cpu.openvino_version() if openvino_cpu.is_openvino_installed() else ""
-    pixels = hashlib.sha256(np.stack(probes).data).hexdigest()  # versions of OpenCV may resize differently
+    openvino = metadata.version("openvino") if openvino_cpu.is_openvino_installed() else ""
+    probes = np.stack(probe_crops(model.spec.height, model.spec.width))
+    pixels = hashlib.sha256(probes.data).hexdigest()  # versions of OpenCV may resize differently
     about_code = (VERDICT_VERSION, REWRITING_VERSION, ort.__version__, openvino)
     key = ("verdict", about_code, model.sha256, repr(model.spec), pixels, config, planned)
     with nullcontext() if cache.has(*key) else cache.exclusive():
@@ -73,14 +74,14 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
         if verdict is not None:
             earlier, reason, expected = verdict
             try:
-                chosen = _Trial(model, config, cache, probes, expected).test(earlier)
+                chosen = _Trial(model, config, cache, expected).test(earlier)
             except ArcFaceError as error:  # the machine has changed: try every backend again
                 doubt = f"{earlier}, chosen at an earlier start, cannot be used now: {error}"
                 _log.warning("%s", doubt)
             else:
                 _keep_compiled(chosen.session)
                 return replace(chosen, reason=reason)
-        trial = _Trial(model, config, cache, probes)
+        trial = _Trial(model, config, cache)
         backend, chosen = _choose(trial, planned)
         was_kept = _keep_compiled(chosen.session)
         expected, reason, is_final = trial.expected, chosen.reason, trial.is_final
@@ -95,15 +96,14 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
     if was_kept:
         # A freshly compiled model holds on to its float32 weights; one that was read from the cache does not.
         del trial, chosen
-        chosen = _Trial(model, config, cache, probes, expected).test(backend)
+        chosen = _Trial(model, config, cache, expected).test(backend)
     return replace(chosen, reason=reason)
 
 
 def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]) -> Session:
     """Open a model on the reference, which several threads may run at once, and run every batch size once.
 
-    Raises:
-        ModelFailed: The model cannot be loaded or run, or its input or output is not as expected.
+    Raises ModelFailed if it cannot be loaded or run, or its input or output is not as expected.
     """
     session = OnnxCpuSession(model, threads, batch_sizes)
     probe = probe_crops(model.spec.height, model.spec.width)[0]
@@ -121,21 +121,16 @@ class _Trial:
     """Opens one model on one backend after another and compares each with the reference's features."""
 
     def __init__(
-        self,
-        model: ModelContent,
-        config: SessionConfig,
-        cache: Cache,
-        probes: list[Crop],
-        features: Features | None = None,
+        self, model: ModelContent, config: SessionConfig, cache: Cache, expected: Features | None = None
     ) -> None:
-        """Computes the reference's features, unless an earlier start has left them."""
-        self.probes = probes
+        """Computes the reference's features of the probe crops, unless `expected` has them."""
+        self.probes = probe_crops(model.spec.height, model.spec.width)
         self._model, self._config, self._cache = model, config, cache
         self._reference: Session | None = None
-        if features is None:
+        if expected is None:
             self._reference = self._open(REFERENCE)
-            features = reference_features(self._reference, probes)
-        self.expected = features
+            expected = reference_features(self._reference, self.probes)
+        self.expected = expected
         self.failures: list[str] = []
         self.last_failure: ArcFaceError | None = None
         self.is_final = True

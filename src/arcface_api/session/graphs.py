@@ -23,17 +23,10 @@ REWRITING_VERSION = 4
 
 
 def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
-    """Make a model take (n, height, width, 3) uint8 pixels, RGB, as its input `PIXELS`. Changes the model in place.
+    """Make a model with one input (n, 3, height, width) take (n, height, width, 3) uint8 pixels, RGB, as `PIXELS`.
 
-    The first convolution takes over the division by `std` where it can: bfloat16 and float16 hold a pixel minus 127.5
-    exactly (an odd number of at most 8 bits, halved), but not divided by 127.5.
-
-    Args:
-        model: With one input (n, 3, height, width) in float32 or float16.
-        spec: What this input expects.
-
-    Returns:
-        The model. Its output is as before, up to rounding.
+    Changes the model in place and returns it. The first convolution takes over the division by `std` where it can:
+    bfloat16 and float16 hold a pixel minus 127.5 exactly (an odd number of at most 8 bits, halved), but not divided.
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -64,11 +57,10 @@ def take_pixels(model: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
 
 
 def round_to_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Round the weights of convolutions and matrix products to the nearest bfloat16, ties to even. Changes it in place.
+    """Round the weights of convolutions and matrix products to the nearest bfloat16, ties to even, in place.
 
-    Whatever computes in bfloat16 rounds them this way. Rounded beforehand, they can be stored in float16, whose longer
-    mantissa holds each of them exactly; rounded to float16 first and bfloat16 later, a MobileFaceNet erred twice as
-    much.
+    So rounded, they can be stored in float16, which holds each of them exactly. Rounded to float16 first and to
+    bfloat16 later, a MobileFaceNet erred twice as much.
     """
     graph = model.graph
     weights = {node.input[1] for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
@@ -82,11 +74,7 @@ def round_to_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert a model to float16 except where float16 cannot hold the values; its output stays float32.
-
-    Raises:
-        ModelFailed: ONNX Runtime's converter cannot convert it.
-    """
+    """Convert a model to float16 except where it cannot hold the values; the output stays float32. Or ModelFailed."""
     from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415  # only GPUs need it
 
     outputs = [value.name for value in model.graph.output]
@@ -101,7 +89,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 def _fold_into_convolution(
     graph: onnx.GraphProto, input_name: str, weights: dict[str, TensorProto], scale: float
 ) -> bool:
-    """Scale the weights of the convolution that alone takes the input; False where there is no such convolution."""
+    """Scale the weights of the convolution that alone takes the input; False if there is none."""
     takers = [node for node in graph.node if input_name in node.input]
     if len(takers) != 1 or takers[0].op_type != "Conv" or takers[0].input[1] not in weights:
         return False

@@ -2,13 +2,11 @@
 
     crops ─stack─▶ pixels (n, h, w, 3) uint8 ─▶ device buffer of that batch size ─▶ graph ─▶ device buffer ─▶ features
 
-On CUDA each batch size has an `InferenceSession` and buffers
-of its own: as every shape is known beforehand, no operator that computes shapes is left for the CPU, cuDNN's plans
-never change, and CUDA records one inference and replays it (a CUDA graph), because at small batches launching the
-kernels one by one takes longer than running them. TensorRT has one engine for all sizes.
-
-ONNX Runtime keeps recordings by thread, and while CUDA records, no other thread of the process may copy or allocate. So
-a session does everything on one thread of its own, and records everything before anything is served.
+On CUDA each batch size has an `InferenceSession` and buffers of its own: with every shape known, no operator that
+computes shapes is left for the CPU, and CUDA records one inference and replays it (a CUDA graph), because at small
+batches launching kernels one by one takes longer than running them. TensorRT has one engine for all sizes. ONNX Runtime
+keeps recordings by thread, and while CUDA records, no other thread of the process may copy or allocate. So a session
+does everything on one thread of its own, and records everything before anything is served.
 """
 
 import importlib
@@ -19,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -41,10 +38,9 @@ _log = logging.getLogger(__name__)
 
 
 class _Bound:
-    """An opened model with the buffers of one batch size."""
+    """An opened model with buffers for `size` crops of (height, width, 3) and as many rows of length `dim`."""
 
     def __init__(self, opened: ort.InferenceSession, size: int, shape: tuple[int, int, int], dim: int) -> None:
-        """`shape` is one crop's (height, width, 3), `dim` the length of an output row."""
         self._ort = opened
         self._stacked = np.zeros((size, *shape), np.uint8)
         self._pixels = ort.OrtValue.ortvalue_from_numpy(self._stacked, _DEVICE, 0)
@@ -54,7 +50,6 @@ class _Bound:
         self._binding.bind_ortvalue_output(opened.get_outputs()[0].name, self._features)
 
     def run(self, crops: Sequence[Crop]) -> Features:
-        """Features of as many crops as this is for."""
         self._pixels.update_inplace(np.stack(crops, out=self._stacked))
         self._ort.run_with_iobinding(self._binding)
         return np.array(self._features.numpy())  # a copy: on some devices it is a view of the buffer
@@ -80,9 +75,7 @@ class OnnxGpuSession:
             RuntimeUnfit: The provider cannot be loaded: a driver or library is missing.
             ModelFailed: The model cannot be loaded, or a part of it would run on the CPU.
         """
-        self.provider = provider
-        self.precision = precision
-        self.threads = threads
+        self.provider, self.precision, self.threads = provider, precision, threads
         self.batch_sizes = tuple(batch_sizes)
         self._model = model
         self._shape = model.spec.height, model.spec.width, 3
@@ -106,8 +99,9 @@ class OnnxGpuSession:
             content = take_pixels(graph, self._model.spec).SerializeToString()
             if self.provider != TENSORRT_PROVIDER:
                 return self._record_sizes(content)
-            opened = self._load(content, tensorrt_options(self._shape, self.batch_sizes, self.precision, engine_folder))
-            return {size: self._bind(opened, size) for size in self.batch_sizes}
+            options = tensorrt_options(self._shape, self.batch_sizes, self.precision, engine_folder)
+            opened = open_onnx(content, gpu_session_options(self.threads), [(self.provider, options)])
+            return {size: _Bound(opened, size, self._shape, self._model.output_dim) for size in self.batch_sizes}
         except ArcFaceError:
             raise
         except Exception as error:  # the device's memory is full, a kernel is missing, …
@@ -129,27 +123,18 @@ class OnnxGpuSession:
                 bound[size] = self._warmed(content, options, size)
         return bound
 
-    def _warmed(self, content: bytes, options: Mapping[str, object], size: int) -> _Bound:
-        bound = self._bind(self._load(content, options, size), size)
+    def _warmed(self, content: bytes, provider_options: Mapping[str, object], size: int) -> _Bound:
+        options = gpu_session_options(self.threads)
+        options.add_free_dimension_override_by_name(PIXELS_BATCH, size)
+        opened = open_onnx(content, options, [(self.provider, dict(provider_options))])
+        bound = _Bound(opened, size, self._shape, self._model.output_dim)
         bound.run([np.zeros(self._shape, np.uint8)] * size)
         return bound
 
-    def _bind(self, opened: ort.InferenceSession, size: int) -> _Bound:
-        return _Bound(opened, size, self._shape, self._model.output_dim)
-
-    def _load(self, content: bytes, provider_options: Mapping[str, object], size: int | None = None) -> Any:
-        """An `InferenceSession` for one batch size, or for any."""
-        options = gpu_session_options(self.threads)
-        if size is not None:
-            options.add_free_dimension_override_by_name(PIXELS_BATCH, size)
-        return open_onnx(content, options, [(self.provider, dict(provider_options))])
-
 
 def gpu_session_options(threads: int) -> ort.SessionOptions:
-    """What every session on a GPU is opened with."""
+    """Options that let no part of a model run on the CPU silently."""
     options = session_options(threads)
-    # A node on the CPU would mean a GPU silently half used. The provider is also the only one in the list: what
-    # TensorRT does not take must not run on CUDA silently either.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options
 
@@ -167,18 +152,17 @@ def cuda_options(precision: str) -> dict[str, object]:
 
 def tensorrt_options(
     shape: tuple[int, ...], batch_sizes: Sequence[int], precision: str, engine_folder: Path | None
-) -> Mapping[str, object]:
+) -> dict[str, object]:
     """TensorRT's options: one engine whose optimisation profile spans all batch sizes, kept in `engine_folder`.
 
     Without CUDA graphs: ONNX Runtime's TensorRT provider keeps a single recording, of whichever batch size came first.
     """
     crop = "x".join(map(str, shape))
-    largest = max(batch_sizes)
     options: dict[str, object] = {
         "trt_fp16_enable": precision == "float16",
         "trt_profile_min_shapes": f"{PIXELS}:{min(batch_sizes)}x{crop}",
-        "trt_profile_opt_shapes": f"{PIXELS}:{largest}x{crop}",
-        "trt_profile_max_shapes": f"{PIXELS}:{largest}x{crop}",
+        "trt_profile_opt_shapes": f"{PIXELS}:{max(batch_sizes)}x{crop}",
+        "trt_profile_max_shapes": f"{PIXELS}:{max(batch_sizes)}x{crop}",
     }
     if engine_folder is not None:
         options |= {

@@ -1,9 +1,6 @@
-"""OpenVINO on the CPU, in bfloat16 or float32.
+"""OpenVINO on the CPU, in bfloat16 or float32; compiled at the first start, read from the cache at the next ones.
 
-    content ─▶ rewritten graph ─▶ compiled model ─▶ cache          at the first start
-                                  cache ─▶ compiled model          from then on, without the graph
-
-OpenVINO is used directly and not as ONNX Runtime's plugin, which offers no device on AMD's CPUs (ADR 9).
+It is used directly and not as ONNX Runtime's plugin, which offers no device on AMD's CPUs (ADR 9).
 """
 
 import logging
@@ -38,11 +35,6 @@ def is_openvino_installed() -> bool:
     return any(metadata.distributions(name="openvino")) and util.find_spec("openvino") is not None
 
 
-def openvino_version() -> str:
-    """Version of the package `openvino`, which is installed."""
-    return metadata.version("openvino")
-
-
 class OpenVinoSession:
     """A model on OpenVINO's CPU device; see `Session`."""
 
@@ -56,9 +48,7 @@ class OpenVinoSession:
         Raises:
             ModelFailed: OpenVINO cannot compile it, or would compute in another precision.
         """
-        self.precision = precision
-        self.threads = threads
-        self.batch_sizes = tuple(batch_sizes)
+        self.precision, self.threads, self.batch_sizes = precision, threads, tuple(batch_sizes)
         self._dim = model.output_dim
         config = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],  # by default OpenVINO chooses bfloat16 silently
@@ -69,9 +59,8 @@ class OpenVinoSession:
         self._cache = cache
         self._stored: NDArray[np.uint8] | None = None
         """The cache entry that the compiled model uses, mapped into memory."""
-        self._key = (
-            OPENVINO, openvino_version(), REWRITING_VERSION, model.sha256, repr(model.spec), sorted(config.items())
-        )  # fmt: skip
+        version = metadata.version("openvino")
+        self._key = (OPENVINO, version, REWRITING_VERSION, model.sha256, repr(model.spec), sorted(config.items()))
         try:
             core = _openvino().Core()
             compiled = self._from_cache(core, config) or _compile(core, model, config)
@@ -93,7 +82,7 @@ class OpenVinoSession:
         return check_features(features, len(pixels), self._dim)
 
     def keep(self) -> bool:
-        """Write the compiled model to the cache unless it came from there; returns whether it was written now."""
+        """Write the compiled model to the cache unless it came from there; returns whether it was written."""
         if self._stored is not None:
             return False
         exported = BytesIO()
@@ -117,10 +106,9 @@ class OpenVinoSession:
 
 
 def _openvino() -> Any:
-    """The package, imported without its telemetry.
+    """The package, imported without its telemetry: it reports `import openvino` itself to an analytics service.
 
-    Where `openvino_telemetry` is installed, `import openvino` itself reports to an analytics service. A service that
-    sees biometric data reports to nobody; without that package OpenVINO uses a stub.
+    A service that sees biometric data reports to nobody. Without `openvino_telemetry`, OpenVINO uses a stub.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
     import openvino  # noqa: PLC0415  # takes half a second, which only its users pay
@@ -129,26 +117,22 @@ def _openvino() -> Any:
 
 
 def _compile(core: "openvino.Core", model: ModelContent, config: dict[str, Any]) -> "openvino.CompiledModel":
+    """Compile; for bfloat16, with the graph's constants in float16: 150 MB less for an IResNet100.
+
+    OpenVINO keeps the graph's weights beside the bfloat16 ones that it computes with; float16 holds rounded ones
+    exactly. If that fails, the session fails too: float16 also rounds what stayed in float32 (biases, slopes), so
+    without it a picture would have another vector.
+    """
     parsed = take_pixels(onnx.load_from_string(model.content), model.spec)
     is_bfloat16 = config["INFERENCE_PRECISION_HINT"] == _HINTS["bfloat16"]
     if is_bfloat16:
         round_to_bfloat16(parsed)
     content = parsed.SerializeToString()
-    del parsed  # hundreds of MB, not needed while OpenVINO reads and compiles
+    del parsed  # hundreds of MB, as is the content: not needed while OpenVINO compiles
     graph = core.read_model(content)
     del content
     if is_bfloat16:
-        _store_in_float16(graph)
+        from openvino._offline_transformations import compress_model_transformation  # noqa: PLC0415  # as in _openvino
+
+        compress_model_transformation(graph)
     return core.compile_model(graph, "CPU", config)
-
-
-def _store_in_float16(graph: "openvino.Model") -> None:
-    """Keep the graph's constants in float16, which holds rounded weights exactly: 150 MB less for an IResNet100.
-
-    OpenVINO keeps float32 weights beside the bfloat16 ones that it computes with. If this fails, the session fails too:
-    float16 also rounds what stayed in float32 (biases, slopes), so without it the same picture would have another
-    vector. It is done in memory, because OpenVINO's file format needs a folder, which may be missing or full.
-    """
-    from openvino._offline_transformations import compress_model_transformation  # noqa: PLC0415  # as in _openvino
-
-    compress_model_transformation(graph)

@@ -23,17 +23,15 @@ class SessionConfig:
     threads: int
     """Of one inference on the CPU."""
     max_batch: int | None
-    """Crops in the largest batch; None: the device's default (`CPU_MAX_BATCH`, `GPU_MAX_BATCH`)."""
+    """Crops in the largest batch; None: the device's default."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A provider at a precision: one way to run a model."""
+    """A provider at a precision: float32, bfloat16 (OpenVINO) or float16 (GPUs)."""
 
     provider: str
-    """`CPU_PROVIDER`, `OPENVINO`, `CUDA_PROVIDER` or `TENSORRT_PROVIDER`."""
     precision: str
-    """float32, bfloat16 (OpenVINO) or float16 (GPUs)."""
     flushes_denormals: bool = False
 
     def __str__(self) -> str:
@@ -46,24 +44,16 @@ FLUSHING_REFERENCE = Backend(CPU_PROVIDER, "float32", flushes_denormals=True)
 
 @dataclass(frozen=True)
 class Plan:
-    """The backends to try."""
+    """The first `preferred` backend that passes the self-test is used; else the fastest of `timed` that pass."""
 
     preferred: tuple[Backend, ...]
-    """The first of these that passes the self-test is used."""
     timed: tuple[Backend, ...] = ()
-    """If none of those passes: the fastest of these that pass."""
     reasons: tuple[str, ...] = ()
     """Why better backends are not among them."""
 
 
 def check_installation() -> None:
-    """Refuse an environment with both builds of ONNX Runtime.
-
-    They install into the same folder and overwrite each other file by file, so whether CUDA is found is left to chance.
-
-    Raises:
-        RuntimeUnfit: Both distributions are installed.
-    """
+    """Raise RuntimeUnfit if both builds of ONNX Runtime are installed, which leaves CUDA to chance."""
     if all(any(distributions(name=name)) for name in ("onnxruntime", "onnxruntime-gpu")):
         raise RuntimeUnfit(
             "Both onnxruntime and onnxruntime-gpu are installed. They overwrite each other's files, so only one may be"
@@ -73,12 +63,7 @@ def check_installation() -> None:
 
 
 def plan_for(device: Device, precision: Precision) -> Plan:
-    """The backends for a device and a precision.
-
-    Raises:
-        RuntimeUnfit: There is none: ONNX Runtime's build, the CPU or a package lacks something, or the device does not
-            offer the precision.
-    """
+    """The backends for a device and a precision; raises RuntimeUnfit if the machine or installation has none."""
     available = ort.get_available_providers()
     if device in ("cuda", "tensorrt"):
         provider = CUDA_PROVIDER if device == "cuda" else TENSORRT_PROVIDER
@@ -116,20 +101,19 @@ def _on_gpu(provider: str, precision: Precision) -> tuple[Backend, ...]:
 
 def _on_cpu(precision: Precision) -> Plan:
     """With AMX, bfloat16 is known to be the fastest; anything else has to be timed."""
-    flags, has_openvino = cpu_flags(), openvino_cpu.is_openvino_installed()
-    missing: str | None = None
+    flags, has_openvino, missing = cpu_flags(), openvino_cpu.is_openvino_installed(), ""
     if not has_openvino:
         missing = "the package openvino is not installed (it is part of arcface-api[cpu] on x86-64)"
     elif not flags & {"amx_bf16", "avx512_bf16"}:
         missing = "this CPU has no bfloat16 instructions (amx_bf16 or avx512_bf16)"
     bfloat16 = Backend(OPENVINO, "bfloat16")
     if precision == "bfloat16":
-        if missing is not None:
+        if missing:
             raise RuntimeUnfit(f"precision=bfloat16 was asked for, but {missing}. Set precision to auto or float32.")
         return Plan((bfloat16,))
     timed = (Backend(OPENVINO, "float32"), REFERENCE) if has_openvino else (REFERENCE,)
     if precision == "float32":
         return Plan((), timed)
-    if missing is not None:
+    if missing:
         return Plan((), timed, (missing,))
     return Plan((bfloat16,), timed) if "amx_bf16" in flags else Plan((), (bfloat16, *timed))

@@ -2,10 +2,9 @@
 
     probe crops ─reference─▶ expected features ◀─cosine of each row─ session, in every batch size
 
-Running every batch size also warms it up: no request pays for the first batch of a size. The faces are synthetic,
-because no picture of a person is in this package, and they are faces, because rounding errors on noise say little about
-faces: there bfloat16 looks five times worse than it is. On these, w600k_mbf returns embeddings as long as on real,
-aligned faces, and bfloat16 errs by as much (ADR 9).
+Running every batch size also warms it up: no request pays for the first batch of a size. No picture of a person is in
+this package, but noise would not do: on it bfloat16 looks five times worse than it is. On these faces, w600k_mbf
+returns embeddings as long as on real, aligned ones, and bfloat16 errs by as much (ADR 9).
 """
 
 import math
@@ -25,7 +24,7 @@ from arcface_api.errors import ModelFailed
 from arcface_api.session.onnx_cpu import Session
 
 PROBES = 8
-"""Half of them are framed like aligned faces, half like loose, stretched boxes: callers send both."""
+"""Half are framed like aligned faces, half like loose, stretched boxes: callers send both."""
 MIN_COSINE = 0.999
 """Of each probe crop's features to the reference's; bfloat16 on an IResNet100 reaches 0.9997 (docs/precision.md)."""
 TIMING_SECONDS, TIMING_ROUNDS = 1.0, 10
@@ -37,13 +36,10 @@ PAUSE_SECONDS = 0.01
 
 
 def probe_crops(height: int, width: int) -> list[Crop]:
-    """The synthetic faces at a model's input size: `PROBES` arrays of (height, width, 3) uint8, RGB.
-
-    Every second one is framed like a loose box: with a margin at the sides, and cut closer above.
-    """
+    """The synthetic faces at a model's input size: `PROBES` arrays of (height, width, 3) uint8, RGB."""
     crops: list[Any] = []
     for number, face in enumerate(_faces()):
-        margin = len(face) // 8 if number % 2 else 0
+        margin = len(face) // 8 if number % 2 else 0  # a loose box: more at the sides, cut closer above
         framed = cv2.copyMakeBorder(face[margin:], 0, 0, margin, margin, cv2.BORDER_REFLECT)
         crops.append(cv2.resize(framed, (width, height), interpolation=cv2.INTER_AREA))
     return crops
@@ -66,14 +62,16 @@ def reference_features(reference: Session, probes: Sequence[Crop]) -> Features:
 def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) -> float:
     """Run n probe crops in every batch size; return the lowest cosine of any row to `expected`, (n, dim) float32.
 
-    Raises:
-        ModelFailed: The session failed, or returned a row that is not finite or is zero.
+    Raises ModelFailed if the session fails, or returns a row that is not finite or is zero.
     """
     lowest = 1.0
     for size in session.batch_sizes:
         for start in range(0, len(probes), size):
             chosen = _cycled(start, size, len(probes))
-            cosines = _cosines(session.run([probes[index] for index in chosen]), expected[chosen])
+            a = session.run([probes[index] for index in chosen]).astype(np.float64)
+            b = expected[chosen].astype(np.float64)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
             if not np.isfinite(cosines).all():
                 raise ModelFailed(f"It returned features that are not finite, or zero, for a batch of {size}.")
             lowest = min(lowest, float(cosines.min()))
@@ -83,18 +81,17 @@ def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) 
 def is_batch_invariant(session: Session, crops: Sequence[Crop]) -> bool:
     """Whether each crop's row is the same, bit for bit, alone and at every place of a batch of every size."""
     alone = reference_features(session, crops)
-    for size in session.batch_sizes:
-        for start in range(len(crops)):
-            chosen = _cycled(start, size, len(crops))
-            if not np.array_equal(session.run([crops[index] for index in chosen]), alone[chosen]):
-                return False
-    return True
+    return all(
+        np.array_equal(session.run([crops[index] for index in chosen]), alone[chosen])
+        for size in session.batch_sizes
+        for chosen in (_cycled(start, size, len(crops)) for start in range(len(crops)))
+    )
 
 
 def fastest(sessions: Sequence[Session], probes: Sequence[Crop]) -> Session:
-    """The session with the least time per face, as the geometric mean of a lone crop's and a batch's.
+    """The session with the least time per face: the geometric mean of a lone crop's and a batch's.
 
-    They run in turn, so that another process that takes the CPU meanwhile slows down all of them.
+    They run in turn, so that another process that takes the CPU slows down all of them.
     """
     if len(sessions) == 1:
         return sessions[0]
@@ -118,10 +115,3 @@ def fastest(sessions: Sequence[Session], probes: Sequence[Crop]) -> Session:
 def _cycled(start: int, size: int, count: int) -> list[int]:
     """`size` indices from `start` on, beginning again at 0 after `count` - 1."""
     return [(start + offset) % count for offset in range(size)]
-
-
-def _cosines(rows: Features, expected: Features) -> Features:
-    a, b = rows.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines: Features = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return cosines
