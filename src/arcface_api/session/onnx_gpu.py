@@ -100,6 +100,7 @@ class OnnxGpuSession:
             if self.provider != TENSORRT_PROVIDER:
                 return self._record_sizes(content)
             options = tensorrt_options(self._shape, self.batch_sizes, self.precision, engine_folder)
+            # Alone in the list: what TensorRT does not take must not run on CUDA unnoticed.
             opened = open_onnx(content, gpu_session_options(self.threads), [(self.provider, options)])
             return {size: _Bound(opened, size, self._shape, self._model.output_dim) for size in self.batch_sizes}
         except ArcFaceError:
