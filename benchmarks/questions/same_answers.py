@@ -37,8 +37,8 @@ from benchmarks.lib.answer_requests import Face, Sent, bad_requests, form, other
 from benchmarks.lib.networks import linear, write_attribute_networks
 from benchmarks.lib.trees import HIDE_OPENVINO, Served, served
 
-NOT_COMPARED = ("date", "server-timing")
-"""Headers that hold a time."""
+NOT_COMPARED = ("date", "server-timing", "x-batch-size")
+"""Headers that hold a time, or follow from one: which crops meet in a batch."""
 SHOWN = 50
 """Differences of one case that are written out."""
 GROW = 1.3
