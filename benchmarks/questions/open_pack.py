@@ -21,8 +21,8 @@ import numpy as np
 from arcface_api.arrays import Image
 from arcface_api.bench.connection import Address
 from arcface_api.evaluate.backend import open_remote
+from arcface_api.evaluate.inputs import Pictures, Preparation, read_boxes
 from arcface_api.evaluate.pairs import read_pairs
-from arcface_api.evaluate.pictures import Pictures, Preparation, read_boxes
 from arcface_api.evaluate.run import evaluate
 from arcface_api.image import ImageLimits
 from arcface_api.progress import BarProgress

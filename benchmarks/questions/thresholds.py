@@ -18,8 +18,8 @@ import numpy as np
 
 from arcface_api.evaluate import report, run
 from arcface_api.evaluate.backend import open_local
+from arcface_api.evaluate.inputs import Pictures, Preparation
 from arcface_api.evaluate.pairs import Pairs, read_pairs
-from arcface_api.evaluate.pictures import Pictures, Preparation
 from arcface_api.image import ImageLimits
 from arcface_api.packs import PackLocations, locate
 from arcface_api.progress import BarProgress

@@ -17,7 +17,7 @@ from arcface_api import __version__
 from arcface_api.api.answers import InfoAnswer
 from arcface_api.arrays import Embedding
 from arcface_api.errors import EvaluationFailed
-from arcface_api.evaluate.pictures import PreparedPicture
+from arcface_api.evaluate.inputs import PreparedPicture
 from arcface_api.settings import Settings
 from arcface_api.wire import ALIGNMENT_HEADER, MODEL_FINGERPRINT_HEADER, Align, Fit, MediaType
 

@@ -17,7 +17,7 @@ from string import Template
 
 from arcface_api.errors import ArcFaceError, EvaluationFailed
 from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Figures, Interval, OperatingPoint, different_pairs_needed
-from arcface_api.evaluate.pictures import Pictures, Preparation
+from arcface_api.evaluate.inputs import Pictures, Preparation
 from arcface_api.evaluate.run import ComparedPair, Evaluation
 from arcface_api.wire import Alignment
 

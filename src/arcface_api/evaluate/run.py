@@ -15,8 +15,8 @@ from arcface_api.cpus import machine
 from arcface_api.errors import ArcFaceError, EvaluationFailed, EvaluationIncomplete
 from arcface_api.evaluate.backend import REQUESTS_IN_FLIGHT, Backend, ModelFacts, OpenBackend
 from arcface_api.evaluate.curve import Figures, Similarities, different_pairs_needed, figures
+from arcface_api.evaluate.inputs import Pictures, Preparation, PreparedPicture
 from arcface_api.evaluate.pairs import Pairs
-from arcface_api.evaluate.pictures import Pictures, Preparation, PreparedPicture
 
 OnProgress: TypeAlias = Callable[[str, float], None]
 """Called with what is going on, and the share of the whole that is done, 0 to 1."""

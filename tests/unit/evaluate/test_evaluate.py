@@ -22,8 +22,8 @@ from arcface_api.errors import AnnotationsInvalid, EvaluationFailed, EvaluationI
 from arcface_api.evaluate import backend
 from arcface_api.evaluate import report as reporting
 from arcface_api.evaluate.backend import EmbeddedPicture, Local, open_local
+from arcface_api.evaluate.inputs import Pictures, Preparation, PreparedPicture
 from arcface_api.evaluate.pairs import Pairs, read_pairs
-from arcface_api.evaluate.pictures import Pictures, Preparation, PreparedPicture
 from arcface_api.evaluate.run import evaluate, similarities
 from arcface_api.image import ImageLimits
 from arcface_api.loading import regressor_content

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from arcface_api.errors import AnnotationsInvalid, PicturesMissing
-from arcface_api.evaluate.pictures import Pictures, Preparation, read_boxes, read_landmarks
+from arcface_api.evaluate.inputs import Pictures, Preparation, read_boxes, read_landmarks
 from arcface_api.face.geometry import align
 from arcface_api.image import ImageLimits, decode
 from pictures import decoded_by_opencv, picture_bytes
