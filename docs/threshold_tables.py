@@ -3,8 +3,16 @@
 import math
 from typing import Any
 
-from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Interval, different_pairs_needed
-from arcface_api.evaluate.report import one_in, percent, percents, shown_threshold, thresholds
+from arcface_api.evaluate.curve import (
+    LEAST_FALSE_ACCEPTS,
+    Interval,
+    different_pairs_needed,
+    one_in,
+    percent,
+    percents,
+    shown_threshold,
+    thresholds,
+)
 from results import read
 
 RESULT = "evaluation-lfw.json"

@@ -108,21 +108,20 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
         raise click.UsageError("--align landmarks uses the landmarks of --landmarks FILE.csv: give both, or neither.")
     # They bring OpenCV and an HTTP client, which --help does not need.
     from arcface_api.evaluate import inputs, report, run  # noqa: PLC0415
-    from arcface_api.evaluate.pairs import read_pairs  # noqa: PLC0415
     from arcface_api.image import ImageLimits  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if output is not None:
         report.prepare_folder(output)
     settings = read_settings(**given)
-    labelled = read_pairs(pairs)
+    labelled = inputs.read_pairs(pairs)
     names = labelled.pictures
     files = inputs.Pictures(images, names)
-    preparation = inputs.Preparation(
+    preparation = run.Preparation(
         ImageLimits(settings.max_image_pixels),
-        boxes=inputs.read_boxes(boxes, names) if boxes else None,
+        boxes=inputs.read_annotations(boxes, "box", names) if boxes else None,
         margin=margin or 1.0,
-        landmarks=inputs.read_landmarks(landmarks, names) if landmarks else None,
+        landmarks=inputs.read_annotations(landmarks, "landmarks", names) if landmarks else None,
     )
     backend = _backend(url, settings, Align(align) if align else None, Fit(fit) if fit else None, flip=flip)
     with BarProgress("Evaluating") as bar:

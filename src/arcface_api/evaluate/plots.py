@@ -11,8 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Figures, OperatingPoint
-from arcface_api.evaluate.report import one_in, percent, shown_threshold
+from arcface_api.evaluate.curve import (
+    HISTOGRAM_EDGES,
+    LEAST_FALSE_ACCEPTS,
+    Figures,
+    OperatingPoint,
+    one_in,
+    percent,
+    shown_threshold,
+)
 
 SIZE_INCHES, DOTS_PER_INCH = (6.0, 4.3), 220
 """Small in relation to the letters, so that they can be read on a telephone."""
@@ -47,16 +54,17 @@ def draw(found: Figures) -> dict[str, bytes]:
 
 def _histogram(axes: Axes, found: Figures) -> None:
     """How the similarities of both kinds are distributed, with the thresholds."""
-    bins = found.histogram
     for label, counts, colour, line in (
-        ("different people", bins.different, DIFFERENT, "-"),
-        ("the same person", bins.same, SAME, "--"),
+        ("different people", found.histogram_different, DIFFERENT, "-"),
+        ("the same person", found.histogram_same, SAME, "--"),
     ):
         share = counts / counts.sum()
-        axes.stairs(share, bins.edges, fill=True, color=colour, alpha=0.25)
-        axes.stairs(share, bins.edges, color=colour, linewidth=1.6, linestyle=line, label=f"pairs of {label}")
-    occupied = np.flatnonzero(bins.same + bins.different)
-    axes.set_xlim(bins.edges[max(occupied[0] - 2, 0)], bins.edges[min(occupied[-1] + 3, len(bins.edges) - 1)])
+        axes.stairs(share, HISTOGRAM_EDGES, fill=True, color=colour, alpha=0.25)
+        axes.stairs(share, HISTOGRAM_EDGES, color=colour, linewidth=1.6, linestyle=line, label=f"pairs of {label}")
+    occupied = np.flatnonzero(found.histogram_same + found.histogram_different)
+    axes.set_xlim(
+        HISTOGRAM_EDGES[max(occupied[0] - 2, 0)], HISTOGRAM_EDGES[min(occupied[-1] + 3, len(HISTOGRAM_EDGES) - 1)]
+    )
     top = axes.get_ylim()[1]
     measured = _measured(found)
     axes.set_ylim(0, top * (1.05 + 0.09 * len(measured)))
@@ -75,14 +83,14 @@ def _histogram(axes: Axes, found: Figures) -> None:
 def _roc(axes: Axes, found: Figures) -> None:
     """True over false accept rate, the latter logarithmic: strict thresholds are what matters."""
     curve = found.curve.corners()
-    least = min(1 / found.different, 0.5)
+    least = min(1 / found.curve.different, 0.5)
     axes.step(np.maximum(curve.far, least / 2), curve.tar, where="post", color=SAME, linewidth=1.8)
     axes.set_xscale("log")
     axes.set_xlim(least, 1)
     seen = curve.tar[curve.far >= least]
     low = min(float(seen.min()) if len(seen) else 0.0, 0.98)
     axes.set_ylim(max(0.0, low - 0.15 * (1 - low)), 1 + 0.15 * (1 - low))
-    _shade_uncertain(axes, LEAST_FALSE_ACCEPTS / found.different)
+    _shade_uncertain(axes, LEAST_FALSE_ACCEPTS / found.curve.different)
     for number, (_, point) in enumerate(_measured(found)):
         axes.plot(point.far, point.tar, "o", color=DIFFERENT, markersize=6, zorder=3)
         label = f"{percent(point.tar)} at {shown_threshold(point.threshold)}"
@@ -104,12 +112,12 @@ def _det(axes: Axes, found: Figures) -> None:
     if not is_drawn.any():
         axes.text(0.5, 0.5, "no threshold makes both kinds of errors", transform=axes.transAxes, ha="center")
     # From less than one error, the least that can occur, to one in two.
-    left, low = (_deviate(0.4 / count) for count in (found.different, found.same))
+    left, low = (_deviate(0.4 / count) for count in (found.curve.different, found.curve.same))
     axes.set_xlim(left, _deviate(0.5))
     axes.set_ylim(low, _deviate(0.5))
     axes.axline((0, 0), slope=1, color=FAINT, linewidth=1, zorder=0)
-    _shade_uncertain(axes, _deviate(min(LEAST_FALSE_ACCEPTS / found.different, 0.5)))
-    rate = found.equal_error_rate
+    _shade_uncertain(axes, _deviate(min(LEAST_FALSE_ACCEPTS / found.curve.different, 0.5)))
+    rate = found.curve.equal_error_rate
     if 0 < rate < 0.5:
         at = _deviate(rate)
         axes.plot(at, at, "o", color=DIFFERENT, markersize=6, zorder=3)

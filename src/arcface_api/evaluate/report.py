@@ -5,7 +5,6 @@
 
 import html
 import json
-import math
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -15,10 +14,20 @@ from itertools import islice
 from pathlib import Path
 from string import Template
 
-from arcface_api.errors import ArcFaceError, EvaluationFailed
-from arcface_api.evaluate.curve import LEAST_FALSE_ACCEPTS, Figures, Interval, OperatingPoint, different_pairs_needed
-from arcface_api.evaluate.inputs import Pictures, Preparation
-from arcface_api.evaluate.run import ComparedPair, Evaluation
+from arcface_api.errors import ArcFaceError, EvaluationError
+from arcface_api.evaluate.curve import (
+    LEAST_FALSE_ACCEPTS,
+    Figures,
+    OperatingPoint,
+    different_pairs_needed,
+    one_in,
+    percent,
+    percents,
+    shown_threshold,
+    thresholds,
+)
+from arcface_api.evaluate.inputs import Pictures
+from arcface_api.evaluate.run import ComparedPair, Evaluation, Preparation
 from arcface_api.wire import Alignment
 
 JSON_NAME, REPORT_NAME = "evaluation.json", "report.html"
@@ -60,7 +69,7 @@ def text(evaluation: Evaluation) -> str:
     return "\n".join(
         [
             f"{facts.model} ({facts.fingerprint}) on {facts.provider} in {facts.precision}; {_crops(evaluation)}",
-            f"{found.same:,} same-person and {found.different:,} different-person pairs of"
+            f"{found.curve.same:,} same-person and {found.curve.different:,} different-person pairs of"
             f" {len(evaluation.pairs.pictures):,} pictures",
             "",
             *_table(found),
@@ -72,37 +81,11 @@ def text(evaluation: Evaluation) -> str:
     )
 
 
-def one_in(rate: float) -> str:
-    """0.01 as `1 in 100`."""
-    return "none" if rate == 0 else f"1 in {1 / rate:,.0f}" if rate < 0.095 else f"1 in {1 / rate:.3g}"
-
-
-def shown_threshold(threshold: float) -> str:
-    """Four digits, rounded up: rounded down, it would accept more than was measured."""
-    return f"{math.ceil(threshold * 10_000 - 1e-9) / 10_000:.4f}"
-
-
-def percent(share: float) -> str:
-    """Two digits, and 100 only where nothing is missing."""
-    rounded = f"{100 * share:.2f}"
-    return ("100" if share == 1 else "99.99" if rounded == "100.00" else rounded) + " %"
-
-
-def percents(interval: Interval) -> str:
-    """`98.10 to 99.20 %`."""
-    return f"{percent(interval.low).removesuffix(' %')} to {percent(interval.high)}"
-
-
-def thresholds(interval: Interval) -> str:
-    """`0.2011 to 0.2267`."""
-    return f"{shown_threshold(interval.low)} to {shown_threshold(interval.high)}"
-
-
 def prepare_folder(folder: Path) -> None:
     """Make the folder, before anything is embedded.
 
     Raises:
-        EvaluationFailed: It cannot be made or written.
+        EvaluationError: It cannot be made or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +104,7 @@ def write(evaluation: Evaluation, folder: Path, faces: Mapping[str, bytes]) -> s
         A sentence that names what was written.
 
     Raises:
-        EvaluationFailed: A file cannot be written.
+        EvaluationError: A file cannot be written.
     """
     plots: dict[str, bytes] = {}
     if find_spec("matplotlib") is not None:
@@ -158,12 +141,14 @@ def face_thumbnails(evaluation: Evaluation, pictures: Pictures, preparation: Pre
 def page(evaluation: Evaluation, plots: Mapping[str, bytes], faces: Mapping[str, bytes]) -> str:
     """The report, with plots (PNG) and faces (JPEG) inside it."""
     found, facts = evaluation.figures, evaluation.facts
-    about = f"{found.same:,} same-person and {found.different:,} different-person pairs from {evaluation.pairs.file}."
+    counts = f"{found.curve.same:,} same-person and {found.curve.different:,} different-person pairs"
     return Template((files(__package__) / "report.html").read_text(encoding="utf-8")).substitute(
         model=html.escape(facts.model),
-        about=html.escape(f"{facts.model}; {_crops(evaluation)}: {about}"),
+        about=html.escape(f"{facts.model}; {_crops(evaluation)}: {counts} from {evaluation.pairs.file}."),
         warning=_warning(evaluation) if evaluation.left_out else "",
-        advice="\n".join(_card(wanted, point, found.different) for wanted, point in found.operating_points.items()),
+        advice="\n".join(
+            _card(wanted, point, found.curve.different) for wanted, point in found.operating_points.items()
+        ),
         scope=SCOPE,
         independence=INDEPENDENCE,
         plots=_plots(plots) if plots else f"<p>{html.escape(WITHOUT_PLOTS)}</p>",
@@ -253,7 +238,7 @@ def _table(found: Figures) -> list[str]:
     lines = [f"{'FAR at most':>12} {'threshold':>10} {'(95 % interval)':>17} {'TAR':>8} {'(95 % interval)':>17}"]
     for wanted, point in found.operating_points.items():
         if point is None:
-            lines.append(f"{one_in(wanted):>12}  {_too_few(wanted, found.different)}")
+            lines.append(f"{one_in(wanted):>12}  {_too_few(wanted, found.curve.different)}")
         else:
             lines.append(
                 f"{one_in(wanted):>12} {shown_threshold(point.threshold):>10}"
@@ -264,8 +249,8 @@ def _table(found: Figures) -> list[str]:
     if found.accuracy is not None:
         spread = f"± {100 * found.accuracy.std:.2f} over {len(found.accuracy.folds)} folds"
         accuracy = f"accuracy {percent(found.accuracy.mean)} {spread}"
-    error_rate = f"equal error rate {percent(found.equal_error_rate)}"
-    return [*lines, "", f"{accuracy}; {error_rate}; area under the ROC {found.area_under_roc:.5f}"]
+    error_rate = f"equal error rate {percent(found.curve.equal_error_rate)}"
+    return [*lines, "", f"{accuracy}; {error_rate}; area under the ROC {found.curve.area_under:.5f}"]
 
 
 def _crops(evaluation: Evaluation) -> str:
@@ -285,5 +270,5 @@ def _too_few(wanted: float, different: int) -> str:
     )
 
 
-def _unwritable(folder: Path, why: str | None) -> EvaluationFailed:
-    return EvaluationFailed(f"{folder} cannot be written: {why}. Name another folder with --output.")
+def _unwritable(folder: Path, why: str | None) -> EvaluationError:
+    return EvaluationError(f"{folder} cannot be written: {why}. Name another folder with --output.")

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from arcface_api.errors import AnnotationsInvalid, PicturesMissing
-from arcface_api.evaluate.inputs import Pictures, Preparation, read_boxes, read_landmarks
+from arcface_api.errors import EvaluationError
+from arcface_api.evaluate.inputs import Pictures, read_annotations
+from arcface_api.evaluate.run import Preparation
 from arcface_api.face.geometry import align
 from arcface_api.image import ImageLimits, decode
 from pictures import decoded_by_opencv, picture_bytes
@@ -53,16 +54,16 @@ def test_of_two_members_with_one_name_the_last_counts(tmp_path: Path) -> None:
 
 def test_missing_pictures_are_counted_and_named(images: Path) -> None:
     with pytest.raises(
-        PicturesMissing, match=r"lacks 2 of the 3 pictures that the pairs name: b, c/4\.jpg\. Names are"
+        EvaluationError, match=r"lacks 2 of the 3 pictures that the pairs name: b, c/4\.jpg\. Names are"
     ):
         Pictures(images, ["a/1.jpg", "b", "c/4.jpg"])
-    with pytest.raises(PicturesMissing, match=r"lacks 5 of the 5 .* name: 0, 1, 2, …\."):
+    with pytest.raises(EvaluationError, match=r"lacks 5 of the 5 .* name: 0, 1, 2, …\."):
         Pictures(images, list("01234"))
 
 
 def test_what_is_no_archive_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "images.zip").write_bytes(b"PK\x03\x04 and more" * 100)
-    with pytest.raises(PicturesMissing, match=r"be read as a \.tar: .*\. Name a folder of pictures, or a complete"):
+    with pytest.raises(EvaluationError, match=r"be read as a \.tar: .*\. Name a folder of pictures, or a complete"):
         Pictures(tmp_path / "images.zip", ["a"])
 
 
@@ -74,7 +75,7 @@ def test_an_archive_that_is_cut_off_is_a_sentence(tmp_path: Path) -> None:
             member.size = 50_000
             archive.addfile(member, BytesIO(np.random.default_rng(0).bytes(50_000)))
     (tmp_path / "images.tar.gz").write_bytes(whole.getvalue()[:60_000])
-    with pytest.raises(PicturesMissing, match=r"cannot be read as a \.tar"):
+    with pytest.raises(EvaluationError, match=r"cannot be read as a \.tar"):
         Pictures(tmp_path / "images.tar.gz", ["a", "b"])
 
 
@@ -82,7 +83,7 @@ def test_a_picture_that_vanishes_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     pictures = Pictures(tmp_path, ["a.jpg"])
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(PicturesMissing, match=r"a\.jpg cannot be read: No such file"):
+    with pytest.raises(EvaluationError, match=r"a\.jpg cannot be read: No such file"):
         list(pictures.read(["a.jpg"]))
 
 
@@ -92,7 +93,7 @@ def test_a_picture_that_vanishes_is_a_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", ["image,x,y,width,height", "image,box_x,box_y,box_w,box_h"])
 def test_boxes_are_read_by_picture(tmp_path: Path, columns: str) -> None:
     (tmp_path / "boxes.csv").write_text(f"{columns},more\na.jpg,1.5,2,30,40,x\n")
-    assert read_boxes(tmp_path / "boxes.csv", ["a.jpg"]) == {"a.jpg": [1.5, 2, 30, 40]}
+    assert read_annotations(tmp_path / "boxes.csv", "box", ["a.jpg"]) == {"a.jpg": [1.5, 2, 30, 40]}
 
 
 @pytest.mark.parametrize(
@@ -105,48 +106,53 @@ def test_boxes_are_read_by_picture(tmp_path: Path, columns: str) -> None:
 )
 def test_landmarks_are_read_by_picture(tmp_path: Path, columns: str) -> None:
     (tmp_path / "points.csv").write_text(f"{columns}\na.jpg,1,2,3,4,5,6,7,8,9,10.5\n")
-    assert read_landmarks(tmp_path / "points.csv", ["a.jpg"]) == {"a.jpg": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10.5]}
+    assert read_annotations(tmp_path / "points.csv", "landmarks", ["a.jpg"]) == {
+        "a.jpg": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10.5]
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("image,x,y\n", r"must name the columns image,x,y,width,height or .*; it names image, x, y\."),
-        ("image,x,y,width,height\na,1,2,3\n", r"line 2: x, y, width, height must be numbers in pixels"),
+        ("image,x,y,width,height\na,1,2,3\n", r"line 2: the 4 values of the box must be numbers in pixels"),
         ("image,x,y,width,height\na,1,2,0,3\n", r"line 2: .* width and height above 0\. Correct the line"),
         ("image,x,y,width,height\na,1,2,nan,3\n", r"line 2"),
         ("image,x,y,width,height\na,1,inf,3,3\n", r"line 2"),
-        ("image,x,y,width,height\n" + '"' + "x" * 200_000, r"cannot be read as CSV in UTF-8: field larger than"),
+        ("image,x,y,width,height\n" + '"' + "x" * 200_000, r"line 2: not CSV \(field larger than"),
     ],
 )
 def test_boxes_that_cannot_be_read_are_a_sentence(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "boxes.csv").write_text(text)
-    with pytest.raises(AnnotationsInvalid, match=problem):
-        read_boxes(tmp_path / "boxes.csv", [])
+    with pytest.raises(EvaluationError, match=problem):
+        read_annotations(tmp_path / "boxes.csv", "box", [])
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("image,x1,y1\n", r"must name the columns image,x1,y1,.*,x5,y5 or image,left_eye_x,.*; it names image, x1, y1"),
-        ("{header}a,1,2,3,4,5,6,7,8,9\n", r"line 2: x1, y1, .*, x5, y5 must be numbers in pixels\. Correct the line"),
+        (
+            "{header}a,1,2,3,4,5,6,7,8,9\n",
+            r"line 2: the 10 values of the landmarks must be numbers in pixels\. Correct the line",
+        ),
         ("{header}a,1,2,3,4,5,6,7,8,9,ten\n", r"line 2"),
         ("{header}a,1,2,3,4,5,6,7,8,9,nan\n", r"line 2"),
     ],
 )
 def test_landmarks_that_cannot_be_read_are_a_sentence(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "points.csv").write_text(text.format(header="image,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\n"))
-    with pytest.raises(AnnotationsInvalid, match=problem):
-        read_landmarks(tmp_path / "points.csv", [])
+    with pytest.raises(EvaluationError, match=problem):
+        read_annotations(tmp_path / "points.csv", "landmarks", [])
 
 
 def test_pictures_without_a_box_or_landmarks_are_counted_and_named(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("image,x,y,width,height,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na" + ",1" * 14 + "\n")
-    for read, what in ((read_boxes, "box"), (read_landmarks, "landmarks")):
+    for what in ("box", "landmarks"):
         problem = rf"x.csv has no {what} for 2 of the 3 pictures that the pairs name, among them b\."
-        with pytest.raises(AnnotationsInvalid, match=problem):
-            read(path, ["a", "b", "c"])
+        with pytest.raises(EvaluationError, match=problem):
+            read_annotations(path, what, ["a", "b", "c"])
 
 
 LIMITS = ImageLimits(10**6)
@@ -183,7 +189,7 @@ def test_a_box_is_that_of_the_upright_picture() -> None:
 
 
 def test_a_box_outside_its_picture_is_a_sentence() -> None:
-    with pytest.raises(AnnotationsInvalid, match=r"Its box 100, 20, 30, 40 .* lies outside its 90x120 pixels\."):
+    with pytest.raises(EvaluationError, match=r"Its box 100, 20, 30, 40 .* lies outside its 90x120 pixels\."):
         Preparation(LIMITS, {"a": (100, 20, 30, 40)})("a", picture_bytes("PNG", (90, 120)))
 
 
@@ -206,7 +212,7 @@ def test_landmarks_of_the_photo_move_into_the_box() -> None:
 
 def test_a_landmark_outside_its_box_is_a_sentence() -> None:
     preparation = Preparation(LIMITS, {"a": (10, 20, 20, 40)}, landmarks={"a": POINTS})
-    with pytest.raises(AnnotationsInvalid, match=r"Landmark 2 of 5 lies outside the face box .* a larger --margin"):
+    with pytest.raises(EvaluationError, match=r"Landmark 2 of 5 lies outside the face box .* a larger --margin"):
         preparation("a", picture_bytes("PNG", (90, 120)))
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from arcface_api.errors import PairsInvalid
-from arcface_api.evaluate.pairs import read_pairs
+from arcface_api.errors import EvaluationError
+from arcface_api.evaluate.inputs import read_pairs
 
 HEADER = "image_a,image_b,same\n"
 
@@ -48,8 +48,11 @@ def test_pairs_dev_txt_of_lfw_has_one_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", r"pairs.csv: its first line lacks image_a, image_b, same\."),
-        ("a;b;same\n", r"its first line lacks image_a, image_b, same\. .* separated by commas"),
+        (
+            "",
+            r"pairs.csv: its first line must name the columns .*; it names none\. LFW's pairs.txt is read, too\.",
+        ),
+        ("a;b;same\n", r"must name the columns image_a,image_b,same, separated by commas; it names a;b;same\."),
         (HEADER, r"holds no pairs\. Add a line for each"),
         (HEADER + "a,b,1\na,c,yes\n", r"line 3: image_a is 'a', image_b 'c', same 'yes'\. Give .* 1 for .* 0 for two"),
         (HEADER + "a,b\n", r"line 2: image_a is 'a', image_b 'b', same ''"),
@@ -66,10 +69,10 @@ def test_pairs_dev_txt_of_lfw_has_one_set(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_read_is_a_sentence(tmp_path: Path, content: str | bytes, problem: str) -> None:
-    with pytest.raises(PairsInvalid, match=problem):
+    with pytest.raises(EvaluationError, match=problem):
         read_pairs(written(tmp_path, content))
 
 
 def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(PairsInvalid, match="cannot be read: No such file or directory"):
+    with pytest.raises(EvaluationError, match="cannot be read: No such file or directory"):
         read_pairs(tmp_path / "nothing.csv")
