@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -31,6 +31,10 @@ RETRY_SECONDS = 1.0
 """Until the next attempt where the refusal has no Retry-After."""
 TIMEOUT_SECONDS = 120.0
 """Longer than the service's own default (`ARCFACE_REQUEST_TIMEOUT_SECONDS`)."""
+
+
+STATED_FACTS = ("pack", "model", "fingerprint", "embedding_dim", "provider", "precision", "version")
+"""Of `ModelFacts`, those that `/info` states under the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +98,7 @@ async def open_local(
 ) -> AsyncIterator[Backend]:
     """Load the pack's recogniser. What is None is as the settings or the pack say.
 
-    Raises:
-        PackError, ModelFailed, RuntimeUnfit: It cannot be loaded.
+    Raises PackError, ModelFailed or RuntimeUnfit if it cannot be loaded.
     """
     # These need the model runtimes, which are not needed to use a service.
     from arcface_api.embedder import Embedded, Picture  # noqa: PLC0415
@@ -140,10 +143,9 @@ async def open_local(
 async def open_remote(
     url: str, *, align: Align | None = None, fit: Fit | None = None, flip: bool = False
 ) -> AsyncIterator[Backend]:
-    """Use the service at `http://host:port` or `https://…`. What is None is as the service is set.
+    """Use the service at this URL. What is None is as the service is set.
 
-    Raises:
-        EvaluationError: Nothing answers there, or something other than arcface-api.
+    Raises EvaluationError if nothing answers there, or something other than arcface-api.
     """
     query = {name: choice.value for name, choice in (("align", align), ("fit", fit)) if choice}
     if flip:
@@ -157,21 +159,19 @@ async def open_remote(
             crop, limits = info["crop"], info["limits"]
             used_align = query.get("align", crop["align"])
             facts = ModelFacts(
-                pack=info["pack"],
-                model=info["model"],
-                fingerprint=info["fingerprint"],
-                embedding_dim=info["embedding_dim"],
-                provider=info["provider"],
-                precision=info["precision"],
+                **{name: info[name] for name in STATED_FACTS},
                 align=used_align,
                 fit=query.get("fit", crop["fit"]),
                 regressor_sha256=crop["regressor_sha256"] if used_align == Align.AUTO else None,
                 flip=flip,
-                version=info["version"],
                 url=url,
             )
-            group_pictures = min(GROUP_PICTURES, limits["max_batch_files"], limits["queue_capacity"])
-            group_bytes = min(GROUP_BYTES, limits["max_batch_bytes"])
+            backend = Backend(
+                facts=facts,
+                embed=_Remote(client, facts).embed,
+                group_pictures=min(GROUP_PICTURES, limits["max_batch_files"], limits["queue_capacity"]),
+                group_bytes=min(GROUP_BYTES, limits["max_batch_bytes"]),
+            )
         except httpx.HTTPError as error:
             raise EvaluationError(
                 f"Nothing answers at {url}: {error or type(error).__name__}. Start the service there, or leave out"
@@ -179,8 +179,7 @@ async def open_remote(
             ) from None
         except (ValueError, KeyError, TypeError):
             raise EvaluationError(f"The answer of {url}/info is not arcface-api's. Check the address.") from None
-        embed = _Remote(client, facts).embed
-        yield Backend(facts=facts, embed=embed, group_pictures=group_pictures, group_bytes=group_bytes)
+        yield backend
 
 
 class _Remote:
@@ -193,6 +192,12 @@ class _Remote:
     async def embed(self, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
         """As `Backend.embed`; pictures that are together too large are sent in halves."""
         answer = await self._post(pictures)
+        fingerprint = answer.headers.get(MODEL_FINGERPRINT_HEADER, self._fingerprint)
+        if fingerprint != self._fingerprint:
+            raise EvaluationError(
+                f"{self._service} changed its model: the fingerprint was {self._fingerprint} and is now {fingerprint}."
+                " Embeddings of two models cannot be compared; start again."
+            )
         body = _json(answer)
         if answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             if len(pictures) > 1:  # too large together, for the service or for a proxy before it
@@ -201,7 +206,7 @@ class _Remote:
             if "detail" in body:
                 return [str(body["detail"])]
         if answer.status_code != HTTPStatus.OK:
-            raise EvaluationError(f"{self._service} answers {_status(answer)}")
+            raise EvaluationError(f"{self._service} answers {_refusal(answer)}")
         results, alignments = body.get("results", []), answer.headers.get(ALIGNMENT_HEADER, "").split(", ")
         if not len(results) == len(alignments) == len(pictures):
             raise EvaluationError(f"{self._service} does not answer with a result for each picture.")
@@ -213,7 +218,7 @@ class _Remote:
         ]
 
     async def _post(self, pictures: Sequence[PreparedPicture]) -> httpx.Response:
-        """An answer that is not a refusal; a refused request is repeated when the service says."""
+        """An answer other than a refusal, which is repeated when the service says."""
         files = [("files", ("picture", picture.content, MediaType.BYTES.value)) for picture in pictures]
         landmarks = [picture.landmarks for picture in pictures]
         form = {"landmarks": json.dumps(landmarks)} if any(landmarks) else None
@@ -227,34 +232,27 @@ class _Remote:
                     " again when it runs."
                 ) from None
             if answer.status_code not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-                break
+                return answer
             try:
                 wait = max(0.0, float(answer.headers.get("Retry-After", RETRY_SECONDS)))
             except ValueError:  # a date, as a proxy may send
                 wait = RETRY_SECONDS
             if time.monotonic() + wait > until:
                 raise EvaluationError(
-                    f"{self._service} has refused a request for {PATIENCE_SECONDS:g} s, finally with {_status(answer)}"
+                    f"{self._service} has refused a request for {PATIENCE_SECONDS:g} s, finally with {_refusal(answer)}"
                 )
             await asyncio.sleep(wait)
-        fingerprint = answer.headers.get(MODEL_FINGERPRINT_HEADER, self._fingerprint)
-        if fingerprint != self._fingerprint:
-            raise EvaluationError(
-                f"{self._service} changed its model: the fingerprint was {self._fingerprint} and is now"
-                f" {fingerprint}. Embeddings of two models cannot be compared; start again."
-            )
-        return answer
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
-    try:
+    with suppress(ValueError):
         body = answer.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+        if isinstance(body, dict):
+            return body
+    return {}
 
 
-def _status(answer: httpx.Response) -> str:
+def _refusal(answer: httpx.Response) -> str:
     """Status, and the service's own sentence where there is one."""
     detail = _json(answer).get("detail", "without a reason; something else may answer in front of the service.")
     return f"{answer.status_code}: {detail}"

@@ -7,38 +7,32 @@ are 0 to 1. Intervals are of 95 % and treat pairs as independent: they are too n
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+# Of n pairs:
 Similarities = NDArray[np.float64]
-"""Of n pairs: (n,) float64, -1 to 1."""
+"""(n,) float64, -1 to 1."""
 Labels = NDArray[np.bool_]
-"""Of n pairs: (n,) bool, True for a same-person pair."""
+"""(n,) bool, True for a same-person pair."""
 FoldNumbers = NDArray[np.int64]
-"""Of n pairs: (n,) int64, the fold of each, from 0."""
+"""(n,) int64, from 0."""
 
 TARGETS = (1e-1, 1e-2, 1e-3, 1e-4)
 """False accept rates for which a threshold is measured."""
 LEAST_FALSE_ACCEPTS = 10
-"""Different-person pairs that must be accepted at a threshold before it is reported.
-
-For a count of 10 the 95 % interval is 5.4 to 18.4 (Wilson's, for rare events): the true FAR lies within a factor of two
-of the wanted one. With fewer, the threshold rests on a handful of pairs, one of which may be labelled wrong.
-"""
+"""Different-person pairs that must be accepted at a threshold before it is reported: the 95 % interval of a count of 10
+is 5.4 to 18.4 (Wilson's, for rare events), within a factor of two of the wanted FAR."""
 FOLDS = 10
+FOLDS_AS_GIVEN = "as the pairs came: the sets of pairs.txt, or the row modulo 10"
+FOLDS_BY_KIND = (
+    "within each kind of pairs, the row modulo 10, because a fold of the rows as they came would lack a kind"
+)
 HISTOGRAM_EDGES = np.linspace(-1, 1, 101)
 """Of 100 bins of similarity, each 0.02 wide."""
 Z = 1.959964
 """Two-sided 95 % of the normal distribution."""
-
-
-class Division(StrEnum):
-    """How pairs were divided into folds."""
-
-    AS_GIVEN = "as the pairs came: the sets of pairs.txt, or the row modulo 10"
-    BY_KIND = "within each kind of pairs, the row modulo 10, because a fold of the rows as they came would lack a kind"
 
 
 @dataclass(frozen=True)
@@ -136,7 +130,8 @@ class Accuracy:
     folds: tuple[float, ...]
     thresholds: tuple[float, ...]
     """At which each fold was judged."""
-    division: Division
+    division: str
+    """How the pairs were divided into folds: `FOLDS_AS_GIVEN` or `FOLDS_BY_KIND`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,25 +216,25 @@ def accuracy(similarities: Similarities, same: Labels, fold: FoldNumbers) -> Acc
     Source: G. B. Huang et al., Labeled Faces in the Wild, UMass Amherst 07-49, 2007, section 4, where both kinds have
     equally many pairs.
     """
-    division = Division.AS_GIVEN
+    division = FOLDS_AS_GIVEN
     numbers = np.unique(fold)
     if len(numbers) == 1 or not all(np.array_equal(np.unique(fold[kind]), numbers) for kind in (same, ~same)):
         if min(np.count_nonzero(same), np.count_nonzero(~same)) < FOLDS:
             return None
-        fold, division = np.empty(len(same), np.int64), Division.BY_KIND
+        fold, division = np.empty(len(same), np.int64), FOLDS_BY_KIND
         for kind in (same, ~same):
             fold[kind] = np.arange(np.count_nonzero(kind)) % FOLDS
     judged: list[float] = []
-    thresholds: list[float] = []
+    chosen: list[float] = []
     for number in np.unique(fold):
         own = fold == number
-        thresholds.append(best_threshold(similarities[~own], same[~own]))
-        judged.append(balanced_accuracy(similarities[own], same[own], thresholds[-1]))
+        chosen.append(best_threshold(similarities[~own], same[~own]))
+        judged.append(balanced_accuracy(similarities[own], same[own], chosen[-1]))
     return Accuracy(
         mean=float(np.mean(judged)),
         std=float(np.std(judged, ddof=1)),
         folds=tuple(judged),
-        thresholds=tuple(thresholds),
+        thresholds=tuple(chosen),
         division=division,
     )
 

@@ -21,15 +21,12 @@ from arcface_api.errors import EvaluationError
 from arcface_api.evaluate.curve import FOLDS, FoldNumbers, Labels
 
 PAIR_COLUMNS = ("image_a", "image_b", "same")
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 ANNOTATION_COLUMNS = {
     "box": (("x", "y", "width", "height"), ("box_x", "box_y", "box_w", "box_h")),
     "landmarks": (
         ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4", "x5", "y5"),
-        tuple(
-            f"{point}_{axis}"
-            for point in ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
-            for axis in "xy"
-        ),
+        tuple(f"{name}_{axis}" for name in POINTS for axis in "xy"),
     ),
 }
 """In pixels of the upright picture, by either names; the landmarks in the order of `align=landmarks`."""
@@ -62,8 +59,7 @@ class Pairs:
 def read_pairs(path: Path) -> Pairs:
     """Read a CSV with `PAIR_COLUMNS`, or LFW's pairs.txt, line by line: each pair takes the memory of three numbers.
 
-    Raises:
-        EvaluationError: The file or one of its lines cannot be read, or it lacks pairs of one kind.
+    Raises EvaluationError if the file or one of its lines cannot be read, or it lacks pairs of one kind.
     """
     numbers: dict[str, int] = {}
     left, right, same = array("q"), array("q"), array("b")
@@ -147,8 +143,7 @@ def _lfw_picture(name: str, number: str) -> str:
 def read_annotations(path: Path, what: Literal["box", "landmarks"], names: Sequence[str]) -> dict[str, list[float]]:
     """Numbers by picture, in the order of `ANNOTATION_COLUMNS`, from a CSV with these columns and `image`.
 
-    Raises:
-        EvaluationError: The file or one of its lines cannot be read, or one of the named pictures has no line.
+    Raises EvaluationError if the file or one of its lines cannot be read, or one of the named pictures has no line.
     """
     alternatives = [("image", *columns) for columns in ANNOTATION_COLUMNS[what]]
     positive = 2 if what == "box" else 0  # the last ones, width and height
@@ -235,8 +230,7 @@ class Pictures:
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Each named picture once, with its bytes; from a .tar in the archive's order, in one pass.
 
-        Raises:
-            EvaluationError: One cannot be read.
+        Raises EvaluationError if one cannot be read.
         """
         if not self._path.is_dir():
             wanted = {self._offsets[name] for name in names}

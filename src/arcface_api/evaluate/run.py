@@ -22,8 +22,7 @@ from arcface_api.face.geometry import align
 from arcface_api.image import ImageLimits, decode
 from arcface_api.progress import Progress
 
-THUMBNAIL_SIDE = 96
-"""Pixels."""
+THUMBNAIL_SIDE = 96  # pixels
 PAIRS_AT_ONCE = 4096
 """Compared together: 17 MB of embeddings on either side."""
 DOUBTFUL_PAIRS = 10
@@ -46,8 +45,7 @@ class Preparation:
     def __call__(self, name: str, content: bytes) -> PreparedPicture:
         """Cut the picture's box to whole pixels, without loss and not squared, and move its landmarks along.
 
-        Raises:
-            ArcFaceError: The picture cannot be decoded, or its box or a landmark lies outside.
+        Raises ArcFaceError if the picture cannot be decoded, or its box or a landmark lies outside.
         """
         points = None if self.landmarks is None else np.reshape(self.landmarks[name], (5, 2))
         if self.boxes is not None:
@@ -61,16 +59,11 @@ class Preparation:
                         f"Landmark {int(is_inside.all(1).argmin()) + 1} of 5 lies outside the face box that is cut."
                         " Choose a larger --margin, or leave out --boxes: landmarks alone determine the crop, too."
                     )
-            crop = cv2.cvtColor(np.ascontiguousarray(image[top:bottom, left:right]), cv2.COLOR_RGB2BGR)
-            content = cv2.imencode(".png", crop, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+            content = _encode(".png", image[top:bottom, left:right], cv2.IMWRITE_PNG_COMPRESSION, 1)
         return PreparedPicture(content, None if points is None else points.tolist())
 
     def thumbnail(self, name: str, content: bytes) -> bytes:
-        """The prepared picture as a small JPEG: aligned where it has landmarks, otherwise as it is.
-
-        Raises:
-            ArcFaceError: As when it is called.
-        """
+        """The prepared picture as a small JPEG, aligned where it has landmarks. Raises ArcFaceError as a call does."""
         prepared = self(name, content)
         image = decode(prepared.content, self.limits).image
         if prepared.landmarks is not None:
@@ -79,8 +72,12 @@ class Preparation:
         if scale < 1:
             size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+        return _encode(".jpg", image, cv2.IMWRITE_JPEG_QUALITY, 85)
+
+
+def _encode(ending: str, image: Image, *options: int) -> bytes:
+    bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(ending, bgr, options)[1].tobytes()
 
 
 def _sides(box: Sequence[float], margin: float, image: Image) -> tuple[int, int, int, int]:
@@ -167,7 +164,7 @@ class Evaluation:
         }
 
     def check(self) -> None:
-        """Raises EvaluationError where pictures could not be embedded: the figures are not of all pairs."""
+        """Raises EvaluationError if pictures could not be embedded: the figures are not of all pairs."""
         if self.left_out:
             effect = f"{self.pairs_left_out:,} of {len(self.pairs.same):,} pairs were left out of the figures"
             raise EvaluationError(f"{_left_out(self.pairs, self.left_out, effect)} --output lists all of them.")
@@ -178,9 +175,8 @@ def evaluate(
 ) -> Evaluation:
     """Embed each picture of the pairs once, and compare them.
 
-    Raises:
-        EvaluationError: The service fails, or too few pictures can be embedded.
-        ArcFaceError: The pictures cannot be read, or the model cannot be loaded.
+    Raises ArcFaceError if the pictures cannot be read or too few embedded, the model cannot be loaded, or the service
+    fails.
     """
     embedding = _embed_all(pairs.pictures, pictures, preparation, opened, progress)
     rows, facts, alignments, reasons = asyncio.run(embedding)

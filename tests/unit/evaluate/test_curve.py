@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from arcface_api.evaluate.curve import (
+    FOLDS_BY_KIND,
     HISTOGRAM_EDGES,
-    Division,
     accuracy,
     balanced_accuracy,
     best_threshold,
@@ -139,7 +139,7 @@ def test_folds_that_would_lack_a_kind_are_made_within_the_kinds() -> None:
     same = np.arange(100) % 2 == 0
     found = accuracy(similarities, same, np.arange(100) % 10)
     assert found is not None
-    assert found.division is Division.BY_KIND
+    assert found.division == FOLDS_BY_KIND
     assert len(found.folds) == 10
 
 
