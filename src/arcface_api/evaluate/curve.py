@@ -11,13 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Of n pairs:
-Similarities = NDArray[np.float64]
-"""(n,) float64, -1 to 1."""
-Labels = NDArray[np.bool_]
-"""(n,) bool, True for a same-person pair."""
-FoldNumbers = NDArray[np.int64]
-"""(n,) int64, from 0."""
+Similarities = NDArray[np.float64]  # of n pairs: (n,) float64, -1 to 1
+Labels = NDArray[np.bool_]  # (n,) bool, True for a same-person pair
+FoldNumbers = NDArray[np.int64]  # (n,) int64, from 0
 
 TARGETS = (1e-1, 1e-2, 1e-3, 1e-4)
 """False accept rates for which a threshold is measured."""

@@ -44,9 +44,8 @@ class Pairs:
     pictures: tuple[str, ...]
     """The name of each picture once, in the order in which they first occur."""
     left: NDArray[np.int64]
-    """(n,) indices into `pictures`."""
     right: NDArray[np.int64]
-    """(n,) indices into `pictures`."""
+    """(n,) indices into `pictures`, as are those of `left`."""
     same: Labels
     folds: FoldNumbers
     """The sets of LFW's pairs.txt; of a CSV the row, from 0, modulo 10."""
