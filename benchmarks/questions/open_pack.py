@@ -21,9 +21,8 @@ import numpy as np
 from arcface_api.arrays import Image
 from arcface_api.bench.connection import Address
 from arcface_api.evaluate.backend import open_remote
-from arcface_api.evaluate.pairs import read_pairs
-from arcface_api.evaluate.pictures import Pictures, Preparation, read_boxes
-from arcface_api.evaluate.run import evaluate
+from arcface_api.evaluate.inputs import Pictures, read_annotations, read_pairs
+from arcface_api.evaluate.run import Preparation, evaluate
 from arcface_api.image import ImageLimits
 from arcface_api.progress import BarProgress
 from arcface_api.wire import Align
@@ -69,7 +68,8 @@ def main() -> None:
 def verification(url: str, folder: Path) -> Iterable[dict[str, Any]]:
     """LFW's pairs in each way to cut and to embed."""
     pairs = read_pairs(folder / "pairs.csv")
-    pictures, boxes = Pictures(folder / "images.tar", pairs.pictures), read_boxes(folder / "labels.csv", pairs.pictures)
+    pictures = Pictures(folder / "images.tar", pairs.pictures)
+    boxes = read_annotations(folder / "labels.csv", "box", pairs.pictures)
     ways = [(Align.AUTO, margin, flip) for margin in MARGINS for flip in (False, True)] + [(Align.NONE, 1.0, False)]
     for align, margin, flip in ways:
         backend = open_remote(url, align=align, flip=flip)
@@ -157,7 +157,7 @@ def _crops(
     folder: Path, is_wanted: Callable[[str], bool], per_person: int, margin: float
 ) -> Iterable[tuple[str, bytes]]:
     """Face boxes of the wanted pictures, so many of each person."""
-    boxes = read_boxes(folder / "labels.csv", [])
+    boxes = read_annotations(folder / "labels.csv", "box", [])
     counts: dict[str, int] = defaultdict(int)
     names = []
     for name in sorted(boxes):

@@ -8,7 +8,6 @@ the machine. A recogniser of 10 ms a face takes about ten minutes on two CPUs.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,10 @@ import numpy as np
 
 from arcface_api.evaluate import report, run
 from arcface_api.evaluate.backend import open_local
-from arcface_api.evaluate.pairs import Pairs, read_pairs
-from arcface_api.evaluate.pictures import Pictures, Preparation
+from arcface_api.evaluate.inputs import Pairs, Pictures, read_pairs
 from arcface_api.image import ImageLimits
 from arcface_api.packs import PackLocations, locate
-from arcface_api.progress import BarProgress
+from arcface_api.progress import BarProgress, Progress
 from arcface_api.settings import Settings
 from arcface_api.wire import Align, Fit
 from benchmarks.lib import lfw, machine, options
@@ -40,7 +38,7 @@ class Cut:
     """A way to make crops."""
 
     name: str
-    preparation: Preparation
+    preparation: run.Preparation
     align: Align = Align.NONE
     fit: Fit = Fit.STRETCH
 
@@ -50,21 +48,21 @@ def cuts(labels: dict[str, lfw.Label]) -> list[Cut]:
     boxes = {name: label.box.tolist() for name, label in labels.items()}
     landmarks = {name: label.landmarks.ravel().tolist() for name, label in labels.items()}
     named = {"box": 1.0, "box x1.2": 1.2, "box x1.5": 1.5}
-    cut = {name: Preparation(LIMITS, boxes, margin) for name, margin in named.items()}
+    cut = {name: run.Preparation(LIMITS, boxes, margin) for name, margin in named.items()}
     return [
         *(Cut(f"{name}, stretched", cut[name]) for name in named),
         Cut("box, letterboxed", cut["box"], fit=Fit.LETTERBOX),
         *(Cut(f"{name}, `align=auto`", cut[name], Align.AUTO) for name in named),
-        Cut("aligned by labelled landmarks", Preparation(LIMITS, landmarks=landmarks), Align.LANDMARKS),
+        Cut("aligned by labelled landmarks", run.Preparation(LIMITS, landmarks=landmarks), Align.LANDMARKS),
     ]
 
 
-def evaluate(recogniser: Path, cut: Cut, pairs: Pairs, images: Path, on_progress: Callable[[str, float], None]) -> Any:
+def evaluate(recogniser: Path, cut: Cut, pairs: Pairs, images: Path, progress: Progress) -> Any:
     """One recogniser on one kind of crops."""
     pack = locate(str(recogniser), PackLocations.default(None))
     settings = Settings(pack=str(recogniser), device="cpu", precision="float32")
     backend = open_local(pack, settings, align=cut.align, fit=cut.fit)
-    return run.evaluate(pairs, Pictures(images, pairs.pictures), cut.preparation, backend, on_progress)
+    return run.evaluate(pairs, Pictures(images, pairs.pictures), cut.preparation, backend, progress)
 
 
 def borrowed(done: dict[tuple[str, str], run.Evaluation]) -> list[dict[str, Any]]:
@@ -102,8 +100,8 @@ def main() -> None:
     runs = [(recogniser, cut) for recogniser in arguments.recognisers for cut in ways]
     with BarProgress("Evaluating") as bar:
 
-        def show(number: int, _: str, share: float) -> None:
-            bar(f"{runs[number][0].stem}, {runs[number][1].name}", (number + share) / len(runs))
+        def show(number: int, _: str, share: float, __: float | None) -> None:
+            bar(f"{runs[number][0].stem}, {runs[number][1].name}", (number + share) / len(runs), 1.0)
 
         for number, (recogniser, cut) in enumerate(runs):
             done[recogniser.stem, cut.name] = evaluate(

@@ -195,26 +195,6 @@ class EvaluationError(ArcFaceError):
     """Pairs cannot be evaluated, or not all of them. Only the command line sees these, so they have no code."""
 
 
-class PairsInvalid(EvaluationError):
-    """The file of pairs cannot be read, or holds too little to set a threshold."""
-
-
-class AnnotationsInvalid(EvaluationError):
-    """A face box or landmarks are missing, cannot be read, or lie outside the picture."""
-
-
-class PicturesMissing(EvaluationError):
-    """Pictures that the pairs name are missing or cannot be read."""
-
-
-class EvaluationFailed(EvaluationError):
-    """The service cannot be used, too few pictures can be embedded, or the report cannot be written."""
-
-
-class EvaluationIncomplete(EvaluationError):
-    """Some pictures could not be embedded: the figures are those of the other pairs."""
-
-
 # ── packs ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,8 +2,8 @@
 
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
@@ -11,11 +11,8 @@ import click
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
-from arcface_api.settings import Settings, read_settings
+from arcface_api.settings import read_settings
 from arcface_api.wire import Align, Fit
-
-if TYPE_CHECKING:
-    from arcface_api.evaluate.backend import OpenBackend
 
 MODEL_SETTINGS = ("pack", "models_dir", "device", "precision", "cache_dir", "threads", "decode_threads", "max_batch")
 """Of a model that runs in this process."""
@@ -25,15 +22,12 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
     if url is None:
         return None
-    try:
+    with suppress(ValueError):  # raised for a malformed host or port
         parts = urlsplit(url)
-        is_allowed = parts.scheme in {"http", "https"} and parts.hostname and not parts.query and not parts.fragment
-        is_allowed = is_allowed and parts.port != 0  # raises ValueError for a port that is not a number
-    except ValueError:
-        is_allowed = False
-    if not is_allowed:
-        raise click.BadParameter(f"{url!r} is not allowed. Give http://host:port or https://host:port.")
-    return url.rstrip("/")
+        is_plain = not parts.query and not parts.fragment and parts.port != 0
+        if parts.scheme in {"http", "https"} and parts.hostname and is_plain:
+            return url.rstrip("/")
+    raise click.BadParameter(f"{url!r} is not allowed. Give http://host:port or https://host:port.")
 
 
 @click.command()
@@ -44,7 +38,7 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
     "--boxes",
     metavar="FILE.csv",
     type=FILE,
-    help="IMAGES are whole photos; cut these face boxes out of them: columns image,x,y,width,height in pixels.",
+    help="IMAGES are whole photos; cut out these face boxes: columns image,x,y,width,height in pixels.",
 )
 @click.option(
     "--margin",
@@ -107,38 +101,33 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     if (align == Align.LANDMARKS) != (landmarks is not None):
         raise click.UsageError("--align landmarks uses the landmarks of --landmarks FILE.csv: give both, or neither.")
     # They bring OpenCV and an HTTP client, which --help does not need.
-    from arcface_api.evaluate import pictures, report, run  # noqa: PLC0415
-    from arcface_api.evaluate.pairs import read_pairs  # noqa: PLC0415
+    from arcface_api.evaluate import backend, inputs, report, run  # noqa: PLC0415
     from arcface_api.image import ImageLimits  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if output is not None:
         report.prepare_folder(output)
     settings = read_settings(**given)
-    labelled = read_pairs(pairs)
+    labelled = inputs.read_pairs(pairs)
     names = labelled.pictures
-    files = pictures.Pictures(images, names)
-    preparation = pictures.Preparation(
+    files = inputs.Pictures(images, names)
+    preparation = run.Preparation(
         ImageLimits(settings.max_image_pixels),
-        boxes=pictures.read_boxes(boxes, names) if boxes else None,
+        boxes=inputs.read_annotations(boxes, "box", names) if boxes else None,
         margin=margin or 1.0,
-        landmarks=pictures.read_landmarks(landmarks, names) if landmarks else None,
+        landmarks=inputs.read_annotations(landmarks, "landmarks", names) if landmarks else None,
     )
-    backend = _backend(url, settings, Align(align) if align else None, Fit(fit) if fit else None, flip=flip)
+    align_as, fit_as = Align(align) if align else None, Fit(fit) if fit else None
+    if url is not None:
+        opened = backend.open_remote(url, align=align_as, fit=fit_as, flip=flip)
+    else:
+        with BarProgress() as progress:
+            pack = obtain(settings, progress)
+        opened = backend.open_local(pack, settings, align=align_as, fit=fit_as, flip=flip)
     with BarProgress("Evaluating") as bar:
-        evaluation = run.evaluate(labelled, files, preparation, backend, bar)
+        evaluation = run.evaluate(labelled, files, preparation, opened, bar)
     click.echo(report.text(evaluation))
     if output is not None:
         faces = {} if no_faces else report.face_thumbnails(evaluation, files, preparation)
         click.echo(report.write(evaluation, output, faces))
     evaluation.check()
-
-
-def _backend(url: str | None, settings: Settings, align: Align | None, fit: Fit | None, *, flip: bool) -> "OpenBackend":
-    from arcface_api.evaluate.backend import open_local, open_remote  # noqa: PLC0415  # as above
-
-    if url is not None:
-        return open_remote(url, align=align, fit=fit, flip=flip)
-    with BarProgress() as progress:
-        pack = obtain(settings, progress)
-    return open_local(pack, settings, align=align, fit=fit, flip=flip)

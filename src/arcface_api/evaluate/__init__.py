@@ -1,4 +1,4 @@
 """Which threshold? What `arcface-api evaluate` does with labelled pairs.
 
-pairs · pictures ─▶ backend (local, remote) ─▶ run: similarities ─▶ curve ─▶ report: table, JSON, plots, page
+inputs: pairs, pictures ─▶ backend: local or remote ─▶ run: similarities ─▶ curve ─▶ report: table, JSON, plots, page
 """

@@ -3,24 +3,22 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import httpx
 import numpy as np
 
 from arcface_api import __version__
 from arcface_api.arrays import Embedding
-from arcface_api.errors import EvaluationFailed
-from arcface_api.evaluate.pictures import PreparedPicture
+from arcface_api.errors import EvaluationError
 from arcface_api.settings import Settings
 from arcface_api.wire import ALIGNMENT_HEADER, MODEL_FINGERPRINT_HEADER, Align, Fit, MediaType
 
 if TYPE_CHECKING:
-    from arcface_api.embedder import Embedder, EmbedOptions
     from arcface_api.packs import InstalledPack
 
 REQUESTS_IN_FLIGHT = 4
@@ -33,6 +31,10 @@ RETRY_SECONDS = 1.0
 """Until the next attempt where the refusal has no Retry-After."""
 TIMEOUT_SECONDS = 120.0
 """Longer than the service's own default (`ARCFACE_REQUEST_TIMEOUT_SECONDS`)."""
+
+
+STATED_FACTS = ("pack", "model", "fingerprint", "embedding_dim", "provider", "precision", "version")
+"""Of `ModelFacts`, those that `/info` states under the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,15 @@ class ModelFacts:
     """Of the service; None: the model ran in this process."""
 
 
+class PreparedPicture(NamedTuple):
+    """A picture to embed."""
+
+    content: bytes
+    """A JPEG, PNG or WebP file."""
+    landmarks: list[list[float]] | None = None
+    """Five pairs x, y in its pixels, with `align=landmarks`."""
+
+
 class EmbeddedPicture(NamedTuple):
     """A picture's raw embedding, and an `Alignment`."""
 
@@ -64,19 +75,18 @@ class EmbeddedPicture(NamedTuple):
     alignment: str
 
 
-class Backend(Protocol):
-    """Embeds pictures, several groups of them at once."""
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """Embeds groups of pictures, several at once."""
 
     facts: ModelFacts
-    group_pictures: int
-    group_bytes: int
+    embed: Callable[[Sequence[PreparedPicture]], Awaitable[list[EmbeddedPicture | str]]]
+    """Returns the embedding of each picture in order, or the reason why it has none.
 
-    async def embed(self, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
-        """Returns the embedding of each picture in order, or the reason why it has none.
-
-        Raises:
-            ArcFaceError: No picture can be embedded any more.
-        """
+    Raises ArcFaceError if no picture can be embedded any more.
+    """
+    group_pictures: int = GROUP_PICTURES
+    group_bytes: int = GROUP_BYTES
 
 
 OpenBackend: TypeAlias = AbstractAsyncContextManager[Backend]
@@ -85,35 +95,33 @@ OpenBackend: TypeAlias = AbstractAsyncContextManager[Backend]
 @asynccontextmanager
 async def open_local(
     pack: "InstalledPack", settings: Settings, *, align: Align | None = None, fit: Fit | None = None, flip: bool = False
-) -> AsyncIterator["Local"]:
+) -> AsyncIterator[Backend]:
     """Load the pack's recogniser. What is None is as the settings or the pack say.
 
-    Raises:
-        PackError, ModelFailed, RuntimeUnfit: It cannot be loaded.
+    Raises PackError, ModelFailed or RuntimeUnfit if it cannot be loaded.
     """
     # These need the model runtimes, which are not needed to use a service.
-    from arcface_api.loading import default_options, open_embedder  # noqa: PLC0415
+    from arcface_api.embedder import Embedded, Picture  # noqa: PLC0415
+    from arcface_api.loading import default_options, open_embedder, regressor_content  # noqa: PLC0415
     from arcface_api.packs import Role  # noqa: PLC0415
 
     settings = settings.model_copy(update={"queue_capacity": REQUESTS_IN_FLIGHT * GROUP_PICTURES, "workers": 1})
     default = default_options(pack, settings)
     options = replace(default, align=align or default.align, fit=fit or default.fit, flip=flip)
     embedder = open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, settings)
+
+    async def embed(pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
+        """The service's path from bytes to embedding, without HTTP."""
+        results = await embedder.embed_many([Picture(*picture) for picture in pictures], options)
+        return [
+            EmbeddedPicture(result.embedding, result.alignment.value) if isinstance(result, Embedded) else str(result)
+            for result in results
+        ]
+
     try:
-        yield Local(embedder, pack.manifest.name, options)
-    finally:
-        await embedder.close()
-
-
-class Local:
-    """A `Backend`: the service's path from bytes to embedding, without HTTP."""
-
-    def __init__(self, embedder: "Embedder", pack: str, options: "EmbedOptions") -> None:
-        from arcface_api.loading import regressor_content  # noqa: PLC0415  # as in `open_local`
-
         recogniser = embedder.recogniser
-        self.facts = ModelFacts(
-            pack=pack,
+        facts = ModelFacts(
+            pack=pack.manifest.name,
             model=recogniser.name,
             fingerprint=recogniser.fingerprint,
             embedding_dim=recogniser.dim,
@@ -126,29 +134,18 @@ class Local:
             version=__version__,
             url=None,
         )
-        self.group_pictures, self.group_bytes = GROUP_PICTURES, GROUP_BYTES
-        self._embedder = embedder
-        self._options = options
-
-    async def embed(self, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
-        """As `Backend`."""
-        from arcface_api.embedder import Embedded, Picture  # noqa: PLC0415  # as in `open_local`
-
-        results = await self._embedder.embed_many([Picture(*picture) for picture in pictures], self._options)
-        return [
-            EmbeddedPicture(result.embedding, result.alignment.value) if isinstance(result, Embedded) else str(result)
-            for result in results
-        ]
+        yield Backend(facts=facts, embed=embed)
+    finally:
+        await embedder.close()
 
 
 @asynccontextmanager
 async def open_remote(
     url: str, *, align: Align | None = None, fit: Fit | None = None, flip: bool = False
-) -> AsyncIterator["Remote"]:
-    """Use the service at `http://host:port` or `https://…`. What is None is as the service is set.
+) -> AsyncIterator[Backend]:
+    """Use the service at this URL. What is None is as the service is set.
 
-    Raises:
-        EvaluationFailed: Nothing answers there, or something other than arcface-api.
+    Raises EvaluationError if nothing answers there, or something other than arcface-api.
     """
     query = {name: choice.value for name, choice in (("align", align), ("fit", fit)) if choice}
     if flip:
@@ -158,46 +155,49 @@ async def open_remote(
         base_url=url, params=query, timeout=TIMEOUT_SECONDS, limits=connections, follow_redirects=True
     ) as client:
         try:
-            remote = Remote(client, url, (await client.get("/info", params={})).json(), query)
+            info = (await client.get("/info", params={})).json()
+            crop, limits = info["crop"], info["limits"]
+            used_align = query.get("align", crop["align"])
+            facts = ModelFacts(
+                **{name: info[name] for name in STATED_FACTS},
+                align=used_align,
+                fit=query.get("fit", crop["fit"]),
+                regressor_sha256=crop["regressor_sha256"] if used_align == Align.AUTO else None,
+                flip=flip,
+                url=url,
+            )
+            backend = Backend(
+                facts=facts,
+                embed=_Remote(client, facts).embed,
+                group_pictures=min(GROUP_PICTURES, limits["max_batch_files"], limits["queue_capacity"]),
+                group_bytes=min(GROUP_BYTES, limits["max_batch_bytes"]),
+            )
         except httpx.HTTPError as error:
-            raise EvaluationFailed(
+            raise EvaluationError(
                 f"Nothing answers at {url}: {error or type(error).__name__}. Start the service there, or leave out"
                 " --url to run the model here."
             ) from None
         except (ValueError, KeyError, TypeError):
-            raise EvaluationFailed(f"The answer of {url}/info is not arcface-api's. Check the address.") from None
-        yield remote
+            raise EvaluationError(f"The answer of {url}/info is not arcface-api's. Check the address.") from None
+        yield backend
 
 
-class Remote:
-    """A `Backend`: `/embed/batch` of a running service."""
+class _Remote:
+    """`/embed/batch` of a running service."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, info: Mapping[str, Any], query: Mapping[str, str]) -> None:
-        """Raises `KeyError` or `TypeError` if `info` is not what `/info` answers."""
-        crop, limits = info["crop"], info["limits"]
-        align = query.get("align", crop["align"])
-        self.facts = ModelFacts(
-            pack=info["pack"],
-            model=info["model"],
-            fingerprint=info["fingerprint"],
-            embedding_dim=info["embedding_dim"],
-            provider=info["provider"],
-            precision=info["precision"],
-            align=align,
-            fit=query.get("fit", crop["fit"]),
-            regressor_sha256=crop["regressor_sha256"] if align == Align.AUTO else None,
-            flip="flip" in query,
-            version=info["version"],
-            url=url,
-        )
-        self.group_pictures = min(GROUP_PICTURES, limits["max_batch_files"], limits["queue_capacity"])
-        self.group_bytes = min(GROUP_BYTES, limits["max_batch_bytes"])
-        self._client = client
-        self._service = f"The service at {url}"
+    def __init__(self, client: httpx.AsyncClient, facts: ModelFacts) -> None:
+        self._client, self._fingerprint = client, facts.fingerprint
+        self._service = f"The service at {facts.url}"
 
     async def embed(self, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
-        """As `Backend`."""
+        """As `Backend.embed`; pictures that are together too large are sent in halves."""
         answer = await self._post(pictures)
+        fingerprint = answer.headers.get(MODEL_FINGERPRINT_HEADER, self._fingerprint)
+        if fingerprint != self._fingerprint:
+            raise EvaluationError(
+                f"{self._service} changed its model: the fingerprint was {self._fingerprint} and is now {fingerprint}."
+                " Embeddings of two models cannot be compared; start again."
+            )
         body = _json(answer)
         if answer.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             if len(pictures) > 1:  # too large together, for the service or for a proxy before it
@@ -206,10 +206,10 @@ class Remote:
             if "detail" in body:
                 return [str(body["detail"])]
         if answer.status_code != HTTPStatus.OK:
-            raise EvaluationFailed(f"{self._service} answers {_status(answer)}")
+            raise EvaluationError(f"{self._service} answers {_refusal(answer)}")
         results, alignments = body.get("results", []), answer.headers.get(ALIGNMENT_HEADER, "").split(", ")
         if not len(results) == len(alignments) == len(pictures):
-            raise EvaluationFailed(f"{self._service} does not answer with a result for each picture.")
+            raise EvaluationError(f"{self._service} does not answer with a result for each picture.")
         return [
             EmbeddedPicture(np.array(result["embedding"], np.float32), alignment)
             if "embedding" in result
@@ -218,7 +218,7 @@ class Remote:
         ]
 
     async def _post(self, pictures: Sequence[PreparedPicture]) -> httpx.Response:
-        """An answer that is not a refusal; a refused request is repeated when the service says."""
+        """An answer other than a refusal, which is repeated when the service says."""
         files = [("files", ("picture", picture.content, MediaType.BYTES.value)) for picture in pictures]
         landmarks = [picture.landmarks for picture in pictures]
         form = {"landmarks": json.dumps(landmarks)} if any(landmarks) else None
@@ -227,39 +227,32 @@ class Remote:
             try:
                 answer = await self._client.post("/embed/batch", files=files, data=form)
             except httpx.HTTPError as error:
-                raise EvaluationFailed(
+                raise EvaluationError(
                     f"{self._service} no longer answers: {error or type(error).__name__}. Its log may say why; start"
                     " again when it runs."
                 ) from None
             if answer.status_code not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-                break
+                return answer
             try:
                 wait = max(0.0, float(answer.headers.get("Retry-After", RETRY_SECONDS)))
             except ValueError:  # a date, as a proxy may send
                 wait = RETRY_SECONDS
             if time.monotonic() + wait > until:
-                raise EvaluationFailed(
-                    f"{self._service} has refused a request for {PATIENCE_SECONDS:g} s, finally with {_status(answer)}"
+                raise EvaluationError(
+                    f"{self._service} has refused a request for {PATIENCE_SECONDS:g} s, finally with {_refusal(answer)}"
                 )
             await asyncio.sleep(wait)
-        fingerprint = answer.headers.get(MODEL_FINGERPRINT_HEADER, self.facts.fingerprint)
-        if fingerprint != self.facts.fingerprint:
-            raise EvaluationFailed(
-                f"{self._service} changed its model: the fingerprint was {self.facts.fingerprint} and is now"
-                f" {fingerprint}. Embeddings of two models cannot be compared; start again."
-            )
-        return answer
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:
-    try:
+    with suppress(ValueError):
         body = answer.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+        if isinstance(body, dict):
+            return body
+    return {}
 
 
-def _status(answer: httpx.Response) -> str:
+def _refusal(answer: httpx.Response) -> str:
     """Status, and the service's own sentence where there is one."""
     detail = _json(answer).get("detail", "without a reason; something else may answer in front of the service.")
     return f"{answer.status_code}: {detail}"

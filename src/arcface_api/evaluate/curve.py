@@ -1,45 +1,34 @@
-"""Figures of labelled similarities: ROC curve, operating points, accuracy, histogram.
+"""Figures of labelled similarities: ROC curve, operating points, accuracy, histogram; and how they are printed.
 
 A pair is *accepted*, taken for one person, when its similarity is at least the threshold. The false accept rate (FAR)
 is the share of accepted different-person pairs, the true accept rate (TAR) that of accepted same-person pairs. Rates
-are 0 to 1. Intervals are of 95 % and treat pairs as independent; where pictures or people occur in several pairs, the
-intervals come out too narrow.
+are 0 to 1. Intervals are of 95 % and treat pairs as independent: they are too narrow where pictures or people recur.
 """
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-Similarities = NDArray[np.float64]
-"""Of n pairs: (n,) float64, -1 to 1."""
-Labels = NDArray[np.bool_]
-"""Of n pairs: (n,) bool, True for a same-person pair."""
-FoldNumbers = NDArray[np.int64]
-"""Of n pairs: (n,) int64, the fold of each, from 0."""
+Similarities = NDArray[np.float64]  # of n pairs: (n,) float64, -1 to 1
+Labels = NDArray[np.bool_]  # (n,) bool, True for a same-person pair
+FoldNumbers = NDArray[np.int64]  # (n,) int64, from 0
 
 TARGETS = (1e-1, 1e-2, 1e-3, 1e-4)
 """False accept rates for which a threshold is measured."""
 LEAST_FALSE_ACCEPTS = 10
-"""Different-person pairs that must be accepted at a threshold before it is reported.
-
-For a count of 10 the 95 % interval is 5.4 to 18.4 (Wilson's, for rare events): the true FAR lies within a factor of two
-of the wanted one. With fewer, the threshold rests on a handful of pairs, one of which may be labelled wrong.
-"""
+"""Different-person pairs that must be accepted at a threshold before it is reported: the 95 % interval of a count of 10
+is 5.4 to 18.4 (Wilson's, for rare events), within a factor of two of the wanted FAR."""
 FOLDS = 10
-HISTOGRAM_BINS = 100
-"""From -1 to 1, each 0.02 wide."""
+FOLDS_AS_GIVEN = "as the pairs came: the sets of pairs.txt, or the row modulo 10"
+FOLDS_BY_KIND = (
+    "within each kind of pairs, the row modulo 10, because a fold of the rows as they came would lack a kind"
+)
+HISTOGRAM_EDGES = np.linspace(-1, 1, 101)
+"""Of 100 bins of similarity, each 0.02 wide."""
 Z = 1.959964
 """Two-sided 95 % of the normal distribution."""
-
-
-class Division(StrEnum):
-    """How pairs were divided into folds."""
-
-    AS_GIVEN = "as the pairs came: the sets of pairs.txt, or the row modulo 10"
-    BY_KIND = "within each kind of pairs, the row modulo 10, because a fold of the rows as they came would lack a kind"
 
 
 @dataclass(frozen=True)
@@ -54,14 +43,38 @@ class Roc:
     """(m,) ascending: accepted same-person pairs."""
 
     @property
+    def same(self) -> int:
+        """Number of same-person pairs."""
+        return int(self.true_accepts[-1])
+
+    @property
+    def different(self) -> int:
+        """Number of different-person pairs."""
+        return int(self.false_accepts[-1])
+
+    @property
     def far(self) -> NDArray[np.float64]:
         """(m,) false accept rates."""
-        return self.false_accepts / int(self.false_accepts[-1])
+        return self.false_accepts / self.different
 
     @property
     def tar(self) -> NDArray[np.float64]:
         """(m,) true accept rates."""
-        return self.true_accepts / int(self.true_accepts[-1])
+        return self.true_accepts / self.same
+
+    @property
+    def area_under(self) -> float:
+        """AUC: the probability that a same-person pair is more similar than a different-person pair."""
+        return float(np.trapezoid(self.tar, self.far))
+
+    @property
+    def equal_error_rate(self) -> float:
+        """EER: where FAR equals 1 - TAR, on the straight line between two points of the curve."""
+        far = self.far
+        surplus = far - (1 - self.tar)  # ascends from -1 to 1
+        after = int(np.argmax(surplus >= 0))
+        share = surplus[after] / (surplus[after] - surplus[after - 1])
+        return float(far[after] - share * (far[after] - far[after - 1]))
 
     def lowest_accepting(self, false_accepts: int) -> int:
         """Index of the lowest threshold that accepts at most this many different-person pairs."""
@@ -113,51 +126,34 @@ class Accuracy:
     folds: tuple[float, ...]
     thresholds: tuple[float, ...]
     """At which each fold was judged."""
-    division: Division
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts of pairs in each bin of similarity."""
-
-    edges: NDArray[np.float64]
-    """(bins + 1,) ascending."""
-    same: NDArray[np.int64]
-    different: NDArray[np.int64]
+    division: str
+    """How the pairs were divided into folds: `FOLDS_AS_GIVEN` or `FOLDS_BY_KIND`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
     """Everything that is read off the similarities."""
 
-    same: int
-    """Number of same-person pairs."""
-    different: int
-    """Number of different-person pairs."""
+    curve: Roc
     operating_points: dict[float, OperatingPoint | None]
     """By wanted FAR; None where there are too few pairs."""
     accuracy: Accuracy | None
     """None where there are too few pairs for ten folds."""
-    equal_error_rate: float
-    area_under_roc: float
-    curve: Roc
-    histogram: Histogram
+    histogram_same: NDArray[np.int64]
+    """(100,) counts of same-person pairs between `HISTOGRAM_EDGES`."""
+    histogram_different: NDArray[np.int64]
+    """(100,) counts of different-person pairs."""
 
 
 def figures(similarities: Similarities, same: Labels, folds: FoldNumbers) -> Figures:
     """All figures of n pairs, at least one of each kind."""
     curve = roc(similarities, same)
-    edges = np.linspace(-1, 1, HISTOGRAM_BINS + 1)
-    counts = [np.histogram(similarities[kind], edges)[0] for kind in (same, ~same)]
     return Figures(
-        same=int(curve.true_accepts[-1]),
-        different=int(curve.false_accepts[-1]),
+        curve=curve,
         operating_points={target: operating_point(curve, target) for target in TARGETS},
         accuracy=accuracy(similarities, same, folds),
-        equal_error_rate=equal_error_rate(curve),
-        area_under_roc=area_under(curve),
-        curve=curve,
-        histogram=Histogram(edges, *counts),
+        histogram_same=np.histogram(similarities[same], HISTOGRAM_EDGES)[0],
+        histogram_different=np.histogram(similarities[~same], HISTOGRAM_EDGES)[0],
     )
 
 
@@ -174,19 +170,6 @@ def roc(similarities: Similarities, same: Labels) -> Roc:
     )
 
 
-def area_under(curve: Roc) -> float:
-    """AUC: the probability that a same-person pair is more similar than a different-person pair."""
-    return float(np.trapezoid(curve.tar, curve.far))
-
-
-def equal_error_rate(curve: Roc) -> float:
-    """EER: where FAR equals 1 - TAR, on the straight line between two points of the curve."""
-    surplus = curve.far - (1 - curve.tar)  # ascends from -1 to 1
-    after = int(np.argmax(surplus >= 0))
-    share = surplus[after] / (surplus[after] - surplus[after - 1])
-    return float(curve.far[after] - share * (curve.far[after] - curve.far[after - 1]))
-
-
 def different_pairs_needed(target: float) -> int:
     """The number of different-person pairs that a threshold for this FAR takes."""
     return math.ceil(LEAST_FALSE_ACCEPTS / target - 1e-6)
@@ -194,7 +177,7 @@ def different_pairs_needed(target: float) -> int:
 
 def operating_point(curve: Roc, target: float) -> OperatingPoint | None:
     """The lowest threshold whose FAR is at most `target`; None where `different_pairs_needed` is not reached."""
-    same, different = int(curve.true_accepts[-1]), int(curve.false_accepts[-1])
+    different = curve.different
     if different < different_pairs_needed(target):
         return None
     wanted = math.floor(different * target + 1e-6)  # 0.29 * 100 is 28.999999999999996
@@ -209,8 +192,8 @@ def operating_point(curve: Roc, target: float) -> OperatingPoint | None:
         false_accepts=false_accepts,
         far=false_accepts / different,
         far_interval=wilson(false_accepts, different),
-        tar=true_accepts / same,
-        tar_interval=wilson(true_accepts, same),
+        tar=true_accepts / curve.same,
+        tar_interval=wilson(true_accepts, curve.same),
     )
 
 
@@ -226,37 +209,34 @@ def wilson(hits: int, tries: int) -> Interval:
 def accuracy(similarities: Similarities, same: Labels, fold: FoldNumbers) -> Accuracy | None:
     """Accuracy over folds, each kind of pairs counting for one half; None where a kind has too few pairs for ten folds.
 
-    Source: G. B. Huang et al., Labeled Faces in the Wild, UMass Amherst 07-49, 2007, section 4. There both kinds have
-    equally many pairs; here they need not.
+    Source: G. B. Huang et al., Labeled Faces in the Wild, UMass Amherst 07-49, 2007, section 4, where both kinds have
+    equally many pairs.
     """
-    division = Division.AS_GIVEN
+    division = FOLDS_AS_GIVEN
     numbers = np.unique(fold)
     if len(numbers) == 1 or not all(np.array_equal(np.unique(fold[kind]), numbers) for kind in (same, ~same)):
         if min(np.count_nonzero(same), np.count_nonzero(~same)) < FOLDS:
             return None
-        fold, division = np.empty(len(same), np.int64), Division.BY_KIND
+        fold, division = np.empty(len(same), np.int64), FOLDS_BY_KIND
         for kind in (same, ~same):
             fold[kind] = np.arange(np.count_nonzero(kind)) % FOLDS
     judged: list[float] = []
-    thresholds: list[float] = []
+    chosen: list[float] = []
     for number in np.unique(fold):
         own = fold == number
-        thresholds.append(best_threshold(similarities[~own], same[~own]))
-        judged.append(balanced_accuracy(similarities[own], same[own], thresholds[-1]))
+        chosen.append(best_threshold(similarities[~own], same[~own]))
+        judged.append(balanced_accuracy(similarities[own], same[own], chosen[-1]))
     return Accuracy(
         mean=float(np.mean(judged)),
         std=float(np.std(judged, ddof=1)),
         folds=tuple(judged),
-        thresholds=tuple(thresholds),
+        thresholds=tuple(chosen),
         division=division,
     )
 
 
 def best_threshold(similarities: Similarities, same: Labels) -> float:
-    """Where balanced accuracy is highest, of several such places the middle one.
-
-    It lies half way between the lowest similarity that it accepts and the next one below.
-    """
+    """Where balanced accuracy is highest, half way to the next similarity below; of several such places the middle."""
     curve = roc(similarities, same)
     surplus = (curve.tar - curve.far)[1:]
     best = np.flatnonzero(surplus == surplus.max()) + 1

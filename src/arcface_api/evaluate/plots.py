@@ -1,6 +1,5 @@
 """Histogram, ROC and DET curve as PNG. Needs matplotlib (`arcface-api[evaluate]`)."""
 
-from collections.abc import Callable
 from io import BytesIO
 from statistics import NormalDist
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from arcface_api.evaluate.curve import (
+    HISTOGRAM_EDGES,
     LEAST_FALSE_ACCEPTS,
     Figures,
     OperatingPoint,
@@ -37,32 +37,49 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+LABEL: Any = {
+    "textcoords": "offset points",
+    "fontsize": SMALL_POINTS,
+    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+}
+"""Text beside a place, on a background at which lines end."""
 _PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g} %")
 _deviate = NormalDist().inv_cdf
 """Where a rate between 0 and 1 stands on a normal deviate axis."""
 
 
 def draw(found: Figures) -> dict[str, bytes]:
-    """Plots by the name of their file without `.png`."""
-    return {
-        "histogram": _png(_histogram, "How similar pairs are", found),
-        "roc": _png(_roc, "ROC: how many are accepted", found),
-        "det": _png(_det, "DET: one kind of error against the other", found),
-    }
+    """Plots (PNG) by the name of their file without `.png`."""
+    plots: dict[str, bytes] = {}
+    for name, title, draw_on in (
+        ("histogram", "How similar pairs are", _histogram),
+        ("roc", "ROC: how many are accepted", _roc),
+        ("det", "DET: one kind of error against the other", _det),
+    ):
+        with mpl.rc_context(STYLE), BytesIO() as content:
+            figure = Figure(SIZE_INCHES, DOTS_PER_INCH, layout="constrained")
+            axes = figure.add_subplot()
+            axes.set_axisbelow(True)
+            draw_on(axes, found)
+            axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+            figure.savefig(content, format="png", metadata={"Software": None})
+            plots[name] = content.getvalue()
+    return plots
 
 
 def _histogram(axes: Axes, found: Figures) -> None:
     """How the similarities of both kinds are distributed, with the thresholds."""
-    bins = found.histogram
     for label, counts, colour, line in (
-        ("different people", bins.different, DIFFERENT, "-"),
-        ("the same person", bins.same, SAME, "--"),
+        ("different people", found.histogram_different, DIFFERENT, "-"),
+        ("the same person", found.histogram_same, SAME, "--"),
     ):
         share = counts / counts.sum()
-        axes.stairs(share, bins.edges, fill=True, color=colour, alpha=0.25)
-        axes.stairs(share, bins.edges, color=colour, linewidth=1.6, linestyle=line, label=f"pairs of {label}")
-    occupied = np.flatnonzero(bins.same + bins.different)
-    axes.set_xlim(bins.edges[max(occupied[0] - 2, 0)], bins.edges[min(occupied[-1] + 3, len(bins.edges) - 1)])
+        axes.stairs(share, HISTOGRAM_EDGES, fill=True, color=colour, alpha=0.25)
+        axes.stairs(share, HISTOGRAM_EDGES, color=colour, linewidth=1.6, linestyle=line, label=f"pairs of {label}")
+    occupied = np.flatnonzero(found.histogram_same + found.histogram_different)
+    axes.set_xlim(
+        HISTOGRAM_EDGES[max(occupied[0] - 2, 0)], HISTOGRAM_EDGES[min(occupied[-1] + 3, len(HISTOGRAM_EDGES) - 1)]
+    )
     top = axes.get_ylim()[1]
     measured = _measured(found)
     axes.set_ylim(0, top * (1.05 + 0.09 * len(measured)))
@@ -71,7 +88,7 @@ def _histogram(axes: Axes, found: Figures) -> None:
         up_to = top * (1.04 + 0.09 * height)
         axes.vlines(point.threshold, 0, up_to, color="black", linewidth=1)
         label = f"FAR {one_in(wanted)}: {shown_threshold(point.threshold)}"
-        _label(axes, label, (point.threshold, up_to), (4, -4))
+        axes.annotate(label, (point.threshold, up_to), xytext=(4, -4), **LABEL)
     axes.set_xlabel("similarity")
     axes.set_ylabel("share of its kind in each 0.02")
     axes.yaxis.set_major_formatter(_PERCENT)
@@ -81,20 +98,20 @@ def _histogram(axes: Axes, found: Figures) -> None:
 def _roc(axes: Axes, found: Figures) -> None:
     """True over false accept rate, the latter logarithmic: strict thresholds are what matters."""
     curve = found.curve.corners()
-    least = min(1 / found.different, 0.5)
+    least = min(1 / found.curve.different, 0.5)
     axes.step(np.maximum(curve.far, least / 2), curve.tar, where="post", color=SAME, linewidth=1.8)
     axes.set_xscale("log")
     axes.set_xlim(least, 1)
     seen = curve.tar[curve.far >= least]
     low = min(float(seen.min()) if len(seen) else 0.0, 0.98)
     axes.set_ylim(max(0.0, low - 0.15 * (1 - low)), 1 + 0.15 * (1 - low))
-    _shade_uncertain(axes, LEAST_FALSE_ACCEPTS / found.different)
+    _shade_uncertain(axes, LEAST_FALSE_ACCEPTS / found.curve.different)
     for number, (_, point) in enumerate(_measured(found)):
         axes.plot(point.far, point.tar, "o", color=DIFFERENT, markersize=6, zorder=3)
         label = f"{percent(point.tar)} at {shown_threshold(point.threshold)}"
         # The curve is never below and right of a point, nor above and left; at the right edge there is no room.
-        offset = (-6, 8) if number == 0 else (8, -14 if number % 2 else -27)
-        _label(axes, label, (point.far, point.tar), offset, is_left=number == 0)
+        offset, side = ((-6, 8), "right") if number == 0 else ((8, -14 if number % 2 else -27), "left")
+        axes.annotate(label, (point.far, point.tar), xytext=offset, ha=side, **LABEL)
     axes.set_xlabel("false accept rate (FAR)")
     axes.set_ylabel("true accept rate (TAR)")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: "all" if rate > 0.99 else one_in(rate)))
@@ -110,16 +127,16 @@ def _det(axes: Axes, found: Figures) -> None:
     if not is_drawn.any():
         axes.text(0.5, 0.5, "no threshold makes both kinds of errors", transform=axes.transAxes, ha="center")
     # From less than one error, the least that can occur, to one in two.
-    left, low = (_deviate(0.4 / count) for count in (found.different, found.same))
+    left, low = (_deviate(0.4 / count) for count in (found.curve.different, found.curve.same))
     axes.set_xlim(left, _deviate(0.5))
     axes.set_ylim(low, _deviate(0.5))
     axes.axline((0, 0), slope=1, color=FAINT, linewidth=1, zorder=0)
-    _shade_uncertain(axes, _deviate(min(LEAST_FALSE_ACCEPTS / found.different, 0.5)))
-    rate = found.equal_error_rate
+    _shade_uncertain(axes, _deviate(min(LEAST_FALSE_ACCEPTS / found.curve.different, 0.5)))
+    rate = found.curve.equal_error_rate
     if 0 < rate < 0.5:
         at = _deviate(rate)
         axes.plot(at, at, "o", color=DIFFERENT, markersize=6, zorder=3)
-        _label(axes, f"equal error rate {percent(rate)}", (at, at), (9, 6))
+        axes.annotate(f"equal error rate {percent(rate)}", (at, at), xytext=(9, 6), **LABEL)
     for axis, least in ((axes.xaxis, left), (axes.yaxis, low)):
         ticks = [tick for tick in DET_TICKS if _deviate(tick) >= least]
         axis.set_ticks([_deviate(tick) for tick in ticks], [f"{100 * tick:g} %" for tick in ticks])
@@ -138,30 +155,3 @@ def _shade_uncertain(axes: Axes, up_to: float) -> None:
         axes.axvspan(left, min(up_to, right), color=FAINT, alpha=0.45, linewidth=0, zorder=0)
         label = f"fewer than {LEAST_FALSE_ACCEPTS} pairs"
         axes.text(0.015, 0.03, label, transform=axes.transAxes, fontsize=SMALL_POINTS)
-
-
-def _label(
-    axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], *, is_left: bool = False
-) -> None:
-    """Text beside a place, `offset` in points, on a background at which lines end."""
-    axes.annotate(
-        text,
-        at,
-        textcoords="offset points",
-        xytext=offset,
-        ha="right" if is_left else "left",
-        fontsize=SMALL_POINTS,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-    )
-
-
-def _png(draw_on: Callable[[Axes, Figures], None], title: str, found: Figures) -> bytes:
-    with mpl.rc_context(STYLE):
-        figure = Figure(SIZE_INCHES, DOTS_PER_INCH, layout="constrained")
-        axes = figure.add_subplot()
-        axes.set_axisbelow(True)
-        draw_on(axes, found)
-        axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-        content = BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()

@@ -1,20 +1,18 @@
-"""An evaluation as a table for a terminal, and as files: figures (JSON), plots (PNG), and one self-contained web page.
-
-`report.html` beside this module is the frame of the page.
-"""
+"""An evaluation as a table for a terminal, and as files: figures (JSON), plots (PNG), a page framed by report.html."""
 
 import html
 import json
 import os
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from string import Template
 
-from arcface_api.errors import ArcFaceError, EvaluationFailed
+from arcface_api.errors import ArcFaceError, EvaluationError
 from arcface_api.evaluate.curve import (
     LEAST_FALSE_ACCEPTS,
     Figures,
@@ -26,8 +24,8 @@ from arcface_api.evaluate.curve import (
     shown_threshold,
     thresholds,
 )
-from arcface_api.evaluate.pictures import Pictures, Preparation
-from arcface_api.evaluate.run import ComparedPair, Evaluation
+from arcface_api.evaluate.inputs import Pictures
+from arcface_api.evaluate.run import ComparedPair, Evaluation, Preparation
 from arcface_api.wire import Alignment
 
 JSON_NAME, REPORT_NAME = "evaluation.json", "report.html"
@@ -48,31 +46,17 @@ INDEPENDENCE = (
     "The intervals are of 95 % and assume independent pairs; where the same pictures and people occur in many pairs,"
     " they are too narrow."
 )
-GRAY = (
-    f"Gray: thresholds so strict that fewer than {LEAST_FALSE_ACCEPTS} different-person pairs are accepted, too few to"
-    " measure a rate."
-)
-FOLDS = (
-    "Accuracy is the mean of the shares of both kinds of pairs that are verified correctly, each fold at the threshold"
-    " that is best on the others; ± is the standard deviation of the folds. Folds:"
-)
-WITH_FACES = (
-    "This page shows faces and names of files, which are personal data: keep it as you keep the pictures. --no-faces"
-    " leaves the faces out."
-)
-WITHOUT_FACES = "The faces were left out (--no-faces)."
 
 
 def text(evaluation: Evaluation) -> str:
     """What was compared, the table of figures, and how to read it."""
-    found, facts = evaluation.figures, evaluation.facts
+    facts = evaluation.facts
     return "\n".join(
         [
             f"{facts.model} ({facts.fingerprint}) on {facts.provider} in {facts.precision}; {_crops(evaluation)}",
-            f"{found.same:,} same-person and {found.different:,} different-person pairs of"
-            f" {len(evaluation.pairs.pictures):,} pictures",
+            f"{_counts(evaluation.figures)} of {len(evaluation.pairs.pictures):,} pictures",
             "",
-            *_table(found),
+            *_table(evaluation.figures),
             "",
             "Accept two pictures as the same person when their similarity is at least the threshold.",
             SCOPE,
@@ -82,11 +66,7 @@ def text(evaluation: Evaluation) -> str:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder, before anything is embedded.
-
-    Raises:
-        EvaluationFailed: It cannot be made or written.
-    """
+    """Make the folder, before anything is embedded. Raises EvaluationError if it cannot be made or written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,13 +78,8 @@ def prepare_folder(folder: Path) -> None:
 def write(evaluation: Evaluation, folder: Path, faces: Mapping[str, bytes]) -> str:
     """Write the figures, the report with these thumbnails (`face_thumbnails`), and the plots where matplotlib is there.
 
-    Files of the same names are replaced, and plots of an earlier run removed.
-
-    Returns:
-        A sentence that names what was written.
-
-    Raises:
-        EvaluationFailed: A file cannot be written.
+    Files of the same names are replaced, and plots of an earlier run removed. Returns a sentence that names what was
+    written; raises EvaluationError if a file cannot be written.
     """
     plots: dict[str, bytes] = {}
     if find_spec("matplotlib") is not None:
@@ -128,74 +103,79 @@ def write(evaluation: Evaluation, folder: Path, faces: Mapping[str, bytes]) -> s
 def face_thumbnails(evaluation: Evaluation, pictures: Pictures, preparation: Preparation) -> dict[str, bytes]:
     """Small JPEGs of the least plausible pairs, by the pictures' names; none of what this process cannot decode."""
     pairs = (*evaluation.doubtful_different, *evaluation.doubtful_same)
-    names = {name: None for pair in pairs for name in (pair.image_a, pair.image_b)}
     faces = {}
-    for name, content in pictures.read([*names]):
-        try:
+    for name, content in pictures.read(sorted({name for pair in pairs for name in (pair.image_a, pair.image_b)})):
+        with suppress(ArcFaceError):  # a service may take larger pictures than this process
             faces[name] = preparation.thumbnail(name, content)
-        except ArcFaceError:  # a service may take larger pictures than this process
-            continue
     return faces
 
 
 def page(evaluation: Evaluation, plots: Mapping[str, bytes], faces: Mapping[str, bytes]) -> str:
     """The report, with plots (PNG) and faces (JPEG) inside it."""
-    found, facts = evaluation.figures, evaluation.facts
-    about = f"{found.same:,} same-person and {found.different:,} different-person pairs from {evaluation.pairs.file}."
+    found, facts, left_out = evaluation.figures, evaluation.facts, evaluation.left_out
+    about = f"{facts.model}; {_crops(evaluation)}: {_counts(found)} from {evaluation.pairs.file}."
+    warning = unlisted = listed = ""
+    if left_out:
+        warning = (
+            f'<p class="card warning">{len(left_out):,} of {len(evaluation.pairs.pictures):,} pictures could not be'
+            f" embedded, and {evaluation.pairs_left_out:,} pairs are left out of all figures. The pictures are listed"
+            " below, with the reasons.</p>"
+        )
+        if len(left_out) > LISTED_PICTURES:
+            unlisted = f"<p>And {len(left_out) - LISTED_PICTURES:,} more, which {JSON_NAME} lists.</p>"
+        listed = f"<h2>Pictures left out</h2>\n{_rows(islice(left_out.items(), LISTED_PICTURES))}{unlisted}"
+    images = [f'<img src="{_data("png", content)}" alt="{PLOTS[name]}">' for name, content in plots.items()]
+    gray = (
+        f"Gray: thresholds so strict that fewer than {LEAST_FALSE_ACCEPTS} different-person pairs are accepted, too few"
+        " to measure a rate."
+    )
     return Template((files(__package__) / "report.html").read_text(encoding="utf-8")).substitute(
         model=html.escape(facts.model),
-        about=html.escape(f"{facts.model}; {_crops(evaluation)}: {about}"),
-        warning=_warning(evaluation) if evaluation.left_out else "",
-        advice="\n".join(_card(wanted, point, found.different) for wanted, point in found.operating_points.items()),
+        about=html.escape(about),
+        warning=warning,
+        advice="\n".join(_card(target, point, found) for target, point in found.operating_points.items()),
         scope=SCOPE,
         independence=INDEPENDENCE,
-        plots=_plots(plots) if plots else f"<p>{html.escape(WITHOUT_PLOTS)}</p>",
-        faces=WITH_FACES if faces else WITHOUT_FACES,
+        plots=f'<div class="plots">{"".join(images)}</div><p class="quiet">{gray}</p>'
+        if plots
+        else f"<p>{html.escape(WITHOUT_PLOTS)}</p>",
+        faces="This page shows faces and names of files, which are personal data: keep it as you keep the pictures."
+        " --no-faces leaves the faces out."
+        if faces
+        else "The faces were left out (--no-faces).",
         different="\n".join(_pair(pair, faces) for pair in evaluation.doubtful_different),
         same="\n".join(_pair(pair, faces) for pair in evaluation.doubtful_same),
-        left_out=_left_out(evaluation.left_out) if evaluation.left_out else "",
+        left_out=listed,
         table="\n".join(_table(found)),
-        folds=f"{FOLDS} {found.accuracy.division}." if found.accuracy else "",
+        folds="Accuracy is the mean of the shares of both kinds of pairs that are verified correctly, each fold at the"
+        " threshold that is best on the others; ± is the standard deviation of the folds. Folds:"
+        f" {found.accuracy.division}."
+        if found.accuracy
+        else "",
         facts=_facts(evaluation),
     )
 
 
-def _warning(evaluation: Evaluation) -> str:
-    return (
-        f'<p class="card warning">{len(evaluation.left_out):,} of {len(evaluation.pairs.pictures):,} pictures could not'
-        f" be embedded, and {evaluation.pairs_left_out:,} pairs are left out of all figures. The pictures are listed"
-        " below, with the reasons.</p>"
-    )
-
-
-def _card(wanted: float, point: OperatingPoint | None, different: int) -> str:
-    threshold, sentences = "", [f"{_too_few(wanted, different).capitalize()}."]
+def _card(wanted: float, point: OperatingPoint | None, found: Figures) -> str:
+    threshold, sentences = "", [f"{_too_few(wanted, found).capitalize()}."]
     if point is not None:
-        shown = shown_threshold(point.threshold)
+        shown, low_and_high = shown_threshold(point.threshold), thresholds(point.threshold_interval)
         threshold = f'<div class="threshold">{shown}</div>'
         sentences = [
             f"Accept two pictures as the same person when their similarity is at least {shown}.",
             f"This verifies {percent(point.tar)} of same-person pairs correctly (95 % interval:"
             f" {percents(point.tar_interval)}).",
-            f"{point.false_accepts:,} of {different:,} different-person pairs were accepted, so the true rate is"
-            f" between {one_in(point.far_interval.high)} and {one_in(point.far_interval.low)}. The threshold for"
-            f" exactly {one_in(wanted)} is between {thresholds(point.threshold_interval).replace(' to ', ' and ')}.",
+            f"{point.false_accepts:,} of {found.curve.different:,} different-person pairs were accepted, so the true"
+            f" rate is between {one_in(point.far_interval.high)} and {one_in(point.far_interval.low)}. The threshold"
+            f" for exactly {one_in(wanted)} is between {low_and_high.replace(' to ', ' and ')}.",
         ]
+    # Numbers stay on one line with what belongs to them.
     paragraphs = "".join(f"<p>{sentence}</p>" for sentence in sentences)
+    paragraphs = paragraphs.replace(" %", "&nbsp;%").replace("1 in ", "1&nbsp;in&nbsp;")
     return (
         f'<div class="card advice"><div><div class="wanted">At most {one_in(wanted)}</div><div class="quiet">different'
-        f" people accepted</div>{threshold}</div><div>{_unbroken(paragraphs)}</div></div>"
+        f" people accepted</div>{threshold}</div><div>{paragraphs}</div></div>"
     )
-
-
-def _unbroken(words: str) -> str:
-    """Numbers stay on one line with what belongs to them."""
-    return words.replace(" %", "&nbsp;%").replace("1 in ", "1&nbsp;in&nbsp;")
-
-
-def _plots(plots: Mapping[str, bytes]) -> str:
-    images = [f'<img src="{_data("png", content)}" alt="{PLOTS[name]}">' for name, content in plots.items()]
-    return f'<div class="plots">{"".join(images)}</div><p class="quiet">{GRAY}</p>'
 
 
 def _pair(pair: ComparedPair, faces: Mapping[str, bytes]) -> str:
@@ -204,12 +184,6 @@ def _pair(pair: ComparedPair, faces: Mapping[str, bytes]) -> str:
         image = f'<img src="{_data("jpeg", faces[name])}" alt="">' if name in faces else ""
         sides.append(f"<figure>{image}<figcaption>{html.escape(name)}</figcaption></figure>")
     return f'<div class="pair"><div class="similarity">{pair.similarity:.4f}</div>{"".join(sides)}</div>'
-
-
-def _left_out(left_out: Mapping[str, str]) -> str:
-    more = len(left_out) - LISTED_PICTURES
-    rest = f"<p>And {more:,} more, which {JSON_NAME} lists.</p>" if more > 0 else ""
-    return f"<h2>Pictures left out</h2>\n{_rows(islice(left_out.items(), LISTED_PICTURES))}{rest}"
 
 
 def _facts(evaluation: Evaluation) -> str:
@@ -236,7 +210,7 @@ def _table(found: Figures) -> list[str]:
     lines = [f"{'FAR at most':>12} {'threshold':>10} {'(95 % interval)':>17} {'TAR':>8} {'(95 % interval)':>17}"]
     for wanted, point in found.operating_points.items():
         if point is None:
-            lines.append(f"{one_in(wanted):>12}  {_too_few(wanted, found.different)}")
+            lines.append(f"{one_in(wanted):>12}  {_too_few(wanted, found)}")
         else:
             lines.append(
                 f"{one_in(wanted):>12} {shown_threshold(point.threshold):>10}"
@@ -245,10 +219,10 @@ def _table(found: Figures) -> list[str]:
             )
     accuracy = "no accuracy, which takes 10 pairs of each kind"
     if found.accuracy is not None:
-        spread = f"± {100 * found.accuracy.std:.2f} over {len(found.accuracy.folds)} folds"
-        accuracy = f"accuracy {percent(found.accuracy.mean)} {spread}"
-    error_rate = f"equal error rate {percent(found.equal_error_rate)}"
-    return [*lines, "", f"{accuracy}; {error_rate}; area under the ROC {found.area_under_roc:.5f}"]
+        folds = len(found.accuracy.folds)
+        accuracy = f"accuracy {percent(found.accuracy.mean)} ± {100 * found.accuracy.std:.2f} over {folds} folds"
+    error_rate = f"equal error rate {percent(found.curve.equal_error_rate)}"
+    return [*lines, "", f"{accuracy}; {error_rate}; area under the ROC {found.curve.area_under:.5f}"]
 
 
 def _crops(evaluation: Evaluation) -> str:
@@ -261,12 +235,16 @@ def _crops(evaluation: Evaluation) -> str:
     return ", ".join(words)
 
 
-def _too_few(wanted: float, different: int) -> str:
+def _counts(found: Figures) -> str:
+    return f"{found.curve.same:,} same-person and {found.curve.different:,} different-person pairs"
+
+
+def _too_few(wanted: float, found: Figures) -> str:
     return (
         f"too few pairs: this rate takes {different_pairs_needed(wanted):,} different-person pairs, so that"
-        f" {LEAST_FALSE_ACCEPTS} are accepted; there are {different:,}"
+        f" {LEAST_FALSE_ACCEPTS} are accepted; there are {found.curve.different:,}"
     )
 
 
-def _unwritable(folder: Path, why: str | None) -> EvaluationFailed:
-    return EvaluationFailed(f"{folder} cannot be written: {why}. Name another folder with --output.")
+def _unwritable(folder: Path, why: str | None) -> EvaluationError:
+    return EvaluationError(f"{folder} cannot be written: {why}. Name another folder with --output.")

@@ -1,30 +1,97 @@
-"""Embeds the pictures of labelled pairs, compares them, and keeps what the report is made from."""
+"""Prepares and embeds the pictures of labelled pairs, compares them, and keeps what the report is made from."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
-from typing import Any, TypeAlias
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api import __version__
+from arcface_api.arrays import Image
 from arcface_api.cpus import machine
-from arcface_api.errors import ArcFaceError, EvaluationFailed, EvaluationIncomplete
-from arcface_api.evaluate.backend import REQUESTS_IN_FLIGHT, Backend, ModelFacts, OpenBackend
-from arcface_api.evaluate.curve import Figures, Similarities, different_pairs_needed, figures
-from arcface_api.evaluate.pairs import Pairs
-from arcface_api.evaluate.pictures import Pictures, Preparation, PreparedPicture
+from arcface_api.errors import ArcFaceError, EvaluationError
+from arcface_api.evaluate.backend import REQUESTS_IN_FLIGHT, Backend, ModelFacts, OpenBackend, PreparedPicture
+from arcface_api.evaluate.curve import HISTOGRAM_EDGES, Figures, Similarities, different_pairs_needed, figures
+from arcface_api.evaluate.inputs import Pairs, Pictures
+from arcface_api.face.geometry import align
+from arcface_api.image import ImageLimits, decode
+from arcface_api.progress import Progress
 
-OnProgress: TypeAlias = Callable[[str, float], None]
-"""Called with what is going on, and the share of the whole that is done, 0 to 1."""
+THUMBNAIL_SIDE = 96  # pixels
 PAIRS_AT_ONCE = 4096
 """Compared together: 17 MB of embeddings on either side."""
 DOUBTFUL_PAIRS = 10
 """How many of the least plausible pairs of each kind are listed."""
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to each picture before it is embedded."""
+
+    limits: ImageLimits
+    boxes: Mapping[str, Sequence[float]] | None = None
+    """Left, top, width, height by the picture's name; None: pictures are face crops already."""
+    margin: float = 1.0
+    """Each box is cut this many times as wide and as high, about its centre."""
+    landmarks: Mapping[str, Sequence[float]] | None = None
+    """Ten numbers by the picture's name, in pixels of the whole picture, also where a box is cut."""
+
+    def __call__(self, name: str, content: bytes) -> PreparedPicture:
+        """Cut the picture's box to whole pixels, without loss and not squared, and move its landmarks along.
+
+        Raises ArcFaceError if the picture cannot be decoded, or its box or a landmark lies outside.
+        """
+        points = None if self.landmarks is None else np.reshape(self.landmarks[name], (5, 2))
+        if self.boxes is not None:
+            image = decode(content, self.limits).image
+            left, top, right, bottom = _sides(self.boxes[name], self.margin, image)
+            if points is not None:
+                points = points - (left, top)
+                is_inside = (points >= -0.5) & (points <= (right - left - 0.5, bottom - top - 0.5))
+                if not is_inside.all():
+                    raise EvaluationError(
+                        f"Landmark {int(is_inside.all(1).argmin()) + 1} of 5 lies outside the face box that is cut."
+                        " Choose a larger --margin, or leave out --boxes: landmarks alone determine the crop, too."
+                    )
+            content = _encode(".png", image[top:bottom, left:right], cv2.IMWRITE_PNG_COMPRESSION, 1)
+        return PreparedPicture(content, None if points is None else points.tolist())
+
+    def thumbnail(self, name: str, content: bytes) -> bytes:
+        """The prepared picture as a small JPEG, aligned where it has landmarks. Raises ArcFaceError as a call does."""
+        prepared = self(name, content)
+        image = decode(prepared.content, self.limits).image
+        if prepared.landmarks is not None:
+            image = align(image, np.array(prepared.landmarks, np.float32), THUMBNAIL_SIDE)
+        scale = THUMBNAIL_SIDE / max(image.shape[:2])
+        if scale < 1:
+            size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+        return _encode(".jpg", image, cv2.IMWRITE_JPEG_QUALITY, 85)
+
+
+def _encode(ending: str, image: Image, *options: int) -> bytes:
+    bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(ending, bgr, options)[1].tobytes()
+
+
+def _sides(box: Sequence[float], margin: float, image: Image) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the box grown to `margin` times its size, within the picture."""
+    width, height = box[2] * margin, box[3] * margin
+    x, y = box[0] - (width - box[2]) / 2, box[1] - (height - box[3]) / 2
+    left, top = max(0, round(x)), max(0, round(y))
+    right, bottom = min(image.shape[1], round(x + width)), min(image.shape[0], round(y + height))
+    if left >= right or top >= bottom:
+        raise EvaluationError(
+            f"Its box {x:g}, {y:g}, {width:g}, {height:g} (x, y, width, height) lies outside its"
+            f" {image.shape[1]}x{image.shape[0]} pixels."
+        )
+    return left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -70,13 +137,13 @@ class Evaluation:
                 "file": self.pairs.file,
                 "sha256": self.pairs.sha256,
                 "pictures": len(self.pairs.pictures),
-                "same": found.same,
-                "different": found.different,
+                "same": found.curve.same,
+                "different": found.curve.different,
                 "left_out": self.pairs_left_out,
             },
             "accuracy": asdict(found.accuracy) if found.accuracy else None,
-            "equal_error_rate": found.equal_error_rate,
-            "area_under_roc": found.area_under_roc,
+            "equal_error_rate": found.curve.equal_error_rate,
+            "area_under_roc": found.curve.area_under,
             "operating_points": [
                 {
                     "wanted_far": wanted,
@@ -86,9 +153,9 @@ class Evaluation:
                 for wanted, point in found.operating_points.items()
             ],
             "histogram": {
-                "edges": [round(edge, 6) for edge in found.histogram.edges.tolist()],
-                "same": found.histogram.same.tolist(),
-                "different": found.histogram.different.tolist(),
+                "edges": [round(edge, 6) for edge in HISTOGRAM_EDGES.tolist()],
+                "same": found.histogram_same.tolist(),
+                "different": found.histogram_different.tolist(),
             },
             "doubtful_same": [asdict(pair) for pair in self.doubtful_same],
             "doubtful_different": [asdict(pair) for pair in self.doubtful_different],
@@ -97,43 +164,32 @@ class Evaluation:
         }
 
     def check(self) -> None:
-        """Raises EvaluationIncomplete where pictures could not be embedded: the figures are not of all pairs."""
+        """Raises EvaluationError if pictures could not be embedded: the figures are not of all pairs."""
         if self.left_out:
             effect = f"{self.pairs_left_out:,} of {len(self.pairs.same):,} pairs were left out of the figures"
-            raise EvaluationIncomplete(f"{_left_out(self.pairs, self.left_out, effect)} --output lists all of them.")
-
-
-@dataclass
-class _Embedded:
-    """Of all pictures."""
-
-    rows: NDArray[np.float32]
-    """(n, dim), of length 1; NaN for pictures without an embedding."""
-    facts: ModelFacts
-    left_out: dict[str, str] = field(default_factory=dict)
-    alignments: Counter[str] = field(default_factory=Counter)
+            raise EvaluationError(f"{_left_out(self.pairs, self.left_out, effect)} --output lists all of them.")
 
 
 def evaluate(
-    pairs: Pairs, pictures: Pictures, preparation: Preparation, opened: OpenBackend, on_progress: OnProgress
+    pairs: Pairs, pictures: Pictures, preparation: Preparation, opened: OpenBackend, progress: Progress
 ) -> Evaluation:
     """Embed each picture of the pairs once, and compare them.
 
-    Raises:
-        EvaluationFailed: The service fails, or too few pictures can be embedded.
-        ArcFaceError: The pictures cannot be read, or the model cannot be loaded.
+    Raises ArcFaceError if the pictures cannot be read or too few embedded, the model cannot be loaded, or the service
+    fails.
     """
-    embedded = asyncio.run(_embed_all(pairs.pictures, pictures, preparation, opened, on_progress))
-    compared = similarities(embedded.rows, pairs)
+    embedding = _embed_all(pairs.pictures, pictures, preparation, opened, progress)
+    rows, facts, alignments, reasons = asyncio.run(embedding)
+    compared = similarities(rows, pairs)
     kept = np.isfinite(compared)
     same = pairs.same[kept]
-    left_out = dict(sorted(embedded.left_out.items()))
+    left_out = dict(sorted(reasons.items()))
     if same.all() or not same.any():
-        raise EvaluationFailed(_left_out(pairs, left_out, "the remaining pairs are not of both kinds"))
-    on_progress("done", 1)
+        raise EvaluationError(_left_out(pairs, left_out, "the remaining pairs are not of both kinds"))
+    progress("done", 1.0, 1.0)
     return Evaluation(
-        facts=embedded.facts,
-        alignments=embedded.alignments,
+        facts=facts,
+        alignments=alignments,
         margin=preparation.margin if preparation.boxes else None,
         pairs=pairs,
         figures=figures(compared[kept], same, pairs.folds[kept]),
@@ -145,11 +201,14 @@ def evaluate(
 
 
 async def _embed_all(
-    names: Sequence[str], pictures: Pictures, preparation: Preparation, opened: OpenBackend, on_progress: OnProgress
-) -> _Embedded:
-    on_progress("loading the model", 0)
+    names: Sequence[str], pictures: Pictures, preparation: Preparation, opened: OpenBackend, progress: Progress
+) -> tuple[NDArray[np.float32], ModelFacts, Counter[str], dict[str, str]]:
+    """Rows (n, dim) of length 1, NaN without an embedding; numbers by alignment; the reasons of those left out."""
+    alignments: Counter[str] = Counter()
+    left_out: dict[str, str] = {}
+    progress("loading the model", 0.0, 1.0)
     async with opened as backend:
-        done = _Embedded(np.full((len(names), backend.facts.embedding_dim), np.nan, np.float32), backend.facts)
+        rows = np.full((len(names), backend.facts.embedding_dim), np.nan, np.float32)
         index = {name: number for number, name in enumerate(names)}
         groups = _groups(pictures.read(names), backend)
         reading = asyncio.Lock()  # a generator runs on one thread at a time
@@ -161,7 +220,7 @@ async def _embed_all(
                 try:
                     prepared[name] = preparation(name, content)
                 except ArcFaceError as error:
-                    done.left_out[name] = str(error)
+                    left_out[name] = str(error)
             return prepared
 
         async def work() -> None:
@@ -175,13 +234,13 @@ async def _embed_all(
                 results = await backend.embed([*prepared.values()]) if prepared else []
                 for name, result in zip(prepared, results, strict=True):
                     if isinstance(result, str):
-                        done.left_out[name] = result
+                        left_out[name] = result
                     else:
                         embedding = result.embedding.astype(np.float64)
-                        done.rows[index[name]] = embedding / np.linalg.norm(embedding)
-                        done.alignments[result.alignment] += 1
+                        rows[index[name]] = embedding / np.linalg.norm(embedding)
+                        alignments[result.alignment] += 1
                 finished += len(group)
-                on_progress(f"{finished:,} of {len(names):,} pictures", finished / len(names))
+                progress(f"{finished:,} of {len(names):,} pictures", finished / len(names), 1.0)
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -189,7 +248,7 @@ async def _embed_all(
                     tasks.create_task(work())
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
-        return done
+    return rows, backend.facts, alignments, left_out
 
 
 def _groups(files: Iterator[tuple[str, bytes]], backend: Backend) -> Iterator[list[tuple[str, bytes]]]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from arcface_api.api.app import DirectApp
-from arcface_api.errors import EvaluationFailed
+from arcface_api.errors import EvaluationError
 from arcface_api.evaluate import backend
 from evaluate.conftest import Done, Labelled
 from scripted_server import ScriptedServer, answer
@@ -118,7 +118,7 @@ def test_patience_has_an_end(
     door, url = behind_door()
     door.refusals = [Response(status_code=429, headers={"Retry-After": "0.1"}) for _ in range(100)]
     done = run_evaluate(labelled.pairs, labelled.images, "--url", url)
-    assert (done.status, type(done.error)) == (1, EvaluationFailed)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     expected = f"The service at {url} has refused a request for 0.5 s, finally with 429: without a reason;"
     assert str(done.error).startswith(expected)
 
@@ -160,7 +160,7 @@ def test_another_model_in_the_middle_stops_the_evaluation(
     door, url = behind_door(max_batch_files=4)
     door.fingerprints = ["0123456789abcdef"]
     done = run_evaluate(labelled.pairs, labelled.images, "--url", url)
-    assert (done.status, type(done.error)) == (1, EvaluationFailed)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert "changed its model: the fingerprint was " in str(done.error)
     assert " and is now 0123456789abcdef. Embeddings of two models cannot be compared; start again." in str(done.error)
 
@@ -188,7 +188,7 @@ def test_a_service_that_vanishes_is_a_sentence(labelled: Labelled, run_evaluate:
     with ScriptedServer(only_info) as server:
         url = f"http://127.0.0.1:{server.address.port}"
         done = run_evaluate(labelled.pairs, labelled.images, "--url", url)
-    assert (done.status, type(done.error)) == (1, EvaluationFailed)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert str(done.error).startswith(f"The service at {url} no longer answers: ")
     assert str(done.error).endswith(". Its log may say why; start again when it runs.")
 
@@ -200,7 +200,7 @@ def test_a_service_that_fails_is_a_sentence(
     problem = b'{"status": 500, "code": "internal_error", "detail": "A defect; the log says more."}'
     door.refusals = [Response(problem, 500)]
     done = run_evaluate(labelled.pairs, labelled.images, "--url", url)
-    assert (done.status, type(done.error)) == (1, EvaluationFailed)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert str(done.error) == f"The service at {url} answers 500: A defect; the log says more."
 
 

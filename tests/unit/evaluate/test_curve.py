@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from arcface_api.evaluate.curve import (
-    HISTOGRAM_BINS,
-    Division,
+    FOLDS_BY_KIND,
+    HISTOGRAM_EDGES,
     accuracy,
-    area_under,
     balanced_accuracy,
     best_threshold,
     different_pairs_needed,
-    equal_error_rate,
     figures,
     operating_point,
     roc,
@@ -48,7 +46,7 @@ def test_roc_is_that_of_scikit_learn(pairs: int, digits: int | None) -> None:
     np.testing.assert_array_equal(curve.thresholds, thresholds)
     np.testing.assert_array_equal(curve.far, far)
     np.testing.assert_array_equal(curve.tar, tar)
-    assert area_under(curve) == pytest.approx(roc_auc_score(same, similarities), abs=1e-12)
+    assert curve.area_under == pytest.approx(roc_auc_score(same, similarities), abs=1e-12)
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -72,7 +70,7 @@ def test_corners_are_the_same_curve_with_fewer_points() -> None:
     np.testing.assert_allclose(
         np.interp(curve.far, corners.far, corners.tar), np.interp(curve.far, curve.far, curve.tar)
     )
-    assert area_under(corners) == pytest.approx(area_under(curve))
+    assert corners.area_under == pytest.approx(curve.area_under)
 
 
 @pytest.mark.parametrize("wanted", [0.1, 0.01])
@@ -92,21 +90,21 @@ def test_equal_error_rate_counted() -> None:
     """At 0.5 one of four different pairs is accepted and one of four same pairs rejected."""
     similarities = np.array([0.9, 0.8, 0.5, 0.2, 0.6, 0.3, 0.1, 0.0])
     same = np.array([1, 1, 1, 1, 0, 0, 0, 0], bool)
-    assert equal_error_rate(roc(similarities, same)) == pytest.approx(0.25)
+    assert roc(similarities, same).equal_error_rate == pytest.approx(0.25)
 
 
 def test_equal_error_rate_between_two_points() -> None:
     """Thresholds leap from (0, 1/2) to (1, 1): the straight line meets FAR = 1 - TAR at a third."""
     similarities = np.array([0.9, 0.1, 0.1])
     same = np.array([True, True, False])
-    assert equal_error_rate(roc(similarities, same)) == pytest.approx(1 / 3)
+    assert roc(similarities, same).equal_error_rate == pytest.approx(1 / 3)
 
 
 def test_pairs_that_are_separated_have_no_error() -> None:
     similarities = np.r_[np.linspace(0.6, 0.9, 20), np.linspace(-0.1, 0.2, 20)]
     same = np.arange(40) < 20
     found = figures(similarities, same, np.arange(40) % 10)
-    assert (found.equal_error_rate, found.area_under_roc) == (0, 1)
+    assert (found.curve.equal_error_rate, found.curve.area_under) == (0, 1)
     assert found.accuracy is not None
     assert (found.accuracy.mean, found.accuracy.std) == (1, 0)
     assert all(threshold == pytest.approx(0.4, abs=0.02) for threshold in found.accuracy.thresholds)
@@ -141,7 +139,7 @@ def test_folds_that_would_lack_a_kind_are_made_within_the_kinds() -> None:
     same = np.arange(100) % 2 == 0
     found = accuracy(similarities, same, np.arange(100) % 10)
     assert found is not None
-    assert found.division is Division.BY_KIND
+    assert found.division == FOLDS_BY_KIND
     assert len(found.folds) == 10
 
 
@@ -199,8 +197,9 @@ def test_wilson_interval_is_the_published_one() -> None:
 def test_histogram_counts_every_pair_once() -> None:
     similarities = np.array([-1.0, -0.005, 0.005, 0.005, 1.0])
     same = np.array([False, False, False, True, True])
-    bins = figures(similarities, same, np.zeros(5, np.int64)).histogram
-    assert (bins.same.sum(), bins.different.sum()) == (2, 3)
-    assert (bins.different[0], bins.same[-1]) == (1, 1)
-    middle = HISTOGRAM_BINS // 2
-    assert (bins.different[middle - 1], bins.different[middle], bins.same[middle]) == (1, 1, 1)
+    found = figures(similarities, same, np.zeros(5, np.int64))
+    assert (found.histogram_same.sum(), found.histogram_different.sum()) == (2, 3)
+    assert (found.histogram_different[0], found.histogram_same[-1]) == (1, 1)
+    middle = int(np.searchsorted(HISTOGRAM_EDGES, 0.0))
+    counts = (found.histogram_different[middle - 1], found.histogram_different[middle], found.histogram_same[middle])
+    assert counts == (1, 1, 1)

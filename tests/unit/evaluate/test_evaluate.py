@@ -7,7 +7,9 @@ import subprocess
 import sys
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -18,13 +20,11 @@ from PIL import Image as Pillow
 from sklearn.metrics import roc_curve
 
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE
-from arcface_api.errors import AnnotationsInvalid, EvaluationFailed, EvaluationIncomplete, PairsInvalid, PicturesMissing
-from arcface_api.evaluate import backend
+from arcface_api.errors import EvaluationError
 from arcface_api.evaluate import report as reporting
-from arcface_api.evaluate.backend import EmbeddedPicture, Local, open_local
-from arcface_api.evaluate.pairs import Pairs, read_pairs
-from arcface_api.evaluate.pictures import Pictures, Preparation, PreparedPicture
-from arcface_api.evaluate.run import evaluate, similarities
+from arcface_api.evaluate.backend import Backend, EmbeddedPicture, OpenBackend, PreparedPicture, open_local
+from arcface_api.evaluate.inputs import Pairs, Pictures, read_pairs
+from arcface_api.evaluate.run import Preparation, evaluate, similarities
 from arcface_api.image import ImageLimits
 from arcface_api.loading import regressor_content
 from arcface_api.packs import PackLocations, locate
@@ -171,27 +171,28 @@ def test_crops_are_made_as_the_settings_say_where_nothing_is_asked_for(
 def test_each_picture_is_embedded_once_and_in_small_groups(
     labelled: Labelled,
     tiny_recogniser: Path,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     most_pictures: int,
     most_bytes: int,
 ) -> None:
     groups: list[Sequence[PreparedPicture]] = []
-    real = Local.embed
 
-    async def counting(self: Local, pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
-        groups.append(pictures)
-        return await real(self, pictures)
+    @asynccontextmanager
+    async def counted(opened: OpenBackend) -> AsyncIterator[Backend]:
+        async with opened as real:
 
-    monkeypatch.setattr(Local, "embed", counting)
-    monkeypatch.setattr(backend, "GROUP_PICTURES", most_pictures)
-    monkeypatch.setattr(backend, "GROUP_BYTES", most_bytes)
+            async def embed(pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
+                groups.append(pictures)
+                return await real.embed(pictures)
+
+            yield replace(real, embed=embed, group_pictures=most_pictures, group_bytes=most_bytes)
+
     pairs = read_pairs(labelled.pairs)
     pack = locate(str(tiny_recogniser), PackLocations(None, tmp_path / "cache", tmp_path / "insightface"))
-    source = open_local(pack, Settings(pack=str(tiny_recogniser)))
+    source = counted(open_local(pack, Settings(pack=str(tiny_recogniser))))
     shares: list[float] = []
     pictures = Pictures(labelled.images, pairs.pictures)
-    evaluate(pairs, pictures, UNCUT, source, lambda _, share: shares.append(share))
+    evaluate(pairs, pictures, UNCUT, source, lambda _, share, __: shares.append(share))
     sent = [picture.content for group in groups for picture in group]
     assert sorted(sent) == sorted(path.read_bytes() for path in labelled.images.rglob("*.png"))
     assert 1 < max(map(len, groups)) <= most_pictures
@@ -266,7 +267,7 @@ def test_missing_landmarks_are_named_before_a_model_is_loaded(
     points.write_text("\n".join(points.read_text().splitlines()[:-1]) + "\n")
     options = ("--align", "landmarks", "--landmarks", points, "--pack", "nowhere.onnx")
     done = run_evaluate(labelled.pairs, labelled.images, *options)
-    assert (done.status, type(done.error)) == (1, AnnotationsInvalid)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert "has no landmarks for 1 of the 48 pictures that the pairs name, among them P23/2.png." in str(done.error)
 
 
@@ -277,7 +278,7 @@ def test_landmarks_that_describe_no_face_leave_their_picture_out(
     points.write_text(re.sub(r"(?m)^(P05/1\.png),[^,]+", r"\1,500", points.read_text()))
     where = ("--url", service.base_url) if is_there else ("--pack", tiny_recogniser)
     done = run_evaluate(labelled.pairs, labelled.images, "--align", "landmarks", "--landmarks", points, *where)
-    assert (done.status, type(done.error)) == (1, EvaluationIncomplete)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert "P05/1.png: Landmark 1 of 5 is at (500, " in str(done.error)
 
 
@@ -446,7 +447,7 @@ def test_pictures_that_cannot_be_embedded_are_left_out_and_listed(
     done = run_evaluate(labelled.pairs, labelled.images, *where, "--output", tmp_path / "out")
     assert done.status == 1
     assert "22 same-person and 44 different-person pairs" in done.said
-    assert isinstance(done.error, EvaluationIncomplete)
+    assert isinstance(done.error, EvaluationError)
     assert re.match(
         r"2 of 48 pictures could not be embedded, and 6 of 72 pairs were left out of the figures\. The first:"
         r" P03/1\.png: The PNG file cannot be decoded",
@@ -468,7 +469,7 @@ def test_a_box_that_cannot_be_cut_leaves_its_picture_out(
     boxes = [f"{name},{900 if name == 'P00/1.png' else 0},0,40,40\n" for name in names]
     (tmp_path / "boxes.csv").write_text("image,x,y,width,height\n" + "".join(boxes))
     done = run_evaluate(labelled.pairs, labelled.images, "--pack", tiny_recogniser, "--boxes", tmp_path / "boxes.csv")
-    assert (done.status, type(done.error)) == (1, EvaluationIncomplete)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert "P00/1.png: Its box 900, 0, 40, 40 (x, y, width, height) lies outside its 64x80 pixels." in str(done.error)
 
 
@@ -478,7 +479,7 @@ def test_nothing_is_measured_where_no_picture_can_be_embedded(
     for path in labelled.images.rglob("*.png"):
         path.write_bytes(b"")
     done = run_evaluate(labelled.pairs, labelled.images, "--pack", tiny_recogniser)
-    assert (done.status, type(done.error)) == (1, EvaluationFailed)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert str(done.error).startswith(
         "48 of 48 pictures could not be embedded, and the remaining pairs are not of both kinds"
     )
@@ -490,14 +491,14 @@ def test_nothing_is_measured_where_no_picture_can_be_embedded(
 def test_missing_pictures_are_named_before_a_model_is_loaded(labelled: Labelled, run_evaluate: Run) -> None:
     (labelled.images / "P03/1.png").unlink()
     done = run_evaluate(labelled.pairs, labelled.images, "--pack", "nowhere.onnx")
-    assert (done.status, type(done.error)) == (1, PicturesMissing)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert "lacks 1 of the 48 pictures that the pairs name: P03/1.png." in str(done.error)
 
 
 def test_pairs_are_checked_before_pictures(labelled: Labelled, run_evaluate: Run) -> None:
     labelled.write_pairs("nothing,there,1")
     done = run_evaluate(labelled.pairs, labelled.images)
-    assert (done.status, type(done.error)) == (1, PairsInvalid)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
 
 
 @pytest.mark.parametrize(
@@ -545,7 +546,7 @@ def test_a_report_that_cannot_be_written_is_found_first(labelled: Labelled, run_
     done = run_evaluate(
         labelled.pairs, labelled.images, "--pack", "nowhere.onnx", "--output", labelled.pairs / "below/a/file"
     )
-    assert (done.status, type(done.error)) == (1, EvaluationFailed)
+    assert (done.status, type(done.error)) == (1, EvaluationError)
     assert "cannot be written: Not a directory. Name another folder with --output." in str(done.error)
 
 
