@@ -43,7 +43,7 @@ def _terms(licence: packs.Licence) -> str:
 @click.option("--accept-license", "accepts", is_flag=True, help="You accept the licence of the pack's weights.")
 @settings_options("models_dir")
 def pull(name: str, *, accepts: bool, **options: object) -> None:
-    """Download a pack, checking every byte against its known size and hash."""
+    """Download a pack and check its files' sizes and hashes."""
     settings = read_settings(**options)
     accepted = settings.accept_license | ({name} if accepts else set())
     if name in packs.registry() and name in accepted:
@@ -59,7 +59,7 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
 @click.argument("name", required=False)
 @settings_options("pack", "models_dir")
 def verify(name: str | None, **options: object) -> None:
-    """Check every file of an installed pack against its size and hash. NAME says the same as --pack."""
+    """Check an installed pack's files: sizes and hashes. NAME is the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
     checks = packs.locate(settings.pack, PackLocations.default(settings.models_dir)).verify()
     for check in checks:
@@ -72,7 +72,7 @@ def verify(name: str | None, **options: object) -> None:
 @click.option("--name", help="What to call the pack. Default: a known pack's name, else the file's or folder's.")
 @settings_options("models_dir")
 def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> None:
-    """Install a pack from a zip, a folder or single .onnx files, without internet."""
+    """Install a pack from a zip, a folder or .onnx files."""
     locations = PackLocations.default(read_settings(**options).models_dir)
     pack = packs.import_pack(paths, locations, name=name)
     for assumption in pack.manifest.assumptions:
@@ -84,7 +84,7 @@ def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> Non
 @click.argument("name", required=False)
 @settings_options("pack", "models_dir")
 def where(name: str | None, **options: object) -> None:
-    """Show which files a pack would be served from. NAME says the same as --pack."""
+    """Show which files a pack is served from. NAME is the same as --pack."""
     settings = read_settings(**options | ({"pack": name} if name else {}))
     pack = packs.locate(settings.pack, PackLocations.default(settings.models_dir))
     click.echo(f"{pack.manifest.name}: {pack.folder} ({pack.origin})")

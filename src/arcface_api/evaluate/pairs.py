@@ -100,7 +100,7 @@ def _csv_rows(path: Path, first: str, text: TextIO) -> Iterator[Row]:
     if missing:
         raise PairsInvalid(
             f"{path}: its first line lacks {', '.join(missing)}. It must name the columns {','.join(COLUMNS)},"
-            " separated by commas. LFW's pairs.txt is read, too."
+            " separated by commas. LFW's pairs.txt is accepted, too."
         )
     places = [header.index(column) for column in COLUMNS]
     reader = csv.reader(text)
@@ -156,6 +156,6 @@ def _check_kinds(path: Path, same: Labels) -> None:
     if same.all() or not same.any():
         present, absent, label = ("same", "different", 0) if same[0] else ("different", "same", 1)
         raise PairsInvalid(
-            f"{path}: all {len(same):,} pairs are {present}-person pairs. A threshold separates the two kinds: add"
+            f"{path} has only {present}-person pairs ({len(same):,}). A threshold separates the two kinds: add"
             f" {absent}-person pairs (same = {label})."
         )

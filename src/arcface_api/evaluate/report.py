@@ -45,8 +45,8 @@ SCOPE = (
     " for people and pictures like those of the pairs."
 )
 INDEPENDENCE = (
-    "The intervals are of 95 % and assume independent pairs; where the same pictures and people occur in many pairs,"
-    " they are too narrow."
+    "The 95 % intervals assume independent pairs; where the same pictures and people occur in many pairs, they are too"
+    " narrow."
 )
 GRAY = (
     f"Gray: thresholds so strict that fewer than {LEAST_FALSE_ACCEPTS} different-person pairs are accepted, too few to"
@@ -243,7 +243,7 @@ def _table(found: Figures) -> list[str]:
                 f" {thresholds(point.threshold_interval):>17} {percent(point.tar):>8}"
                 f" {percents(point.tar_interval):>17}"
             )
-    accuracy = "no accuracy, which takes 10 pairs of each kind"
+    accuracy = "no accuracy, which needs 10 pairs of each kind"
     if found.accuracy is not None:
         spread = f"± {100 * found.accuracy.std:.2f} over {len(found.accuracy.folds)} folds"
         accuracy = f"accuracy {percent(found.accuracy.mean)} {spread}"
@@ -263,8 +263,8 @@ def _crops(evaluation: Evaluation) -> str:
 
 def _too_few(wanted: float, different: int) -> str:
     return (
-        f"too few pairs: this rate takes {different_pairs_needed(wanted):,} different-person pairs, so that"
-        f" {LEAST_FALSE_ACCEPTS} are accepted; there are {different:,}"
+        f"too few pairs: this rate needs {different_pairs_needed(wanted):,} different-person pairs, so that"
+        f" {LEAST_FALSE_ACCEPTS} are accepted; you have {different:,}"
     )
 
 
