@@ -141,7 +141,7 @@ class UploadsFull(ArcFaceError, code="uploads_full"):
 
     def __init__(self, room: int) -> None:
         super().__init__(
-            f"The uploads in progress fill the {room:,} bytes that they may have together. Send the request again in"
+            f"The uploads in progress leave no room: together they may have {room:,} bytes. Send the request again in"
             f" {self.retry_after_seconds} s, as Retry-After says, or ask the operator to raise"
             " ARCFACE_MAX_UPLOAD_BYTES_INSIDE."
         )
@@ -154,7 +154,7 @@ class TooManyConnections(ArcFaceError, code="too_many_connections"):
 
     def __init__(self, most: int) -> None:
         super().__init__(
-            f"The service has the {most:,} connections that it may have. Connect again in {self.retry_after_seconds} s,"
+            f"The service has {most:,} connections and accepts no more. Connect again in {self.retry_after_seconds} s,"
             " use fewer connections for more requests each, or ask the operator to raise ARCFACE_MAX_CONNECTIONS."
         )
 
@@ -164,7 +164,7 @@ class DeadlineExceeded(ArcFaceError, code="deadline_exceeded"):
 
     def __init__(self) -> None:
         super().__init__(
-            "The picture could not be served within the time that was given. Send it again later, or allow more time"
+            "The picture could not be served within the time allowed. Send it again later, or allow more time"
             " with X-Request-Timeout."
         )
 
@@ -180,7 +180,7 @@ class RuntimeUnfit(ArcFaceError):
 
 
 class WorkerEnded(ArcFaceError):
-    """A worker process ended before it could serve, without reporting why."""
+    """A worker process ended before it could serve, and did not report why."""
 
 
 class MeasurementFailed(ArcFaceError):

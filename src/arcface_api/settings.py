@@ -45,14 +45,14 @@ class Settings(BaseSettings):
     device: Device = Field(
         default="auto",
         description="What the models run on. `auto`: CUDA where it works, else the CPU; `/health` states the reason."
-        " `cpu`, `cuda`, `tensorrt`: the start fails if it is unavailable. `tensorrt` is not verified on hardware; it"
+        " `cpu`, `cuda`, `tensorrt`: startup fails if it is unavailable. `tensorrt` is not verified on hardware; it"
         " needs NVIDIA's TensorRT, which neither the image nor an extra installs.",
     )
     precision: Precision = Field(
         default="auto",
         description="Arithmetic of the recogniser. `auto`: the fastest that passes the self-test at start (a cosine to"
         " float32 of at least 0.999): bfloat16 on CPUs that have it, float16 on GPUs. `float32`, `bfloat16` (CPUs),"
-        " `float16` (GPUs): the start fails if it is unavailable.",
+        " `float16` (GPUs): startup fails if it is unavailable.",
     )
     align: Literal["none", "auto"] | None = Field(
         default=None, description="`align` of requests without it: `none` or `auto`. Default: the pack's, else `none`."
@@ -93,37 +93,42 @@ class Settings(BaseSettings):
     decode_timeout_seconds: PositiveFloat = Field(
         default=10.0,
         description="Longest time to decode the largest allowed image. Smaller images get their share of it, at least 2"
-        " seconds. At most two thirds of ARCFACE_HANG_SECONDS. No effect with ARCFACE_DECODE_ISOLATION=`none`.",
+        " seconds. Limited to two thirds of ARCFACE_HANG_SECONDS. No effect with ARCFACE_DECODE_ISOLATION=`none`.",
     )
     max_batch: PositiveInt | None = Field(
-        default=None, le=1024, description="Most images in one inference. Default: 8 on the CPU, 64 on a GPU."
+        default=None,
+        le=1024,
+        description="Maximum number of images in one inference. Default: 8 on the CPU, 64 on a GPU.",
     )
     queue_capacity: PositiveInt = Field(
         default=256,
-        description="Most images inside the service at once; the next one gets 429 with Retry-After. Workers share it"
-        " equally, but each accepts at least one full batch request.",
+        description="Maximum number of images inside the service; the next one gets 429 with Retry-After. Workers"
+        " share it equally, but each accepts at least one full batch request.",
     )
     max_batch_files: PositiveInt = Field(
         default=64,
-        description="Most images in one `POST /embed/batch`; more get 413. At most ARCFACE_QUEUE_CAPACITY.",
+        description="Maximum number of images in one `POST /embed/batch`; more get 413. Limited to"
+        " ARCFACE_QUEUE_CAPACITY.",
     )
     max_batch_bytes: PositiveInt = Field(
-        default=64 * 1024 * 1024, description="Most bytes of all images in one `POST /embed/batch` together."
+        default=64 * 1024 * 1024, description="Maximum total size of the images in one `POST /embed/batch`, in bytes."
     )
     max_upload_bytes_inside: PositiveInt = Field(
         default=128 * 1024 * 1024,
-        description="Most bytes of all uploads in one worker, each counted from its arrival to its answer; an upload"
-        " beyond gets 429 with Retry-After. A quarter is reserved for uploads of up to 64 KiB. At least one full batch"
-        " request always fits.",
+        description="Maximum total size of the uploads in one worker, in bytes, each counted from its arrival to its"
+        " answer; an upload beyond it gets 429 with Retry-After. A quarter is reserved for uploads of up to 64 KiB. At"
+        " least one full batch request always fits.",
     )
     upload_timeout_seconds: PositiveFloat = Field(default=60.0, description="Longest time for one upload; then 408.")
     upload_min_bytes_per_second: PositiveInt = Field(
         default=1024,
-        description="Lowest mean speed of an upload after its first 5 seconds; a slower one gets 408. An answer that is"
-        " read more slowly is cut off after 30 seconds.",
+        description="Minimum mean speed of an upload after its first 5 seconds; a slower one gets 408. An answer that"
+        " is read more slowly is cut off after 30 seconds.",
     )
     max_connections: PositiveInt = Field(
-        default=1024, le=100_000, description="Most connections of one worker; one more gets 503 with Retry-After."
+        default=1024,
+        le=100_000,
+        description="Maximum number of connections of one worker; one more gets 503 with Retry-After.",
     )
     request_timeout_seconds: PositiveFloat = Field(
         default=30.0,
@@ -131,8 +136,9 @@ class Settings(BaseSettings):
     )
     hang_seconds: PositiveFloat = Field(
         default=15.0,
-        description="A decode or an inference that takes longer hangs: `/livez` and `/readyz` report it, and the"
-        " process ends with status 70, to be started again. A worker that is silent for as long is replaced.",
+        description="A decode or an inference that takes longer counts as hung: `/livez` and `/readyz` report it, and"
+        " the process ends with status 70, so that it can be restarted. A worker that is silent for as long is"
+        " replaced.",
     )
     shutdown_grace_seconds: int = Field(
         default=8, ge=0, le=3600, description="Seconds for requests in flight to finish after SIGTERM."
@@ -158,7 +164,7 @@ class Settings(BaseSettings):
 def read_settings(**options: object) -> Settings:
     """The settings from `options` (the command line's; None: not given), the environment and the defaults.
 
-    Raises `SettingInvalid`, which names each wrong setting, its value and what is allowed.
+    Raises `SettingInvalid`, which names each wrong setting, its value and the allowed ones.
     """
     given = {name: value for name, value in options.items() if value is not None}
     try:
@@ -184,7 +190,9 @@ def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
     if name not in Settings.model_fields:
         return f"There is no setting called {name}."
     where = f"--{name.replace('_', '-')}" if name in given else f"{ENVIRONMENT_PREFIX}{name.upper()}"
-    allowed = "it is true or false" if problem["type"] == "bool_parsing" else problem["msg"].lower()
+    allowed = problem["msg"].lower().replace("input should be", "it must be").partition(", unable to")[0]
+    if problem["type"] == "bool_parsing":
+        allowed = "it must be true or false"
     if name == "port" and str(problem["input"]).startswith("tcp://"):
         allowed += (
             ". Kubernetes sets this variable for a service called `arcface`: set `enableServiceLinks: false` in the"

@@ -58,7 +58,7 @@ def headers_of(number: int) -> bytes:
 
 HEADS: dict[str, tuple[Callable[[int], bytes], int, str]] = {
     "line": (line_of, 16_384, "The request line (method, path, query) has more than 16,384 bytes."),
-    "header": (header_of, 16_384, "The headers include one with more than 16,384 bytes."),
+    "header": (header_of, 16_384, "One of the headers has more than 16,384 bytes."),
     "head": (head_of, 65_536, "The request line and headers have more than 65,536 bytes together."),
     "headers": (headers_of, 100, "The request has more than 100 headers."),
 }

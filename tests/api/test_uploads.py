@@ -60,7 +60,7 @@ def test_bytes_of_all_uploads_are_counted_as_they_arrive(run: Callable[..., Serv
             assert answer.status == status
         assert answer.headers["retry-after"] == "1"
         assert answer.problem()["code"] == "uploads_full"
-        assert f"fill the {NEEDED:,} bytes that they may have together" in answer.problem()["detail"]
+        assert f"together they may have {NEEDED:,} bytes" in answer.problem()["detail"]
         sleeper.send(b"\0")
         assert sleeper.answer().status == 200
         caller.send(picture(padded(MOST)))
@@ -198,9 +198,9 @@ def answer_to_dribble(service: Service, sent: bytes) -> tuple[float, str]:
     ("settings", "header", "status", "sentence", "least"),
     [
         ({}, "A: b", 408, "The upload is slower than 1,024 bytes a second", 0.5),
-        ({"upload_timeout_seconds": 0.4}, "A: b", 408, "took longer than the 0.4 seconds that it may take", 0.4),
-        ({}, "X-Request-Timeout: 0.4", 503, "within the time that was given", 0.4),
-        ({"request_timeout_seconds": 0.4}, "A: b", 503, "within the time that was given", 0.4),
+        ({"upload_timeout_seconds": 0.4}, "A: b", 408, "took longer than the 0.4 seconds allowed", 0.4),
+        ({}, "X-Request-Timeout: 0.4", 503, "within the time allowed", 0.4),
+        ({"request_timeout_seconds": 0.4}, "A: b", 503, "within the time allowed", 0.4),
     ],
 )
 def test_upload_that_comes_byte_by_byte_is_ended(  # each is a fact of the case

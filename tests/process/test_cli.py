@@ -93,7 +93,7 @@ def test_log_has_health_s_reason(tiny_recogniser: Path, tmp_path: Path) -> None:
             reason = httpx.get(f"{found[1]}/health", timeout=30).json()["reason"]
             service.terminate()
             service.stderr.read()
-        assert reason is None or f"INFO Why nothing faster was taken: {reason}" in log
+        assert reason is None or f"INFO Why nothing faster is used: {reason}" in log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

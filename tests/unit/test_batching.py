@@ -253,7 +253,7 @@ def test_item_that_cannot_be_served_in_time_is_dropped_before_it_runs() -> None:
         (patient,) = await submitted(queue, 2, deadline=time.monotonic() + 60)
         await asyncio.sleep(0.05)
         model.let_go()
-        with pytest.raises(DeadlineExceeded, match="within the time that was given"):
+        with pytest.raises(DeadlineExceeded, match="within the time allowed"):
             await late
         assert ((await first).row, (await patient).row) == (0, 4)
         assert model.batches == [[0], [2]]

@@ -33,10 +33,10 @@ def test_empty_variable_means_default(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"port": "99999"}, r"--port='99999' is not allowed: input should be less than or equal to 65535\."),
-        ({"device": "gpu"}, r"--device='gpu' is not allowed: input should be 'auto', 'cpu', 'cuda' or 'tensorrt'"),
-        ({"precision": "int8"}, r"--precision='int8' is not allowed: input should be 'auto', 'float32', 'bfloat16' or"),
-        ({"max_image_bytes": "10MB"}, r"--max-image-bytes='10MB' is not allowed: input should be a valid integer"),
+        ({"port": "99999"}, r"--port='99999' is not allowed: it must be less than or equal to 65535\."),
+        ({"device": "gpu"}, r"--device='gpu' is not allowed: it must be 'auto', 'cpu', 'cuda' or 'tensorrt'"),
+        ({"precision": "int8"}, r"--precision='int8' is not allowed: it must be 'auto', 'float32', 'bfloat16' or"),
+        ({"max_image_bytes": "10MB"}, r"--max-image-bytes='10MB' is not allowed: it must be a valid integer"),
         ({"colour": "red"}, "There is no setting called colour"),
     ],
 )
@@ -53,7 +53,7 @@ def test_wrong_variable_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wrong_switch_says_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCFACE_PULL", "maybe")
-    with pytest.raises(SettingInvalid, match="ARCFACE_PULL='maybe' is not allowed: it is true or false"):
+    with pytest.raises(SettingInvalid, match="ARCFACE_PULL='maybe' is not allowed: it must be true or false"):
         read_settings()
 
 

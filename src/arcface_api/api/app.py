@@ -1,4 +1,4 @@
-"""The service's app: `create_app` builds every object of the running service, `DirectApp` has its HTTP operations.
+"""The service's app: `create_app` builds every object of the running service; `DirectApp` has the HTTP operations.
 
 Settings, InstalledPack ──open_embedder──▶ Embedder ──create_app──▶ DirectApp(FastAPI)
 """
@@ -40,10 +40,10 @@ Two embeddings may be compared only if `X-Model-Fingerprint` was equal.
 
 @dataclass(frozen=True, kw_only=True)
 class DirectApp:
-    """An ASGI app that serves the operations that embed itself and leaves the others to FastAPI.
+    """An ASGI app that serves `/embed` and `/embed/batch` directly and leaves the other operations to FastAPI.
 
-    FastAPI describes all operations (OpenAPI, `/docs`), by their docstrings. But its dozen layers cost more CPU than
-    everything that this service does on the event loop for one crop, which on a GPU would be the limit.
+    FastAPI still describes all operations (OpenAPI, `/docs`), from their docstrings. But for one crop its dozen layers
+    cost more CPU than everything else on the event loop, and on a GPU the event loop would become the bottleneck.
     """
 
     framework: FastAPI
@@ -140,7 +140,7 @@ class DirectApp:
         return _probe_answer(StatusAnswer(status="not ready" if why else "ready", reason=why), is_well=why is None)
 
     async def get_info(self) -> Response:
-        """What a caller may want to record beside its vectors."""
+        """The facts that a caller may want to store beside its vectors."""
         return Response(self.info.model_dump_json(), media_type="application/json")
 
     async def root(self) -> Response:

@@ -65,7 +65,7 @@ def _check_size(size: int) -> None:
 
 def _check_line(size: int, *, is_first: bool) -> None:
     if size > LINE_BYTES:
-        what = "request line (method, path, query) has" if is_first else "headers include one with"
+        what = "The request line (method, path, query)" if is_first else "One of the headers"
         raise RequestHeadTooLarge(
-            f"The {what} more than {LINE_BYTES:,} bytes. Send a shorter one; pictures and landmarks belong in the body."
+            f"{what} has more than {LINE_BYTES:,} bytes. Send a shorter one; pictures and landmarks belong in the body."
         )

@@ -1,6 +1,7 @@
 """Reads what a request uploads: its body as it arrives, and from it pictures and their landmarks.
 
-All uploads of a process are counted together. Each is limited in size and time, and refused at the first byte too many.
+All uploads of a process are counted together. Each is limited in size and time, and is refused as soon as it exceeds a
+limit.
 
 Longer than most modules: its three layers (body, form, landmarks) read the same bytes in one pass.
 """
@@ -30,12 +31,12 @@ STALL_SECONDS = 30.0
 SLOW_START_SECONDS = 5.0
 """The minimum speed of an upload applies after this time."""
 SMALL_BYTES, LARGE_SHARE = 64 * 1024, 3 / 4
-"""The share of the room for uploads that are larger, so that a few large, slow ones leave room for most face crops."""
+"""Uploads of more bytes may fill only this share of the room, so that a few large, slow ones leave room for crops."""
 
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp")
 ALSO_RAW_TYPES = ("image/jpg",)
-"""Not registered, but common. The content decides anyway."""
+"""Not registered, but common. The content decides in any case."""
 PART_NAME = "file"
 BATCH_PART_NAME = "files"
 LANDMARKS_PART_NAME = "landmarks"
@@ -125,7 +126,7 @@ class Body:
                     raise errors.DeadlineExceeded from None
                 broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
                 if end == whole:
-                    broken = f"The upload took longer than the {most_seconds:g} seconds that it may take"
+                    broken = f"The upload took longer than the {most_seconds:g} seconds allowed"
                 elif end == slow:
                     broken = f"The upload is slower than {min_speed:,} bytes a second"
                 raise errors.UploadStalled(f"{broken}. Send the request again over a faster connection.") from None
@@ -217,13 +218,13 @@ class _Form:
     """Collects the parts of a form that are used, as they arrive."""
 
     name: str
-    """Of the parts with images."""
+    """Name of the parts with images."""
     max_parts: int
     image_bytes: int
     images: list[BytesIO | errors.BodyTooLarge] = field(default_factory=list)  # `getvalue` does not copy
     landmarks: BytesIO | None = None
     others: list[str] = field(default_factory=list)  # names of the first parts that are ignored
-    part: BytesIO | None = None  # that is arriving; None: it is ignored
+    part: BytesIO | None = None  # the one that is arriving; None if it is ignored
     room: int = 0  # of that part, in bytes
 
     async def read(self, body: Body, boundary: str) -> None:
@@ -290,7 +291,7 @@ class _Form:
                 " /embed/batch."
             )
         return errors.TooManyFiles(
-            f"The form has more parts named {self.name} than the {self.max_parts} allowed. Send them in several"
+            f"The form has more than {self.max_parts} parts named {self.name}, the most allowed. Send them in several"
             " requests."
         )
 
@@ -309,8 +310,8 @@ def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> 
     if align is not Align.LANDMARKS:
         if content:
             raise errors.ParametersConflict(
-                f"The form has a part {LANDMARKS_PART_NAME}, but align is {align}. Send ?align=landmarks in the query"
-                " with it, or leave the part out."
+                f"The form has a part {LANDMARKS_PART_NAME}, but align is {align}. Add align=landmarks to the query, or"
+                " leave out the part."
             )
         return None
     is_batch = files is not None

@@ -36,21 +36,21 @@ def _address(_: click.Context, __: click.Parameter, url: str | None) -> Address 
 
 
 def _json_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Refused before the measuring and not after it."""
+    """Checked before the measurement, not after it."""
     if path is not None and (path.suffix != ".json" or not os.access(path.parent, os.W_OK)):
         raise click.BadParameter(f"{path} has to end in .json and to be in a folder that exists and can be written.")
     return path
 
 
 @click.command()
-@click.option("--url", metavar="URL", callback=_address, help="Measure the service that runs there: http://host:port.")
+@click.option("--url", metavar="URL", callback=_address, help="Measure a running service: http://host:port.")
 @click.option(
     "--clients",
     type=click.IntRange(1, 1024),
     multiple=True,
     default=(1, 4, 16, 32),
     show_default=True,
-    help="How many send at once, each the next picture when it has its answer. Repeat it for more steps.",
+    help="Number of clients in one step; each sends its next picture when the last is answered. Repeat for more steps.",
 )
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=12, show_default=True, help="Length of a step.")
 @click.option(
@@ -58,13 +58,16 @@ def _json_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path
     metavar="FILE.json",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_json_file,
-    help="Write all figures there, and with matplotlib a plot beside it (FILE.svg).",
+    help="Write all figures to this file, and a plot beside it (FILE.svg) if matplotlib is installed.",
 )
 @settings_options(*MODEL_SETTINGS, *PARALLEL_SETTINGS)
 def bench(
     url: Address | None, clients: tuple[int, ...], seconds: float, output: Path | None, **options: str | None
 ) -> None:
-    """Measure how fast the service is on this machine, in about a minute: starts one, or takes the one at --url."""
+    """Measure how fast the service is on this machine.
+
+    Takes about a minute. Starts a service and stops it afterwards, unless --url names a running one.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     if url and given:
         raise click.UsageError("--url measures a service that runs and has its settings: leave out the other options.")

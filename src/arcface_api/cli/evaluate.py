@@ -33,7 +33,7 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
 @click.command()
 @click.argument("pairs", metavar="PAIRS", type=FILE)
 @click.argument("images", metavar="IMAGES", type=click.Path(exists=True, path_type=Path))
-@click.option("--url", metavar="URL", callback=_service, help="Use the service that runs there: http://host:port.")
+@click.option("--url", metavar="URL", callback=_service, help="Embed with a running service: http://host:port.")
 @click.option(
     "--boxes",
     metavar="FILE.csv",
@@ -88,7 +88,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     no_faces: bool,
     **options: str | None,
 ) -> None:
-    """Measure which threshold to use, from your own pairs of pictures.
+    """Find your threshold from your own pairs of pictures.
 
     PAIRS is a CSV with the columns image_a,image_b,same (1 for the same person, 0 for two people), or LFW's pairs.txt.
     IMAGES is a folder or a .tar of face crops with those names. The model runs here, or in the service at --url.

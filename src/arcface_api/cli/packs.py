@@ -43,7 +43,7 @@ def _terms(licence: packs.Licence) -> str:
 @click.option("--accept-license", "accepts", is_flag=True, help="You accept the licence of the pack's weights.")
 @settings_options("models_dir")
 def pull(name: str, *, accepts: bool, **options: object) -> None:
-    """Download a pack, checking every byte against its known size and hash."""
+    """Download a pack and check its files' sizes and hashes."""
     settings = read_settings(**options)
     accepted = settings.accept_license | ({name} if accepts else set())
     if name in packs.registry() and name in accepted:
@@ -59,7 +59,7 @@ def pull(name: str, *, accepts: bool, **options: object) -> None:
 @click.argument("name", required=False)
 @settings_options("pack", "models_dir")
 def verify(name: str | None, **options: object) -> None:
-    """Check every file of an installed pack against its size and hash. NAME says the same as --pack."""
+    """Check every file of an installed pack against its size and hash. NAME is the same as --pack."""
     checks = _located(name, options).verify()
     for check in checks:
         click.echo(f"{'ok  ' if check.is_good else 'BAD '} {check.file.name} ({check.file.role}): {check.message}")
@@ -71,7 +71,7 @@ def verify(name: str | None, **options: object) -> None:
 @click.option("--name", help="What to call the pack. Default: a known pack's name, else the file's or folder's.")
 @settings_options("models_dir")
 def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> None:
-    """Install a pack from a zip, a folder or single .onnx files, without internet."""
+    """Install a pack from a zip, a folder or .onnx files."""
     locations = PackLocations.default(read_settings(**options).models_dir)
     pack = packs.import_pack(paths, locations, name=name)
     for assumption in pack.manifest.assumptions:
@@ -83,7 +83,7 @@ def import_(paths: tuple[Path, ...], name: str | None, **options: object) -> Non
 @click.argument("name", required=False)
 @settings_options("pack", "models_dir")
 def where(name: str | None, **options: object) -> None:
-    """Show which files a pack would be served from. NAME says the same as --pack."""
+    """Show which files a pack would be served from. NAME is the same as --pack."""
     pack = _located(name, options)
     click.echo(f"{pack.manifest.name}: {pack.folder} ({pack.origin})")
     for role, path in pack.paths.items():

@@ -1,4 +1,4 @@
-"""Embeds a picture: `embedder` admits it and leads it through `prepare` (decode, cut, recognise) and `attributes`."""
+"""Embeds a picture: `embedder` admits it and takes it through `prepare` (decode, crop, recognise) and `attributes`."""
 
 from arcface_api.embedder.embedder import Embedder
 from arcface_api.embedder.models import Recogniser

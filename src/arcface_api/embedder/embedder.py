@@ -1,11 +1,11 @@
-"""Leads each picture from its bytes to its embedding and attributes, within limits of number and time.
+"""Takes each picture from its bytes to its embedding and attributes, within limits of number and time.
 
     Picture ──decode thread──▶ Prepared ──▶ Batcher ──▶ Recognition ──checked──▶ Embedded
                                   └───────▶ a Batcher each ──▶ age, gender, head pose
 
-The event loop only waits: a few threads decode and cut, and one thread per model runs it in batches. At most `capacity`
-pictures are inside at once; the next one is refused. The event loop also keeps the deadlines: a caller gets an answer
-even if a thread hangs, and `why_stuck` reports threads that do.
+The event loop only waits: a few threads decode and crop, and one thread per model runs it in batches. At most
+`capacity` pictures are inside at once; the next one is refused. The event loop also keeps the deadlines: a caller gets
+an answer even if a thread hangs, and `why_stuck` reports threads that do.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from arcface_api.image import Decoders, ImageLimits
 from arcface_api.wire import Align, Alignment
 
 _SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-"""Limits of an embedding's length: beyond them float32, in which it may be divided by its length, is not exact."""
+"""Limits of an embedding's length. Beyond them, dividing the embedding by its length in float32 is not exact."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ class Embedder:
         self._decoders = decoders
         self._decode_threads = ThreadPoolExecutor(decode_threads, "decode")
         self._decoding_since: dict[int, float] = {}
-        """When each busy decode thread began its picture, by thread identifier, on that clock."""
+        """When each busy decode thread began its picture (`time.monotonic`), by thread identifier."""
         self._bulk_decoding = asyncio.Semaphore(decode_threads)
-        """Of batch requests, only as many pictures wait for decoding as there are threads, so that single ones pass."""
+        """Limits the pictures of batch requests that wait for decoding, so that single pictures overtake them."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
         pixels_of = decoders.pixels if decoders else None
         self._preparer = Preparer(models, self._predictor, limits, lambda: self._recognition.is_idle, pixels_of)
@@ -110,7 +110,7 @@ class Embedder:
     ) -> list[Embedded | Exception]:
         """Embeds the pictures of one batch request: in their order, each an embedding or its error.
 
-        They give way to pictures that are sent one by one.
+        Pictures that are sent one by one go first.
 
         Raises:
             AttributesUnavailable, AlignmentUnavailable, QueueFull, ServiceClosing: As `embed`, for all of them.
@@ -139,7 +139,7 @@ class Embedder:
             self._leave(1)
 
     def why_stuck(self, before: float) -> str | None:
-        """What has been running on a thread since before this moment of `time.monotonic`; None: nothing."""
+        """What a thread has been running since a moment earlier than `before` (`time.monotonic`); None if nothing."""
         if any(since < before for since in list(self._decoding_since.values())):
             return "decoding a picture does not end"
         for queue in self._queues:
@@ -157,7 +157,7 @@ class Embedder:
                 wait.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
-        """Refuses new work, finishes what is inside, ends the threads. Waits as long as that takes."""
+        """Refuses new work, finishes what is inside, and ends the threads, however long that takes."""
         self._refusal = self._refusal or "The service is shutting down and takes no new work. Send the request again."
         while self._inside:
             self._became_empty.clear()
@@ -170,7 +170,7 @@ class Embedder:
 
     @contextmanager
     def _admitted(self, pictures: int, options: EmbedOptions) -> Iterator[None]:
-        """Holds places for pictures, if the models can do what the options ask for and there is room."""
+        """Reserves room for pictures, if the models can do what the options ask for and there is room."""
         if options.include_attributes and self._predictor is None:
             raise AttributesUnavailable(
                 f"The loaded pack ({self.recogniser.name}) has no models for age, gender and head pose. Leave out"
@@ -248,7 +248,7 @@ class Embedder:
         """Runs `Preparer.prepare` on a decode thread.
 
         If the caller leaves, a picture that no thread has taken yet is dropped. One that is on a thread keeps its place
-        until the thread is done, or uncounted pictures would pile up.
+        until the thread is done; otherwise uncounted pictures would pile up.
         """
         loop = asyncio.get_running_loop()
         waiting = [picture]

@@ -91,7 +91,7 @@ def read_pairs(path: Path) -> Pairs:
     if labels.all() or not labels.any():
         present, absent, label = ("same", "different", 0) if labels[0] else ("different", "same", 1)
         raise EvaluationError(
-            f"{path}: all {len(labels):,} pairs are {present}-person pairs. A threshold separates the two kinds: add"
+            f"{path} has only {present}-person pairs ({len(labels):,}). A threshold separates the two kinds: add"
             f" {absent}-person pairs (same = {label})."
         )
     with path.open("rb") as file:
@@ -108,7 +108,7 @@ def read_pairs(path: Path) -> Pairs:
 
 
 def _csv_pairs(path: Path, lines: Iterable[str]) -> Iterator[PairRow]:
-    for line, (left, right, same) in _csv_rows(path, lines, (PAIR_COLUMNS,), " LFW's pairs.txt is read, too."):
+    for line, (left, right, same) in _csv_rows(path, lines, (PAIR_COLUMNS,), " LFW's pairs.txt is accepted, too."):
         if not left or not right or same not in ("0", "1"):
             raise EvaluationError(
                 f"{path}, line {line}: image_a is {left!r}, image_b {right!r}, same {same!r}. Give the names of two"

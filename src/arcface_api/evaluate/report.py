@@ -43,8 +43,8 @@ SCOPE = (
     " for people and pictures like those of the pairs."
 )
 INDEPENDENCE = (
-    "The intervals are of 95 % and assume independent pairs; where the same pictures and people occur in many pairs,"
-    " they are too narrow."
+    "The 95 % intervals assume independent pairs; where the same pictures and people occur in many pairs, they are too"
+    " narrow."
 )
 
 
@@ -217,7 +217,7 @@ def _table(found: Figures) -> list[str]:
                 f" {thresholds(point.threshold_interval):>17} {percent(point.tar):>8}"
                 f" {percents(point.tar_interval):>17}"
             )
-    accuracy = "no accuracy, which takes 10 pairs of each kind"
+    accuracy = "no accuracy, which needs 10 pairs of each kind"
     if found.accuracy is not None:
         folds = len(found.accuracy.folds)
         accuracy = f"accuracy {percent(found.accuracy.mean)} ± {100 * found.accuracy.std:.2f} over {folds} folds"
@@ -241,7 +241,7 @@ def _counts(found: Figures) -> str:
 
 def _too_few(wanted: float, found: Figures) -> str:
     return (
-        f"too few pairs: this rate takes {different_pairs_needed(wanted):,} different-person pairs, so that"
+        f"too few pairs: this rate needs {different_pairs_needed(wanted):,} different-person pairs, so that"
         f" {LEAST_FALSE_ACCEPTS} are accepted; there are {found.curve.different:,}"
     )
 

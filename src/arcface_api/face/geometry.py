@@ -167,9 +167,9 @@ def check_landmarks(points: ArrayLike, height: int, width: int) -> Points:
     except (TypeError, ValueError, OverflowError):  # lists of different lengths; integers that are too large
         array = None
     if array is None or array.shape != (LANDMARKS, 2):
-        found = "" if array is None else f"; these have shape {array.shape}"
+        found = "" if array is None else f", not shape {array.shape}"
         raise LandmarksInvalid(
-            f"Landmarks are {LANDMARKS} pairs of numbers x, y in pixels, so of shape ({LANDMARKS}, 2){found}. {order},"
+            f"Landmarks must be {LANDMARKS} pairs of numbers x, y in pixels: shape ({LANDMARKS}, 2){found}. {order},"
             " each as a list of two numbers."
         )
     if not np.isfinite(array).all():

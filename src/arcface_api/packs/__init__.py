@@ -4,8 +4,8 @@
                             ├─▶ pull ── download, archive ───────────┐                     (bytes that were checked)
                             └─▶ import_pack ── archive, identify ────┴─▶ install (one rename)
 
-Nothing here prints or reads the environment. Everything raised is an `arcface_api.errors.PackError`; what is worth
-knowing besides is logged to `arcface_api.packs`. What other rooms use has its name here.
+Nothing here prints or reads the environment. Every error is an `arcface_api.errors.PackError`; notes and warnings are
+logged to `arcface_api.packs`. Other rooms import only the names below.
 """
 
 from arcface_api.packs.finding import AUTO, PackLocations, installed_packs, locate

@@ -26,7 +26,7 @@ def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise PackError(
-                f"{what} is not a zip archive, or only a part of one ({error}). Only zip is read: download it again"
+                f"{what} is not a complete zip archive ({error}). Only zip is supported: download it again"
                 " completely, or unpack it yourself and import the folder."
             ) from error
     with archive:

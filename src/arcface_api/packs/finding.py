@@ -247,12 +247,13 @@ def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest])
     if looked:
         lines += ["Looked in:", *(f"  - {folder}" for folder in looked)]
     registered = name if name in known else next(iter(known), "antelopev2")
+    what = "it" if name in known else registered
     lines += [
         "Do one of these:",
-        f"  - download it: arcface-api packs pull {registered} --accept-license",
-        f"  - let the service download it at start: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE={registered}",
+        f"  - download {what}: arcface-api packs pull {registered} --accept-license",
+        f"  - let the service download {what} at start: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE={registered}",
         "  - without internet, bring its files: arcface-api packs import FILES",
         "  - name a folder or recogniser file that you have: --pack /path",
-        "  - use the open pack, which is part of this package and weaker: --pack open",
+        "  - use the open pack, which is part of this package and less accurate: --pack open",
     ]
     return "\n".join(lines)

@@ -28,7 +28,7 @@ _log = logging.getLogger("arcface_api.packs")
 _MIN_EMBEDDING_DIM = 64
 """Models that see a whole 112x112 crop and return fewer numbers judge quality, masks or age: they recognise nobody."""
 _NEEDED = (
-    "Needed is one float32 image input (n, 3, height, width) and one output (n, dim): 112x112 with at least"
+    "A model must have one float32 image input (n, 3, height, width) and one output (n, dim): 112x112 with at least"
     f" {_MIN_EMBEDDING_DIM} numbers for a recogniser, 96x96 with 3 for age and gender, 192x192 with 3309 for 3-D"
     " landmarks."
 )

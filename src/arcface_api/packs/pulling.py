@@ -78,9 +78,7 @@ def pull(
 def licence_sentence(manifest: Manifest) -> str:
     """The licence of a registered pack's weights, for the person who downloads them."""
     licence = manifest.licence
-    return (
-        f"The weights of {manifest.name} come under their own licence: {licence.name} ({licence.url}). {licence.notice}"
-    )
+    return f"The weights of {manifest.name} have their own licence, “{licence.name}” ({licence.url}). {licence.notice}"
 
 
 def _find(name: str, locations: PackLocations) -> InstalledPack | None:
@@ -141,7 +139,9 @@ def obtain(settings: Settings, progress: Progress) -> InstalledPack:
     title, licence = carried.manifest.title, carried.manifest.licence.name
     _log.warning("Serving the pack %s (%s, %s): %s", CARRIED, title, licence, reason)
     _log.warning(
-        "It is weaker, and its vectors cannot be compared with others. %s; for any other pack set ARCFACE_PACK.", remedy
+        "It is less accurate, and its vectors cannot be compared with those of other models. %s; for any other pack,"
+        " set ARCFACE_PACK.",
+        remedy,
     )
     return carried
 

@@ -93,7 +93,7 @@ def run(
         f" {about.fingerprint}."
     )
     if about.reason is not None:
-        _log.info("Why nothing faster was taken: %s.", about.reason.rstrip("."))
+        _log.info("Why nothing faster is used: %s.", about.reason.rstrip("."))
     config = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "auto",

@@ -2,8 +2,8 @@
 
     SessionConfig ─plan─▶ backends ─open, self-test─▶ the first that passes (GPU, AMX), else the fastest ─▶ Chosen
 
-There is no silent second best: a device or precision that was asked for by name is used or refused; `auto` may fall
-back, and each step down is explained in `Chosen.reason`.
+There is no silent fallback: a device or precision that was asked for by name is used or refused. `auto` may fall back,
+and `Chosen.reason` explains each step down.
 """
 
 import hashlib
@@ -94,7 +94,7 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
             _log.warning("%s is used; %s.", backend, TIMED_FOR_ONE_START)
             reason = _joined(reason, TIMED_FOR_ONE_START)
     if was_kept:
-        # A freshly compiled model holds on to its float32 weights; one that was read from the cache does not.
+        # A freshly compiled model keeps its float32 weights in memory; one that was read from the cache does not.
         del trial, chosen
         chosen = _Trial(model, config, cache, expected).test(backend)
     return replace(chosen, reason=reason)
@@ -220,6 +220,6 @@ def _read_verdict(cache: Cache, key: tuple[object, ...]) -> tuple[Backend, str |
     try:
         facts = json.loads(stored.tobytes())
         return Backend(**facts["backend"]), facts["reason"], np.array(facts["expected"], np.float32)
-    except Exception as error:  # noqa: BLE001  # a start can do without it
+    except Exception as error:  # noqa: BLE001  # a start works without it
         _log.warning("The cached choice of an earlier start cannot be read; choosing again: %s", error)
         return None

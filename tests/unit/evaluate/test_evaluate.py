@@ -55,7 +55,7 @@ def test_a_threshold_takes_enough_pairs(labelled: Labelled, tiny_recogniser: Pat
     assert re.search(r"tiny_recogniser \([0-9a-f]{16}\) on CPUExecutionProvider in float32", done.said)
     assert "24 same-person and 48 different-person pairs of 48 pictures" in done.said
     assert re.search(
-        r"1 in 10  too few pairs: this rate takes 100 different-person pairs, so that 10 are accepted; there are 48\n",
+        r"1 in 10  too few pairs: this rate needs 100 different-person pairs, so that 10 are accepted; you have 48\n",
         done.said,
     )
     assert re.search(r"accuracy \d+\.?\d* % ± \d\.\d\d over 10 folds; equal error rate", done.said)
@@ -383,7 +383,7 @@ def test_report_says_first_which_threshold_and_how_sure_it_is(report: Path) -> N
     assert point["threshold"] <= float(shown[1]) < point["threshold"] + 1e-4
     assert page.index(shown[0]) < page.index("<img")
     assert f"27 of {stated['pairs']['different']} different-person pairs were accepted" in page
-    assert "Too few pairs: this rate takes 10,000 different-person pairs" in page
+    assert "Too few pairs: this rate needs 10,000 different-person pairs" in page
     assert point["threshold_interval"]["low"] < point["threshold"] < point["threshold_interval"]["high"]
     assert point["far_interval"]["low"] < point["far"] <= 0.1 < point["far_interval"]["high"]
     assert point["tar_interval"]["low"] < point["tar"] <= point["tar_interval"]["high"]
@@ -555,7 +555,7 @@ def test_the_command_says_in_one_sentence_what_is_wrong(labelled: Labelled) -> N
     command = [sys.executable, "-m", "arcface_api", "evaluate", str(labelled.pairs), str(labelled.images)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"Error: \S+pairs\.csv: all 1 pairs are same-person pairs\. .*\n", done.stderr)
+    assert re.fullmatch(r"Error: \S+pairs\.csv has only same-person pairs \(1\)\. .*\n", done.stderr)
 
 
 def test_asking_a_service_needs_no_runtime_here() -> None:

@@ -60,7 +60,7 @@ def test_pairs_dev_txt_of_lfw_has_one_set(tmp_path: Path) -> None:
     [
         (
             "",
-            r"pairs.csv: its first line must name the columns .*; it names none\. LFW's pairs.txt is read, too\.",
+            r"pairs.csv: its first line must name the columns .*; it names none\. LFW's pairs.txt is accepted, too\.",
         ),
         ("a;b;same\n", r"must name the columns image_a,image_b,same, separated by commas; it names a;b;same\."),
         (HEADER, r"holds no pairs\. Add a line for each"),
@@ -69,8 +69,8 @@ def test_pairs_dev_txt_of_lfw_has_one_set(tmp_path: Path) -> None:
         (HEADER + "a,,0\n", r"line 2: image_a is 'a', image_b '', same '0'"),
         (HEADER + "a,a,1\n", r"line 2: a is compared with itself.* or remove the line"),
         (HEADER + '"a\n",b,1\n"c",c,1\n', r"line 4: c is compared with itself"),
-        (HEADER + "a,b,1\na,c,1\n", r"all 2 pairs are same-person pairs\. .* add different-person pairs \(same = 0\)"),
-        (HEADER + "a,b,0\n", r"all 1 pairs are different-person pairs\. .* add same-person pairs \(same = 1\)"),
+        (HEADER + "a,b,1\na,c,1\n", r"has only same-person pairs \(2\)\. .* add different-person pairs \(same = 0\)"),
+        (HEADER + "a,b,0\n", r"has only different-person pairs \(1\)\. .* add same-person pairs \(same = 1\)"),
         (HEADER.encode() + b"a,b,1\n\xe9,b,0\n", r"line 3: not UTF-8 text\. Save the file as CSV in UTF-8"),
         (HEADER + '"' + "x" * 200_000 + '",b,1\n', r"line 2: not CSV \(field larger than"),
         ("1 1\nA 1 2\nA 1 B x\n", r"line 3: 'A 1 B x' is not a pair in LFW's format\. Give `name number number`"),

@@ -110,7 +110,7 @@ def test_a_missing_pack_is_answered_with_all_places_and_commands(everywhere: Pac
         "  - let the service download it at start: ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE=tiny",
         "  - without internet, bring its files: arcface-api packs import FILES",
         "  - name a folder or recogniser file that you have: --pack /path",
-        "  - use the open pack, which is part of this package and weaker: --pack open",
+        "  - use the open pack, which is part of this package and less accurate: --pack open",
     ]
 
 
@@ -267,7 +267,7 @@ def test_a_folder_without_recogniser_says_what_is_there(locations: PackLocations
     folder = write_files(tmp_path / "some", AGE_GENDER, DETECTOR)
     with pytest.raises(PackError) as caught:
         locate(folder, locations)
-    assert "genderage.onnx is a model for age and gender. det.onnx has 1 inputs and 2 outputs. Needed is" in str(
+    assert "genderage.onnx is a model for age and gender. det.onnx has 1 inputs and 2 outputs. A model must" in str(
         caught.value
     )
 
@@ -319,17 +319,23 @@ def test_a_file_that_cannot_be_read(locations: PackLocations, tmp_path: Path, mo
         ),
         (
             odd_model(("n", 112, 112, 3), ("n", 512)),
-            "has the input 'in', float (n, 112, 112, 3). Needed is one float32 image",
+            "has the input 'in', float (n, 112, 112, 3). A model must have one float32 image",
         ),
         (
             odd_model(("n", 3, 112, 112), ("n", 512), kind=TensorProto.FLOAT16),
             "has the input 'in', float16 (n, 3, 112, 112).",
         ),
-        (odd_model(("n", 3, 160, 160), ("n", 512)), "takes 160x160 pixels and returns rows of 512 numbers. Needed is"),
-        (odd_model(("n", 3, 112, 112), ("n", 1)), "takes 112x112 pixels and returns rows of 1 numbers. Needed is"),
-        (odd_model(("n", 3, 112, 112), ("n", 512), ("n", 1)), "has 1 inputs and 2 outputs. Needed is"),
-        (odd_model(("n", 3, 112, 112), ("n", 7, 7, 512)), "has the output 'out0', float (n, 7, 7, 512). Needed is"),
-        (odd_model(("n", 3, 192, 192), ("n", 212)), "takes 192x192 pixels and returns rows of 212 numbers. Needed is"),
+        (
+            odd_model(("n", 3, 160, 160), ("n", 512)),
+            "takes 160x160 pixels and returns rows of 512 numbers. A model must",
+        ),
+        (odd_model(("n", 3, 112, 112), ("n", 1)), "takes 112x112 pixels and returns rows of 1 numbers. A model must"),
+        (odd_model(("n", 3, 112, 112), ("n", 512), ("n", 1)), "has 1 inputs and 2 outputs. A model must"),
+        (odd_model(("n", 3, 112, 112), ("n", 7, 7, 512)), "has the output 'out0', float (n, 7, 7, 512). A model must"),
+        (
+            odd_model(("n", 3, 192, 192), ("n", 212)),
+            "takes 192x192 pixels and returns rows of 212 numbers. A model must",
+        ),
     ],
 )
 def test_an_unexpected_input_or_output_is_named(

@@ -365,7 +365,7 @@ def test_an_archive_without_the_files_is_named(server: FileServer, pulled: Pull)
 
 
 def test_what_is_no_archive_is_named(server: FileServer, pulled: Pull) -> None:
-    assert "/tiny.zip is not a zip archive, or only a part of one" in refused(
+    assert "/tiny.zip is not a complete zip archive" in refused(
         pulled, Source(server.put("/tiny.zip", archive()[:-50]))
     )
 
@@ -429,7 +429,7 @@ def test_the_licence_has_to_be_accepted_first(server: FileServer, locations: Pac
     with pytest.raises(PackError) as caught:
         pull("tiny", replace(locations, known=packs), accepted_licences=frozenset({"another"}))
     assert str(caught.value) == (
-        "The weights of tiny come under their own licence: Tiny licence (https://example.org/licence). For tests only."
+        "The weights of tiny have their own licence, “Tiny licence” (https://example.org/licence). For tests only."
         " To accept it, run `arcface-api packs pull tiny --accept-license`, or set ARCFACE_ACCEPT_LICENSE=tiny."
     )
     assert server.asked == []
