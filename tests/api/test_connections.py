@@ -303,7 +303,7 @@ def test_one_connection_too_many_is_refused_and_room_is_given_back(
                 answer = one_more.answer()
                 assert (answer.status, answer.headers["retry-after"]) == (503, "1")
                 assert answer.problem()["code"] == "too_many_connections"
-                assert "has the 3 connections" in answer.problem()["detail"]
+                assert "has 3 connections" in answer.problem()["detail"]
                 assert one_more.rest() == b""
         for caller in callers:
             caller.send(LIVEZ)

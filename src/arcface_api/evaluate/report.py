@@ -242,7 +242,7 @@ def _counts(found: Figures) -> str:
 def _too_few(wanted: float, found: Figures) -> str:
     return (
         f"too few pairs: this rate needs {different_pairs_needed(wanted):,} different-person pairs, so that"
-        f" {LEAST_FALSE_ACCEPTS} are accepted; there are {found.curve.different:,}"
+        f" {LEAST_FALSE_ACCEPTS} are accepted; you have {found.curve.different:,}"
     )
 
 

@@ -95,7 +95,7 @@ def test_a_pull_with_an_accepted_licence_downloads(asked: list[str], caplog: pyt
     assert "antelopev2 could not be installed: No source gave antelopev2" in reason
     assert "\n" not in reason
     assert reason.endswith(").")
-    assert "`arcface-api packs pull antelopev2` tries again and shows every reason; for any other pack set" in remedy
+    assert "`arcface-api packs pull antelopev2` tries again and shows every reason; for any other pack, set" in remedy
 
 
 def test_without_the_preferred_pack_auto_is_the_open_one(locations: PackLocations) -> None:
