@@ -12,6 +12,8 @@
 
 The parser alone decides what belongs to one message and what to the next. A second message in what was fed for one is
 refused, so that no mistake here can make it read a body as a request.
+
+One module, because it is one state machine for one connection.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Measures one service with ever more clients: one that runs, or one that is started here, ours or any other."""
+"""Measures one service with ever more clients: one that runs, or one that is started here, ours or any other.
+
+One module, because the process is started, watched and stopped for the measurement alone.
+"""
 
 import http.client
 import json

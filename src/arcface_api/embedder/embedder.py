@@ -6,6 +6,8 @@
 The event loop only waits: a few threads decode and crop, and one thread per model runs it in batches. At most
 `capacity` pictures are inside at once; the next one is refused. The event loop also keeps the deadlines: a caller gets
 an answer even if a thread hangs, and `why_stuck` reports threads that do.
+
+One module, because admission, deadlines and closing share the count of pictures inside.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The files that the user gives: labelled pairs, pictures in a folder or a .tar, face boxes, landmarks."""
+"""The files that the user gives: labelled pairs, pictures in a folder or a .tar, face boxes, landmarks.
+
+One module, because all these files share one CSV reader and its error sentences.
+"""
 
 import csv
 import hashlib

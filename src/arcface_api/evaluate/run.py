@@ -1,4 +1,7 @@
-"""Prepares and embeds the pictures of labelled pairs, compares them, and keeps what the report is made from."""
+"""Prepares and embeds the pictures of labelled pairs, compares them, and keeps what the report is made from.
+
+One module, because embedding, comparing and the record of both follow one another once.
+"""
 
 import asyncio
 from collections import Counter

@@ -2,6 +2,8 @@
 
 The rule for mean and std of an unknown graph is the one InsightFace's library applies when it loads a model, so that a
 pack that works there works here with the same numbers. Everything that is a guess comes back as a sentence.
+
+One module, because a file that no hash knows goes on to its graph.
 """
 
 import logging
