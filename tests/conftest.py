@@ -41,6 +41,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
             monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
+    monkeypatch.setenv("ARCFACE_LANES", "2")  # finding out how many are fastest takes seconds at each start
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,15 @@
-"""Many callers, one model: whatever is queued when the model is free becomes its next batch.
+"""Many callers, one model: whatever is queued when a lane is free becomes that lane's next batch.
 
-    submit ──▶ queue (bounded) ──▶ batch of a fixed size ──one thread──▶ rows ──▶ each to its own caller
+    submit ──▶ queue (bounded) ──▶ batch of a fixed size ──a thread for each lane──▶ rows ──▶ each to its own caller
 
 There is no timer: a lone caller never waits for others, and under load batches fill by themselves, because callers
-arrive while the previous batch runs. Promises, each with a test:
+arrive while the previous batches run. Promises, each with a test for one, two and four lanes:
 
 - rows return to their own callers; a wrong number of rows is an error, never a mix-up;
 - a failing batch fails only its own callers, and an item that fails alone only its own caller;
-- the thread survives whatever is raised on it, and a batch that does not end is visible outside (`running_since`);
+- a thread survives whatever is raised on it, and a batch that does not end is visible outside (`running_since`);
 - a caller that leaves, or whose deadline cannot be met, costs the model and the other callers nothing;
+- no lane idles while items wait, and lanes that are free together share what waits;
 - a full queue refuses at once and says when to come back;
 - callers that send one item at a time are not kept waiting by those that send many;
 - closing refuses new work and finishes queued work.
@@ -58,7 +59,7 @@ class _Waiting(Generic[Item, Row]):
 
 
 class Batcher(Generic[Item, Row]):
-    """Runs one model in batches on a thread of its own, so the model never waits for a busy event loop.
+    """Runs one model in batches on threads of its own, so the model never waits for a busy event loop.
 
     `submit` and `close` belong to one event loop.
     """
@@ -70,33 +71,45 @@ class Batcher(Generic[Item, Row]):
         name: str,
         sizes: Sequence[int],
         capacity: int,
+        lanes: int = 1,
+        run_alone: Callable[[Sequence[Item]], Sequence[Row | Exception]] | None = None,
     ) -> None:
         """Nothing runs before the first `submit`.
 
         Args:
-            run: Blocks; returns a row for each item, in order, or an exception for an item that failed alone.
-            name: Of the thread.
-            sizes: Batch sizes that may occur, 1 among them; a batch has the largest that the queue can fill.
+            run: Blocks; returns a row for each item, in order, or an exception for an item that failed alone. With
+                several lanes, as many threads call it at once.
+            name: Of the threads.
+            sizes: Batch sizes that may occur, 1 among them; a batch has the largest that its lane's share can fill.
             capacity: Most items that may wait.
+            lanes: Batches that run side by side.
+            run_alone: As `run`, for a batch of one item while nothing else runs or waits, nor did while the batch
+                before it ran: it may take what the other lanes leave idle. Default: `run`.
         """
         if 1 not in sizes:
             raise ValueError("a batcher needs the batch size 1, or a lone item could never run")
         self.name = name
-        self.running_since: float | None = None
-        """When the running batch began, in seconds of `time.monotonic`; None if none runs."""
-        self._run = run
+        self._run, self._run_alone = run, run_alone or run
         self._sizes = sorted(sizes, reverse=True)
         self._capacity = capacity
         self._single: deque[_Waiting[Item, Row]] = deque()
         self._bulk: deque[_Waiting[Item, Row]] = deque()
         self._changed = threading.Condition()
-        """Guards both queues and `_is_closing`."""
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        """Guards the state that the lanes share: all that follows and both queues."""
+        self._threads = [
+            threading.Thread(target=self._work, args=(lane,), name=f"{name} {lane}", daemon=True)
+            for lane in range(lanes)
+        ]
+        self._running: dict[int, float] = {}
+        """When each busy lane began its batch (`time.monotonic`)."""
+        self._had_company = False
+        """Whether anything else ran or waited while the last batch ran."""
+        self._ended_lanes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
         self._ended = asyncio.Event()
         self._item_seconds = 0.0
-        """Running mean of the seconds per item; 0 before the first batch."""
+        """Running mean of the seconds from one finished item to the next, all lanes together; 0 before any batch."""
         self._owed_to_bulk = 0.0
         """Places, or the fraction of one, that bulk items are still due of their share."""
 
@@ -106,14 +119,16 @@ class Batcher(Generic[Item, Row]):
         return len(self._single) + len(self._bulk)
 
     @property
-    def is_idle(self) -> bool:
-        """Nothing runs and nothing waits, at this moment. Any thread may ask."""
-        return self.running_since is None and not self.queued
+    def running_since(self) -> float | None:
+        """When the oldest running batch began, in seconds of `time.monotonic`; None if none runs."""
+        return min(list(self._running.values()), default=None)
 
     @property
-    def has_lost_its_thread(self) -> bool:
-        """The thread has ended although the batcher was not closed; nothing that waits will run."""
-        return self._loop is not None and not self._is_closing and not self._thread.is_alive()
+    def has_lost_a_thread(self) -> bool:
+        """A thread has ended although the batcher was not closed."""
+        return (
+            self._loop is not None and not self._is_closing and not all(thread.is_alive() for thread in self._threads)
+        )
 
     def seconds_for(self, items: int) -> int:
         """Whole seconds that the model needs for that many items at its recent speed, at least 1."""
@@ -143,7 +158,9 @@ class Batcher(Generic[Item, Row]):
                 raise QueueFull(self.queued, self._capacity, 1, self.seconds_for(self.queued))
             if self._loop is None:
                 self._loop = loop
-                self._thread.start()
+                for thread in self._threads:
+                    thread.start()
+            self._had_company |= bool(self._running)
             (self._bulk if is_bulk else self._single).append(waiting)
             self._changed.notify()
         try:
@@ -154,25 +171,29 @@ class Batcher(Generic[Item, Row]):
             raise
 
     async def close(self) -> None:
-        """Refuse new work, finish what is queued, and end the thread."""
+        """Refuse new work, finish what is queued, and end the threads."""
         with self._changed:
             self._is_closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._loop is not None:
             await self._ended.wait()
 
-    def _work(self) -> None:
-        """The thread: batch after batch, until closed and empty."""
+    def _work(self, lane: int) -> None:
+        """A lane's thread: batch after batch, until closed and empty."""
         goes_on = True
         while goes_on:
             try:
-                goes_on = self._run_next()
+                goes_on = self._run_next(lane)
             except BaseException as error:  # noqa: BLE001  # a defect here: answer everybody who waits, and go on
                 _log.exception("A defect in the queue of %s:", self.name)
                 self._fail_all(error)
-        assert self._loop is not None  # noqa: S101  # the thread starts with the loop
-        with suppress(RuntimeError):  # the loop was closed: nobody waits
-            self._loop.call_soon_threadsafe(self._ended.set)
+        with self._changed:
+            self._ended_lanes += 1
+            is_last = self._ended_lanes == len(self._threads)
+        assert self._loop is not None  # noqa: S101  # the threads start with the loop
+        if is_last:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits
+                self._loop.call_soon_threadsafe(self._ended.set)
 
     def _fail_all(self, error: BaseException) -> None:
         with self._changed:
@@ -182,7 +203,7 @@ class Batcher(Generic[Item, Row]):
         for waiting in everybody:
             self._deliver(waiting, _own_copy(error))
 
-    def _run_next(self) -> bool:
+    def _run_next(self, lane: int) -> bool:
         """Wait for items and run the next batch; False once closed and empty. Keeps no item after its batch."""
         with self._changed:
             while not self.queued and not self._is_closing:
@@ -190,42 +211,55 @@ class Batcher(Generic[Item, Row]):
             if not self.queued:
                 return False
             late, batch = self._take_batch()
-            self.running_since = time.monotonic() if batch else None
+            has_company = bool(self._running or self.queued or len(batch) > 1)
+            is_alone = not has_company and not self._had_company
+            self._had_company = has_company
+            if self.queued:
+                self._changed.notify()
+            if batch:
+                self._running[lane] = time.monotonic()
         try:
             for waiting in late:
                 self._deliver(waiting, DeadlineExceeded())
             if batch:
-                self._run_batch(batch)
+                self._run_batch(lane, batch, self._run_alone if is_alone else self._run)
         finally:
-            self.running_since = None
+            self._running.pop(lane, None)
         return True
 
-    def _run_batch(self, batch: list[_Waiting[Item, Row]]) -> None:
-        started = time.monotonic()
+    def _run_batch(
+        self, lane: int, batch: list[_Waiting[Item, Row]], run: Callable[[Sequence[Item]], Sequence[Row | Exception]]
+    ) -> None:
+        started, busy_before = time.monotonic(), len(self._running)
         try:
-            rows = self._run([waiting.item for waiting in batch])
+            rows = run([waiting.item for waiting in batch])
             if len(rows) != len(batch):
                 raise ModelFailed(f"The model returned {len(rows)} rows for a batch of {len(batch)}.")  # noqa: TRY301  # as if `run` raised it
         except BaseException as error:  # noqa: BLE001  # its own callers get it, and work goes on
             for waiting in batch:
                 self._deliver(waiting, _own_copy(error))
             return
-        item_seconds = (time.monotonic() - started) / len(batch)
-        if self._item_seconds == 0:
-            self._item_seconds = item_seconds
-        self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
+        with self._changed:
+            busy_lanes = (busy_before + len(self._running)) / 2  # on average, about
+            del self._running[lane]  # before any caller can send again, or it would seem to have company
+            item_seconds = (time.monotonic() - started) / len(batch) / busy_lanes
+            if self._item_seconds == 0:
+                self._item_seconds = item_seconds
+            self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
         for waiting, row in zip(batch, rows, strict=True):
             waited_ms = (started - waiting.submitted) * 1000
             self._deliver(waiting, row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch)))
 
     def _deliver(self, waiting: _Waiting[Item, Row], answer: Batched[Row] | Exception) -> None:
         """Hand an answer to its caller, on the event loop."""
-        assert self._loop is not None  # noqa: S101  # the thread starts with the loop
+        assert self._loop is not None  # noqa: S101  # the threads start with the loop
         with suppress(RuntimeError):  # the loop was closed: nobody waits
             self._loop.call_soon_threadsafe(_settle, waiting.answer, answer)
 
     def _take_batch(self) -> tuple[list[_Waiting[Item, Row]], list[_Waiting[Item, Row]]]:
         """Take the items that would be too late even in the next batch, and that batch; drop those whose callers left.
+
+        Lanes that are free share what waits, so that none of them takes all of it while another idles.
 
         What is too late is an estimate, which only a batch can correct. So if it leaves nothing to run, the item with
         the latest deadline is tried: otherwise one slow batch could make an idle model refuse everybody forever.
@@ -234,8 +268,9 @@ class Batcher(Generic[Item, Row]):
         in batches of fewer than `BULK_SHARE` places, too; places that bulk items did not need are not.
         """
         present = [waiting for waiting in (*self._single, *self._bulk) if not waiting.answer.done()]
-        now = time.monotonic()
-        finished = now + next((size for size in self._sizes if size <= len(present)), 0) * self._item_seconds
+        now, running = time.monotonic(), len(self._running)
+        free = len(self._threads) - running
+        finished = now + self._size_for(len(present), free) * self._item_seconds * (running + 1)
         late = [waiting for waiting in present if waiting.deadline < finished]
         if late and len(late) == len(present):
             most_patient = max(late, key=lambda waiting: waiting.deadline)
@@ -246,13 +281,17 @@ class Batcher(Generic[Item, Row]):
             kept = [waiting for waiting in queue if waiting in in_time]
             queue.clear()
             queue.extend(kept)
-        size = next((size for size in self._sizes if size <= self.queued), 0)
+        size = self._size_for(self.queued, free)
         share = size / BULK_SHARE
         self._owed_to_bulk = min(self._owed_to_bulk + share, max(1.0, share)) if self._bulk else 0.0
         for_bulk = min(len(self._bulk), max(int(self._owed_to_bulk), size - len(self._single)))
         self._owed_to_bulk = max(0.0, self._owed_to_bulk - for_bulk)
         singles = [self._single.popleft() for _ in range(size - for_bulk)]
         return late, singles + [self._bulk.popleft() for _ in range(for_bulk)]
+
+    def _size_for(self, items: int, free: int) -> int:
+        """The largest batch size that one of `free` lanes can fill with its share of the items; 0 for no items."""
+        return next((size for size in self._sizes if size <= math.ceil(items / free)), 0)
 
 
 async def both(one: Coroutine[Any, Any, One], other: Coroutine[Any, Any, Other]) -> tuple[One, Other]:

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use, and what they can do.
+"""How many CPUs and how much memory this process may use, and what the CPUs can do.
 
 ONNX Runtime and OpenCV size their thread pools from the host: with a quota of 2 CPUs of 64, 64 threads would compete.
 """
@@ -6,6 +6,7 @@ ONNX Runtime and OpenCV size their thread pools from the host: with a quota of 2
 import math
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,19 @@ def available_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
     """The smaller of the affinity mask and the cgroup's CPU quota, at least 1; a quota of 1.5 CPUs counts as 2."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     return max(1, min(affinity, math.ceil(_cgroup_quota(cgroup_root) or affinity)))
+
+
+def memory_limit_bytes(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The smaller of the machine's memory and the cgroup's limit.
+
+    Inside a container the files of its own group are at the root. Source: the Linux kernel's admin-guide/cgroup-v2
+    (`memory.max`: bytes, or "max") and cgroup-v1/memory (`memory.limit_in_bytes`, a huge number for no limit).
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            limits.append(int((cgroup_root / name).read_text()))
+    return min(limits)
 
 
 def cpu_flags() -> frozenset[str]:

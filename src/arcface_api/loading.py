@@ -8,7 +8,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
-from arcface_api.cpus import available_cpus
+from arcface_api.cpus import available_cpus, memory_limit_bytes
 from arcface_api.embedder import Embedder, EmbedOptions
 from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels, Model, Models, Recogniser, Regressor
 from arcface_api.errors import RuntimeUnfit
@@ -19,6 +19,7 @@ from arcface_api.session import (
     GPU_PROVIDERS,
     TENSORRT_PROVIDER,
     Cache,
+    LaneConfig,
     ModelContent,
     SessionConfig,
     check_installation,
@@ -62,11 +63,13 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
             device: Device = "tensorrt" if chosen.session.provider == TENSORRT_PROVIDER else "cuda"
             exact = replace(config, device=device, precision="float32")
             return Model(open_session(model, exact, cache).session, model.spec)
-        return Model(open_reference(model, threads, chosen.session.batch_sizes), model.spec)
+        session = open_reference(model, threads, chosen.session.batch_sizes, lanes=chosen.session.lanes)
+        return Model(session, model.spec)
 
     recogniser = content(Role.RECOGNISER)
     config = SessionConfig(settings.device, settings.precision, threads, settings.max_batch)
-    chosen = open_session(recogniser, config, cache)
+    lanes = LaneConfig(settings.lanes, memory_limit_bytes() / settings.workers)
+    chosen = open_session(recogniser, config, cache, lanes)
     attribute_models: AttributeModels | None = None
     if Role.AGE_GENDER in verified and Role.LANDMARKS_3D in verified:
         attribute_models = BoxModels(attribute_model(Role.AGE_GENDER), attribute_model(Role.LANDMARKS_3D))
@@ -74,6 +77,7 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
         attribute_models = AlignedModels(attribute_model(Role.AGE), attribute_model(Role.GENDER))
     loaded = Recogniser(
         session=chosen.session,
+        wide=chosen.wide,
         spec=recogniser.spec,
         name=pack.manifest.model,
         dim=recogniser.output_dim,

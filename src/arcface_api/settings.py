@@ -71,7 +71,14 @@ class Settings(BaseSettings):
     threads: PositiveInt | None = Field(
         default=None,
         le=1024,
-        description="Threads of one inference. Default: the CPUs that affinity and cgroup quota allow, per worker.",
+        description="Threads of all lanes. Default: the CPUs that affinity and cgroup quota allow, per worker.",
+    )
+    lanes: PositiveInt | None = Field(
+        default=None,
+        le=1024,
+        description="Inferences that run side by side on the CPU, each on its share of the threads. `auto`: the fastest"
+        " number, found out at the first start. Where memory allows, a lone request still runs on all threads, which"
+        " takes a second copy of the model. `1`: no second copy, and no more throughput than one inference gives.",
     )
     decode_threads: PositiveInt | None = Field(
         default=None, le=256, description="Threads that decode images, per worker. Default: its share of the CPUs."
@@ -155,6 +162,11 @@ class Settings(BaseSettings):
     def _ignore_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
+    @field_validator("lanes", mode="before")
+    @classmethod
+    def _read_auto(cls, value: object) -> object:
+        return None if isinstance(value, str) and value.lower() == "auto" else value
+
     @field_validator("accept_license", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
@@ -191,6 +203,8 @@ def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
         return f"There is no setting called {name}."
     where = f"--{name.replace('_', '-')}" if name in given else f"{ENVIRONMENT_PREFIX}{name.upper()}"
     allowed = problem["msg"].lower().replace("input should be", "it must be").partition(", unable to")[0]
+    if name == "lanes":
+        allowed = "it must be auto, or a whole number from 1 to 1024"
     if problem["type"] == "bool_parsing":
         allowed = "it must be true or false"
     if name == "port" and str(problem["input"]).startswith("tcp://"):

@@ -357,7 +357,7 @@ def test_stages_include_finding_the_face_in_crop(
 class Mixed:
     """A recogniser's session whose row is its crop's first pixel, and a regressor's that fails on command."""
 
-    provider, precision, threads = "none", "float32", 1
+    provider, precision, threads, lanes = "none", "float32", 1, 1
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
 
     def __init__(self, real: Session) -> None:

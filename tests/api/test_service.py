@@ -44,6 +44,8 @@ def test_health_says_what_runs(service: Service) -> None:
         "provider": "CPUExecutionProvider",
         "precision": "float32",
         "threads": available_cpus(),
+        "lanes": min(2, available_cpus()),
+        "has_wide_lane": available_cpus() > 1,
         "batch_sizes": [1, 2, 4, 8],
         "self_test_cosine": pytest.approx(1),
         "reason": answer.json()["reason"],
@@ -211,7 +213,7 @@ def test_callers_that_left_cost_the_model_nothing(
     offers: str,
 ) -> None:
     """They had sent their whole pictures, so only the lost connection shows that they are gone."""
-    service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=1)
+    service = run_service(tiny_recogniser, queue_capacity=4, max_batch_files=1, lanes=1)
     entered, go_on, ran = threading.Event(), threading.Event(), list[int]()
     real = OnnxCpuSession.run
 

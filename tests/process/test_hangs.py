@@ -49,10 +49,10 @@ def imdecode(content, flags):
         fatal.append(True)
     return picture
 
-def run_batch(self, batch):
+def run_batch(self, *batch):
     if fatal:
         raise SystemExit
-    real_run(self, batch)
+    real_run(self, *batch)
 
 def fail_all(self, error):
     raise error  # as nothing in there does, so that the thread really ends
@@ -99,7 +99,8 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_hangs_is_answered_by_its_deadline_and_ends_the_process(
     what: str, run: Run, endless: Path, faults: Path
 ) -> None:
-    command = run("--pack", endless, "--hang-seconds", "4", "--decode-threads", "1", faults=faults)
+    options = ["--hang-seconds", "4", "--decode-threads", "1", "--lanes", "1"]
+    command = run("--pack", endless, *options, faults=faults)
     url = f"http://127.0.0.1:{command.port}"
     assert post(url, PICTURE).status_code == 200
     with ThreadPoolExecutor(20) as pool:
@@ -118,7 +119,7 @@ def test_what_hangs_is_answered_by_its_deadline_and_ends_the_process(
     said = {
         "inference": "an inference of the model recogniser does not end",
         "decode": "decoding a picture does not end",
-        "thread": "the thread of the model recogniser has ended",
+        "thread": "a thread of the model recogniser has ended",
     }[what]
     assert f"The service hangs: {said}" in log
     assert f"Ended with status {HUNG_STATUS}: {said}" in log
@@ -367,13 +368,13 @@ def test_an_exception_thrown_into_the_waiting_thread_does_not_end_it() -> None:
     async def check() -> None:
         queue: Batcher[int, int] = Batcher(list, name="test", sizes=(1,), capacity=9)
         assert (await queue.submit(1)).row == 1
-        identity = queue._thread.ident
+        identity = queue._threads[0].ident
         assert identity is not None
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(identity), ctypes.py_object(SystemExit))
         answers = await asyncio.gather(*(queue.submit(number) for number in range(3)), return_exceptions=True)
         assert all(isinstance(answer, ModelFailed) or answer.row == number for number, answer in enumerate(answers))  # type: ignore[union-attr]  # no other can be there
         assert (await queue.submit(9)).row == 9
-        assert not queue.has_lost_its_thread
+        assert not queue.has_lost_a_thread
         await queue.close()
 
     asyncio.run(asyncio.wait_for(check(), 30))
@@ -381,11 +382,11 @@ def test_an_exception_thrown_into_the_waiting_thread_does_not_end_it() -> None:
 
 def test_a_thread_that_has_ended_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
-        monkeypatch.setattr(Batcher, "_work", lambda _: None)
+        monkeypatch.setattr(Batcher, "_work", lambda *_: None)
         queue: Batcher[int, int] = Batcher(list, name="test", sizes=(1,), capacity=9)
         waiting = asyncio.create_task(queue.submit(1))
         await asyncio.sleep(0.1)
-        assert queue.has_lost_its_thread
+        assert queue.has_lost_a_thread
         waiting.cancel()
 
     asyncio.run(check())

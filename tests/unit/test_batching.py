@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcface_api.batching import Batched, Batcher, both
+from arcface_api.batching import BULK_SHARE, Batched, Batcher, _Waiting, both
 from arcface_api.errors import DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing
 
 SIZES = (1, 2, 4, 8)
@@ -22,13 +22,16 @@ SIZES = (1, 2, 4, 8)
 class HeldModel:
     """Doubles integers; stands still while held; fails on the batches that contain a poisoned item."""
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int = 1) -> None:
+        self.lanes = lanes
         self.batches: list[list[int]] = []
         self.poison: set[int] = set()
         self.missing_rows = 0
         self._go = threading.Event()
         self._go.set()
         self.entered = threading.Semaphore(0)
+        self.most_at_once = self._at_once = 0
+        self._counting = threading.Lock()
 
     def hold(self) -> None:
         self._go.clear()
@@ -37,9 +40,14 @@ class HeldModel:
         self._go.set()
 
     def __call__(self, items: Sequence[int]) -> list[int]:
-        self.batches.append(list(items))
+        with self._counting:
+            self.batches.append(list(items))
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
         self.entered.release()
         assert self._go.wait(30)
+        with self._counting:
+            self._at_once -= 1
         if self.poison & set(items):
             raise ModelFailed("poisoned")
         return [2 * item for item in items][: len(items) - self.missing_rows]
@@ -50,15 +58,23 @@ def batcher(model: HeldModel, capacity: int = 100, sizes: Sequence[int] = SIZES)
         assert len(items) in sizes
         return model(items)
 
-    return Batcher(run, name="test", sizes=sizes, capacity=capacity)
+    return Batcher(run, name="test", sizes=sizes, capacity=capacity, lanes=model.lanes)
 
 
-async def behind_a_running_batch(model: HeldModel, queue: Batcher[int, int]) -> "asyncio.Task[Batched[int]]":
-    """Occupy the model with item 0, so that what is submitted next queues up."""
+@pytest.fixture(params=[1, 2, 4])
+def model(request: pytest.FixtureRequest) -> HeldModel:
+    """A model with that many lanes."""
+    return HeldModel(request.param)
+
+
+async def behind_running_batches(model: HeldModel, queue: Batcher[int, int]) -> "list[asyncio.Task[Batched[int]]]":
+    """Occupy each lane with an item 0, so that what is submitted next queues up."""
     model.hold()
-    first = asyncio.create_task(queue.submit(0))
-    await asyncio.to_thread(model.entered.acquire)
-    return first
+    tasks = []
+    for _ in range(model.lanes):
+        tasks.append(asyncio.create_task(queue.submit(0)))
+        await asyncio.to_thread(model.entered.acquire)
+    return tasks
 
 
 async def submitted(queue: Batcher[int, int], *items: int, **options: Any) -> "list[asyncio.Task[Batched[int]]]":
@@ -77,19 +93,19 @@ def test_lone_item_does_not_wait_for_others() -> None:
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
-def test_it_is_idle_while_nothing_runs_or_waits() -> None:
+def test_it_states_since_when_the_oldest_batch_runs(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model, sizes=(1,))
-        seen = [queue.is_idle]
-        first = await behind_a_running_batch(model, queue)
-        seen.append(queue.is_idle)
-        (second,) = await submitted(queue, 1)
-        seen.append(queue.is_idle)
+        before = queue.running_since, time.monotonic()
+        first = await behind_running_batches(model, queue)
+        since = queue.running_since
         model.let_go()
-        await asyncio.gather(first, second)
+        await asyncio.gather(*first)
         await queue.close()
-        assert [*seen, queue.is_idle] == [True, False, False, True]
+        assert before[0] is None
+        assert since is not None
+        assert before[1] <= since <= time.monotonic()
+        assert queue.running_since is None
 
     asyncio.run(check())
 
@@ -98,10 +114,10 @@ def test_what_queued_up_meanwhile_is_the_next_batch_and_rows_find_their_callers(
     async def check() -> None:
         model = HeldModel()
         queue = batcher(model)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         rest = await submitted(queue, *range(1, 14))
         model.let_go()
-        answers = await asyncio.gather(first, *rest)
+        answers = await asyncio.gather(*first, *rest)
         assert [answer.row for answer in answers] == [2 * item for item in range(14)]
         assert [len(batch) for batch in model.batches] == [1, 8, 4, 1]
         assert [answer.batch_size for answer in answers] == [1, *[8] * 8, *[4] * 4, 1]
@@ -114,29 +130,132 @@ def test_only_the_given_sizes_occur() -> None:
     async def check() -> None:
         model = HeldModel()
         queue = batcher(model, sizes=(1, 5))
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         rest = await submitted(queue, *range(1, 13))
         model.let_go()
-        await asyncio.gather(first, *rest)
+        await asyncio.gather(*first, *rest)
         assert [len(batch) for batch in model.batches] == [1, 5, 5, 1, 1]
         await queue.close()
 
     asyncio.run(check())
 
 
-def test_failing_batch_fails_its_own_callers_only() -> None:
+def test_as_many_batches_run_side_by_side_as_there_are_lanes(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
+        queue = batcher(model)
+        first = await behind_running_batches(model, queue)
+        (waits,) = await submitted(queue, 1)
+        await asyncio.sleep(0.05)
+        assert (len(model.batches), queue.queued) == (model.lanes, 1)
+        model.let_go()
+        await asyncio.gather(*first, waits)
+        await queue.close()
+        assert model.most_at_once == model.lanes
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+@pytest.mark.parametrize(("lanes", "shares"), [(1, [8]), (2, [4, 4]), (4, [2, 2, 2, 2])])
+def test_lanes_that_are_free_together_share_what_waits(lanes: int, shares: list[int]) -> None:
+    """The lanes are asked one after the other, as if none had begun before all eight items were there."""
+    model = HeldModel(lanes)
+    queue = batcher(model)
+
+    async def check() -> None:
+        loop = asyncio.get_running_loop()
+        for item in range(8):
+            queue._single.append(_Waiting(item, loop.create_future(), time.monotonic(), float("inf")))
+        taken = []
+        for lane in range(lanes):
+            _, batch = queue._take_batch()
+            queue._running[lane] = time.monotonic()
+            taken.append(len(batch))
+        assert taken == shares
+
+    asyncio.run(check())
+
+
+def test_no_lane_idles_while_items_wait(model: HeldModel) -> None:
+    """Items that come one by one occupy a lane each, and each lane goes on as soon as it is free."""
+
+    async def check() -> None:
+        queue = batcher(model, sizes=(1,))
+        model.hold()
+        tasks = await submitted(queue, *range(3 * model.lanes))
+        for _ in range(model.lanes):
+            await asyncio.to_thread(model.entered.acquire)
+        assert queue.queued == 2 * model.lanes
+        model.let_go()
+        await asyncio.gather(*tasks)
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+@pytest.mark.parametrize("lanes", [2, 4])
+def test_only_a_lone_item_runs_alone(lanes: int) -> None:
+    """An item runs alone if nothing else runs or waits, nor did while the batch before it ran."""
+    model, alone = HeldModel(lanes), list[int]()
+
+    def run_alone(items: Sequence[int]) -> list[int]:
+        alone.extend(items)
+        return model(items)
+
+    async def check() -> None:
+        queue: Batcher[int, int] = Batcher(
+            model, name="test", sizes=SIZES, capacity=100, lanes=lanes, run_alone=run_alone
+        )
+        assert [(await queue.submit(item)).row for item in (1, 2)] == [2, 4]
+        assert alone == [1, 2]
+        model.hold()
+        for _ in (1, 2):
+            model.entered.acquire()
+        tasks = [asyncio.create_task(queue.submit(item)) for item in (3, 4)]
+        for _ in tasks:
+            await asyncio.to_thread(model.entered.acquire)
+        model.let_go()
+        await asyncio.gather(*tasks)
+        assert 4 not in alone, "another one ran or waited"
+        await queue.submit(5)
+        assert 5 not in alone, "the batch before had company"
+        await queue.submit(6)
+        assert alone[-1] == 6
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_deadlines_go_by_the_speed_of_all_lanes_together(model: HeldModel) -> None:
+    """With all lanes busy, an item takes as many times the time between two answers as there are lanes."""
+
+    async def check() -> None:
+        queue = batcher(model, sizes=(1,))
+        first = await behind_running_batches(model, queue)
+        await asyncio.sleep(1.0)
+        model.let_go()
+        await asyncio.gather(*first)
+        expected = 1.0 / model.lanes
+        assert 0.5 * expected < queue._item_seconds < 2 * expected + 0.2  # rounded to seconds outside
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_failing_batch_fails_its_own_callers_only(model: HeldModel) -> None:
+    async def check() -> None:
         model.poison = {3}
         queue = batcher(model, sizes=(1, 2))
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         rest = await submitted(queue, 1, 2, 3, 4, 5, 6)
         model.let_go()
-        answers = await asyncio.gather(first, *rest, return_exceptions=True)
-        assert [getattr(answer, "row", None) for answer in answers] == [0, 2, 4, None, None, 10, 12]
+        answers = await asyncio.gather(*first, *rest, return_exceptions=True)
+        (poisoned,) = [batch for batch in model.batches if 3 in batch]
+        items = [0] * model.lanes + [1, 2, 3, 4, 5, 6]
+        for item, answer in zip(items, answers, strict=True):
+            assert isinstance(answer, ModelFailed) if item in poisoned else answer.row == 2 * item  # type: ignore[union-attr]  # a row
         errors = [answer for answer in answers if isinstance(answer, ModelFailed)]
-        assert [str(error) for error in errors] == ["poisoned", "poisoned"]
-        assert errors[0] is not errors[1]
+        assert {str(error) for error in errors} == {"poisoned"}
+        assert len({id(error) for error in errors}) == len(poisoned)
         assert (await queue.submit(7)).row == 14
         await queue.close()
 
@@ -157,9 +276,8 @@ def test_item_that_fails_alone_fails_its_own_caller_only() -> None:
     asyncio.run(check())
 
 
-def test_wrong_number_of_rows_is_an_error_not_a_mix_up() -> None:
+def test_wrong_number_of_rows_is_an_error_not_a_mix_up(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
         model.missing_rows = 1
         queue = batcher(model)
         with pytest.raises(ModelFailed, match="returned 0 rows for a batch of 1"):
@@ -171,18 +289,17 @@ def test_wrong_number_of_rows_is_an_error_not_a_mix_up() -> None:
     asyncio.run(check())
 
 
-def test_caller_that_leaves_costs_the_model_nothing_and_its_neighbours_nothing() -> None:
+def test_caller_that_leaves_costs_the_model_nothing_and_its_neighbours_nothing(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         rest = await submitted(queue, 1, 2, 3)
         rest[1].cancel()
         await asyncio.sleep(0)
         model.let_go()
-        answers = await asyncio.gather(first, *rest, return_exceptions=True)
-        assert [getattr(answer, "row", None) for answer in answers] == [0, 2, None, 6]
-        assert model.batches == [[0], [1, 3]]
+        answers = await asyncio.gather(*first, *rest, return_exceptions=True)
+        assert [getattr(answer, "row", None) for answer in answers] == [*[0] * model.lanes, 2, None, 6]
+        assert sorted(item for batch in model.batches for item in batch) == [*[0] * model.lanes, 1, 3]
         await queue.close()
 
     asyncio.run(check())
@@ -227,14 +344,13 @@ def test_no_item_is_kept_for_a_caller_that_left_or_once_it_was_served() -> None:
     asyncio.run(check())
 
 
-def test_caller_that_leaves_while_its_batch_runs_changes_nothing() -> None:
+def test_caller_that_leaves_while_its_batch_runs_changes_nothing(model: HeldModel) -> None:
     async def check() -> None:
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
-        model = HeldModel()
         queue = batcher(model)
-        first = await behind_a_running_batch(model, queue)
-        first.cancel()
+        first = await behind_running_batches(model, queue)
+        first[0].cancel()
         (second,) = await submitted(queue, 1)
         model.let_go()
         assert (await second).row == 2
@@ -244,29 +360,27 @@ def test_caller_that_leaves_while_its_batch_runs_changes_nothing() -> None:
     asyncio.run(check())
 
 
-def test_item_that_cannot_be_served_in_time_is_dropped_before_it_runs() -> None:
+def test_item_that_cannot_be_served_in_time_is_dropped_before_it_runs(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         (late,) = await submitted(queue, 1, deadline=time.monotonic() + 0.01)
         (patient,) = await submitted(queue, 2, deadline=time.monotonic() + 60)
         await asyncio.sleep(0.05)
         model.let_go()
         with pytest.raises(DeadlineExceeded, match="within the time allowed"):
             await late
-        assert ((await first).row, (await patient).row) == (0, 4)
-        assert model.batches == [[0], [2]]
+        assert [answer.row for answer in await asyncio.gather(*first, patient)] == [*[0] * model.lanes, 4]
+        assert [1] not in model.batches
         await queue.close()
 
     asyncio.run(check())
 
 
-def test_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
+def test_full_queue_refuses_at_once_and_says_when_to_come_back(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model, capacity=3)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         rest = await submitted(queue, 1, 2, 3)
         with pytest.raises(
             QueueFull, match="holds 3 pictures at once; with 3 inside there is no room for 1 more"
@@ -274,59 +388,61 @@ def test_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
             await queue.submit(4)
         assert refused.value.retry_after_seconds >= 1
         model.let_go()
-        await asyncio.gather(first, *rest)
+        await asyncio.gather(*first, *rest)
         assert (await queue.submit(4)).row == 8
         await queue.close()
 
     asyncio.run(check())
 
 
-def test_retry_after_grows_with_the_queue() -> None:
+def test_retry_after_grows_with_the_queue(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         await asyncio.sleep(0.3)
         model.let_go()
-        await first
-        first = await behind_a_running_batch(model, queue)
+        await asyncio.gather(*first)
+        first = await behind_running_batches(model, queue)
         rest = await submitted(queue, *range(20))
-        assert queue.seconds_for(queue.queued) >= 6
+        assert queue.seconds_for(queue.queued) >= 6 / model.lanes
+        assert queue.seconds_for(2 * queue.queued) > queue.seconds_for(queue.queued)
         model.let_go()
-        await asyncio.gather(first, *rest)
+        await asyncio.gather(*first, *rest)
         await queue.close()
 
     asyncio.run(check())
 
 
-def test_single_items_go_before_bulk_and_bulk_is_not_starved() -> None:
+def test_single_items_go_before_bulk_and_bulk_is_not_starved(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         bulk = await submitted(queue, *range(100, 116), is_bulk=True)
         single = await submitted(queue, *range(1, 9))
         model.let_go()
-        await asyncio.gather(first, *bulk, *single)
-        assert model.batches[1] == [1, 2, 3, 4, 5, 6, 100, 101]
-        assert model.batches[2] == [7, 8, 102, 103, 104, 105, 106, 107]
+        await asyncio.gather(*first, *bulk, *single)
+        if model.lanes == 1:
+            assert model.batches[1] == [1, 2, 3, 4, 5, 6, 100, 101]
+            assert model.batches[2] == [7, 8, 102, 103, 104, 105, 106, 107]
+        served = [item for batch in model.batches[model.lanes :] for item in batch]
+        assert sum(item >= 100 for item in served[:8]) >= 2 * 8 // BULK_SHARE // 2, "bulk gets its share"
+        assert max(map(served.index, range(1, 9))) < 14, "and no more"
         await queue.close()
 
     asyncio.run(check())
 
 
 @pytest.mark.parametrize("sizes", [(1,), (1, 2)])
-def test_bulk_is_not_starved_in_small_batches_either(sizes: tuple[int, ...]) -> None:
+def test_bulk_is_not_starved_in_small_batches_either(model: HeldModel, sizes: tuple[int, ...]) -> None:
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model, sizes=sizes)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         bulk = await submitted(queue, 100, is_bulk=True)
         single = await submitted(queue, *range(1, 13))
         model.let_go()
-        await asyncio.gather(first, *bulk, *single)
-        served = [item for batch in model.batches[1:] for item in batch]
-        assert served.index(100) <= 4
+        await asyncio.gather(*first, *bulk, *single)
+        served = [item for batch in model.batches[model.lanes :] for item in batch]
+        assert served.index(100) <= 4 + model.lanes
         await queue.close()
 
     asyncio.run(asyncio.wait_for(check(), 30))
@@ -356,16 +472,15 @@ def test_places_that_bulk_items_did_not_need_are_not_carried_over() -> None:
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
-def test_one_slow_batch_does_not_make_it_refuse_everybody_forever() -> None:
+def test_one_slow_batch_does_not_make_it_refuse_everybody_forever(model: HeldModel) -> None:
     """The estimated time per item is then far too long, and only batches can correct it."""
 
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         await asyncio.sleep(0.5)
         model.let_go()
-        await first
+        await asyncio.gather(*first)
         served = 0
         while served < 20:
             with suppress(DeadlineExceeded):
@@ -384,13 +499,13 @@ def test_both_fails_with_either_and_leaves_nothing_in_a_queue() -> None:
         model, failing = HeldModel(), HeldModel()
         failing.poison.add(2)
         queue, other = batcher(model), batcher(failing)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         with pytest.raises(ModelFailed, match="poisoned"):
             await both(queue.submit(1), other.submit(2))
         await asyncio.sleep(0)
         assert queue.queued == 0
         model.let_go()
-        await first
+        await asyncio.gather(*first)
         assert model.batches == [[0]]
         assert [each.row for each in await both(queue.submit(3), other.submit(4))] == [6, 8]
         await queue.close()
@@ -399,11 +514,10 @@ def test_both_fails_with_either_and_leaves_nothing_in_a_queue() -> None:
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
-def test_closing_refuses_new_work_and_finishes_queued_work() -> None:
+def test_closing_refuses_new_work_and_finishes_queued_work(model: HeldModel) -> None:
     async def check() -> None:
-        model = HeldModel()
         queue = batcher(model)
-        first = await behind_a_running_batch(model, queue)
+        first = await behind_running_batches(model, queue)
         rest = await submitted(queue, *range(1, 12))
         closing = asyncio.create_task(queue.close())
         await asyncio.sleep(0)
@@ -411,7 +525,7 @@ def test_closing_refuses_new_work_and_finishes_queued_work() -> None:
             await queue.submit(99)
         model.let_go()
         await closing
-        assert [(await task).row for task in (first, *rest)] == [2 * item for item in range(12)]
+        assert [(await task).row for task in (*first, *rest)] == [*[0] * model.lanes, *range(2, 24, 2)]
 
     asyncio.run(check())
 
@@ -437,12 +551,13 @@ def test_batch_size_one_is_needed() -> None:
     ),
     sizes=st.sampled_from([(1,), (1, 2), (1, 2, 4, 8), (1, 3, 7)]),
     capacity=st.integers(1, 40),
+    lanes=st.sampled_from([1, 2, 4]),
 )
 def test_whatever_happens_everyone_gets_their_own_answer(
-    callers: list[tuple[str, bool, int]], sizes: tuple[int, ...], capacity: int
+    callers: list[tuple[str, bool, int]], sizes: tuple[int, ...], capacity: int, lanes: int
 ) -> None:
     async def check() -> None:
-        model = HeldModel()
+        model = HeldModel(lanes)
         model.poison = {number for number, (kind, _, _) in enumerate(callers) if kind == "poisoned"}
         queue = batcher(model, capacity, sizes)
         tasks = []
@@ -470,6 +585,7 @@ def test_whatever_happens_everyone_gets_their_own_answer(
         ran = [item for batch in model.batches for item in batch]
         assert len(ran) == len(set(ran)), "nothing runs twice"
         assert {len(batch) for batch in model.batches} <= set(sizes)
+        assert model.most_at_once <= lanes
         assert not {number for number, (kind, _, _) in enumerate(callers) if kind == "late"} & set(ran)
 
     asyncio.run(check())

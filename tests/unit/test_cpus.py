@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from arcface_api.cpus import available_cpus
+from arcface_api.cpus import available_cpus, memory_limit_bytes
 
 HOST_CPUS = 64
 
@@ -42,3 +42,17 @@ def test_quota_of_cgroup_v1_counts(tmp_path: Path, quota: str, cpus: int) -> Non
 def test_affinity_counts_without_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7})
     assert available_cpus(tmp_path) == 3
+
+
+@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_memory_limit_of_the_cgroup_counts(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("123456789\n")
+    assert memory_limit_bytes(tmp_path) == 123456789
+
+
+@pytest.mark.parametrize("limit", ["max", "9223372036854771712"])
+def test_without_a_limit_the_machine_s_memory_counts(tmp_path: Path, limit: str) -> None:
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    assert memory_limit_bytes(tmp_path) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -109,7 +109,9 @@ class HealthAnswer(BaseModel):
     model: str = Field(examples=["antelopev2_glint360k"])
     provider: str = Field(description="The execution provider in use.", examples=["CPUExecutionProvider"])
     precision: str = Field(description="Arithmetic the provider uses.", examples=["float32"])
-    threads: int = Field(description="Threads of one inference on the CPU.")
+    threads: int = Field(description="Threads on the CPU, of all lanes together.")
+    lanes: int = Field(description="Inferences that run side by side.", examples=[2])
+    has_wide_lane: bool = Field(description="Whether a lone request runs on all threads, although there are lanes.")
     batch_sizes: list[int] = Field(description="Sizes of a batch.", examples=[[1, 2, 4, 8]])
     self_test_cosine: float = Field(
         description="Lowest cosine to float32 on the CPU, of synthetic faces at start.", examples=[0.9997]
@@ -204,7 +206,9 @@ class InfoAnswer(BaseModel):
     provider: str
     precision: str
     workers: int = Field(description="Processes that serve the port. The other figures hold for each of them.")
-    threads: int = Field(description="Of one inference.")
+    threads: int = Field(description="Of all lanes together.")
+    lanes: int = Field(description="Inferences that run side by side.")
+    has_wide_lane: bool = Field(description="Whether a lone request runs on all threads, although there are lanes.")
     batch_sizes: list[int]
     self_test_cosine: float
     reason: str | None = Field(description="Why nothing faster is used.")
@@ -253,6 +257,8 @@ class InfoAnswer(BaseModel):
             precision=session.precision,
             workers=settings.workers,
             threads=session.threads,
+            lanes=session.lanes,
+            has_wide_lane=recogniser.wide is not None,
             batch_sizes=list(session.batch_sizes),
             self_test_cosine=recogniser.self_test_cosine,
             reason=recogniser.reason,

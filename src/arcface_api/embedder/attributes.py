@@ -1,7 +1,7 @@
 """Predicts age, gender and head pose with the attribute models that the pack has."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from arcface_api.arrays import Box, Crop, Features, Image
@@ -94,4 +94,7 @@ def _aligned_crops(models: AlignedModels, image: Image, landmarks: Landmarks) ->
 
 
 def _queue(session: Session, name: str, capacity: int) -> Batcher[Crop, Features]:
-    return Batcher(lambda crops: list(session.run(crops)), name=name, sizes=session.batch_sizes, capacity=capacity)
+    def run(crops: Sequence[Crop]) -> list[Features]:
+        return list(session.run(crops))
+
+    return Batcher(run, name=name, sizes=session.batch_sizes, capacity=capacity, lanes=session.lanes)

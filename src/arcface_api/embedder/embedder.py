@@ -74,7 +74,9 @@ class Embedder:
         """Limits the pictures of batch requests that wait for decoding, so that single pictures overtake them."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
         pixels_of = decoders.pixels if decoders else None
-        self._preparer = Preparer(models, self._predictor, limits, lambda: self._recognition.is_idle, pixels_of)
+        self._preparer = Preparer(
+            models, self._predictor, limits, lambda: self._recognition.running_since is None, pixels_of
+        )
         self._recognition = recognition_queue(models.recogniser, self._preparer, 2 * capacity)  # two for `flip`
         self._queues: list[Batcher[Any, Any]] = [self._recognition]
         if self._predictor is not None:
@@ -145,8 +147,8 @@ class Embedder:
         if any(since < before for since in list(self._decoding_since.values())):
             return "decoding a picture does not end"
         for queue in self._queues:
-            if queue.has_lost_its_thread:
-                return f"the thread of the model {queue.name} has ended"
+            if queue.has_lost_a_thread:
+                return f"a thread of the model {queue.name} has ended"
             if queue.running_since is not None and queue.running_since < before:
                 return f"an inference of the model {queue.name} does not end"
         return None

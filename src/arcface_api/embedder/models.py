@@ -30,6 +30,8 @@ class Recogniser(Model):
     dim: int
     sha256: str
     """Of the model file, in hex."""
+    wide: Session | None = None
+    """Runs a lone crop on all threads; None: `session` does."""
     self_test_cosine: float
     """Lowest cosine to float32 on the probe faces, at start."""
     reason: str | None

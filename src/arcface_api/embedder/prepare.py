@@ -19,14 +19,14 @@ import numpy as np
 from arcface_api.arrays import TEMPLATE_SIDE, Crop, Embedding, Image
 from arcface_api.batching import Batcher
 from arcface_api.embedder.attributes import AttributeCrops, AttributePredictor
-from arcface_api.embedder.models import Model, Models
+from arcface_api.embedder.models import Models, Recogniser
 from arcface_api.embedder.request import EmbedOptions, Picture
 from arcface_api.errors import DeadlineExceeded
 from arcface_api.face.geometry import align, check_landmarks, input_template, lies_aligned
 from arcface_api.face.landmarks import Landmarks, find_landmarks
 from arcface_api.face.quality import Quality, QualityWarning, picture_quality
 from arcface_api.image import OVERSAMPLING, ImageLimits, PixelsOf, Resize, decode, letterbox, stretch
-from arcface_api.session import GPU_PROVIDERS
+from arcface_api.session import GPU_PROVIDERS, Session
 from arcface_api.wire import Align, Alignment, Fit
 
 MAX_IDLING_THREADS = 2
@@ -187,12 +187,15 @@ class Preparer:
         return faces
 
 
-def recognition_queue(model: Model, preparer: Preparer, capacity: int) -> Batcher[CutFace | UncutFace, Recognition]:
+def recognition_queue(
+    model: Recogniser, preparer: Preparer, capacity: int
+) -> Batcher[CutFace | UncutFace, Recognition]:
     """The queue of the recogniser `model`, for `capacity` faces and a probe; `preparer` cuts what is not cut yet."""
     session, spec = model.session, model.spec
+    wide = model.wide or session
     blank = np.zeros((spec.height, spec.width, 3), np.uint8)
 
-    def run(faces: Sequence[CutFace | UncutFace]) -> list[Recognition | Exception]:
+    def run(faces: Sequence[CutFace | UncutFace], session: Session = session) -> list[Recognition | Exception]:
         started = time.monotonic()
         uncut = [face for face in faces if isinstance(face, UncutFace)]
         found = iter(preparer.find_and_cut(uncut) if uncut else ())
@@ -207,4 +210,11 @@ def recognition_queue(model: Model, preparer: Preparer, capacity: int) -> Batche
             for each, row in zip(cut, rows, strict=True)
         ]
 
-    return Batcher(run, name="recogniser", sizes=session.batch_sizes, capacity=capacity + 1)
+    return Batcher(
+        run,
+        name="recogniser",
+        sizes=session.batch_sizes,
+        capacity=capacity + 1,
+        lanes=session.lanes,
+        run_alone=lambda faces: run(faces, wide),
+    )

@@ -88,9 +88,10 @@ def run(
     app = create_app(pack, settings)
     about = app.info
     threads = f"{about.threads} thread{'s' if about.threads > 1 else ''}"
+    lanes = f"{about.lanes} lane{'s' if about.lanes > 1 else ''}{' and a wide one' if about.has_wide_lane else ''}"
     _log.info(
-        f"Serving {about.pack}: model {about.model} on {about.provider} ({about.precision}, {threads}), fingerprint"
-        f" {about.fingerprint}."
+        f"Serving {about.pack}: model {about.model} on {about.provider} ({about.precision}, {threads}, {lanes}),"
+        f" fingerprint {about.fingerprint}."
     )
     if about.reason is not None:
         _log.info("Why nothing faster is used: %s.", about.reason.rstrip("."))

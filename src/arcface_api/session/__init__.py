@@ -8,6 +8,7 @@ bfloat16 silently. Here threads, provider and precision are always set, checked 
 
 from arcface_api.session.cache import Cache
 from arcface_api.session.choose import Chosen, open_reference, open_session
+from arcface_api.session.lanes import LaneConfig
 from arcface_api.session.onnx_cpu import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 from arcface_api.session.plan import SessionConfig, check_installation
@@ -18,6 +19,7 @@ __all__ = [
     "TENSORRT_PROVIDER",
     "Cache",
     "Chosen",
+    "LaneConfig",
     "ModelContent",
     "Session",
     "SessionConfig",

@@ -6,6 +6,7 @@ by one rename, so two processes may write the same one. Those that no start has 
 
 import hashlib
 import logging
+import mmap
 import os
 import platform
 import re
@@ -47,15 +48,24 @@ class Cache:
         if path is None:
             return None
         try:
-            stored = np.memmap(path, np.uint8, "c")  # copy on write: OpenVINO needs writable memory
-        except (OSError, ValueError):  # ValueError: the file is empty
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # OpenVINO needs writable memory
+            content = np.frombuffer(mapped, np.uint8, offset=_HEADER_BYTES)
+        except (OSError, ValueError):  # ValueError: the file is too short
             return None
         _mark_used(path)
-        content = stored[_HEADER_BYTES:]
-        if bytes(stored[:32]) != hashlib.sha256(content.data).digest():
+        if mapped[:32] != hashlib.sha256(content.data).digest():
             _log.warning("%s is damaged and is made again.", path)
             return None
         return content
+
+    def keeps(self) -> bool:
+        """Whether what is worked out now is there at the next start."""
+        if self._folder is None:
+            return False
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        return os.access(self._folder, os.W_OK)
 
     def has(self, *key: object) -> bool:
         """Whether there is an entry, damaged or not."""
@@ -133,6 +143,12 @@ class Cache:
             return None
         machine = (platform.machine(), cpu_name(), sorted(cpu_flags()))
         return self._folder / hashlib.sha256(repr((machine, *key)).encode()).hexdigest()[:32]
+
+
+def release(content: NDArray[np.uint8]) -> None:
+    """Give back the memory of an entry that `Cache.read` mapped. What is read again, the system reads again."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        content.base.obj.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]  # a memoryview of the mapping
 
 
 def _delete_unused(folder: Path) -> None:

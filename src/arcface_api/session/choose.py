@@ -1,6 +1,7 @@
-"""Chooses the backend that a model runs on.
+"""Chooses the backend that a model runs on, and its lanes.
 
-    SessionConfig ─plan─▶ backends ─open, self-test─▶ the first that passes (GPU, AMX), else the fastest ─▶ Chosen
+    SessionConfig ─plan─▶ backends ─open, self-test─▶ the first that passes (GPU, AMX), else the fastest
+        ─▶ number of lanes: as set, else the fastest ─▶ Chosen
 
 There is no silent fallback: a device or precision that was asked for by name is used or refused. `auto` may fall back,
 and `Chosen.reason` explains each step down.
@@ -22,6 +23,7 @@ from arcface_api.errors import ArcFaceError, ModelFailed, RuntimeUnfit
 from arcface_api.session import openvino_cpu
 from arcface_api.session.cache import Cache
 from arcface_api.session.graphs import REWRITING_VERSION
+from arcface_api.session.lanes import ONE_LANE, LaneConfig, candidates, fastest_lanes, fits, run_lanes, unmeasured_lanes
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, ModelContent, OnnxCpuSession, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, OnnxGpuSession
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
@@ -32,6 +34,8 @@ CPU_MAX_BATCH, GPU_MAX_BATCH = 8, 64
 """A CPU gains almost nothing from batches above 8; a GPU needs larger ones to be kept busy."""
 VERDICT_VERSION = 2
 """Part of a cached verdict's key; raised with every change to the probe crops, the self-test or the choice."""
+LANES_VERSION = 1
+"""Part of the key of a cached number of lanes; raised with every change to how it is found."""
 
 TIMED_FOR_ONE_START = (
     "the fastest backend was timed for this start only: the next start, or another worker, may choose another one and"
@@ -50,37 +54,39 @@ class Chosen:
     """Lowest cosine of a probe crop's features to float32 on ONNX Runtime's CPU provider."""
     reason: str | None
     """Why nothing faster is used, if there is anything to explain."""
+    wide: Session | None = None
+    """A second copy of the model, for a lone crop: one lane on all threads. None where `session` has only one lane, or
+    memory leaves no room. Its rows are the same, bit for bit."""
 
 
 class _Deviates(RuntimeUnfit):
     """A backend computes something other than the reference, and will at the next start, too."""
 
 
-def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Chosen:
-    """Open a model on the best backend, run every batch size once, and test the results.
+def open_session(model: ModelContent, config: SessionConfig, cache: Cache, lanes: LaneConfig = ONE_LANE) -> Chosen:
+    """Open a model on the best backend with the best number of lanes, run every batch size, and test the results.
 
     Raises:
         RuntimeUnfit: A device or precision that was asked for by name cannot be used, or deviates from float32.
         ModelFailed: The model cannot be loaded or run, or its input or output is not as expected.
     """
     planned = plan_for(config.device, config.precision)
-    openvino = metadata.version("openvino") if openvino_cpu.is_openvino_installed() else ""
     probes = np.stack(probe_crops(model.spec.height, model.spec.width))
     pixels = hashlib.sha256(probes.data).hexdigest()  # versions of OpenCV may resize differently
-    about_code = (VERDICT_VERSION, REWRITING_VERSION, ort.__version__, openvino)
+    about_code = (VERDICT_VERSION, REWRITING_VERSION, ort.__version__, _openvino_version())
     key = ("verdict", about_code, model.sha256, repr(model.spec), pixels, config, planned)
     with nullcontext() if cache.has(*key) else cache.exclusive():
         verdict = _read_verdict(cache, key)
         if verdict is not None:
             earlier, reason, expected = verdict
             try:
-                chosen = _Trial(model, config, cache, expected).test(earlier)
+                chosen = _with_lanes(_Trial(model, config, cache, expected), earlier, lanes)
             except ArcFaceError as error:  # the machine has changed: try every backend again
                 doubt = f"{earlier}, chosen at an earlier start, cannot be used now: {error}"
                 _log.warning("%s", doubt)
             else:
                 _keep_compiled(chosen.session)
-                return replace(chosen, reason=reason)
+                return replace(chosen, reason=_joined(reason, chosen.reason))
         trial = _Trial(model, config, cache)
         backend, chosen = _choose(trial, planned)
         was_kept = _keep_compiled(chosen.session)
@@ -93,19 +99,20 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache) -> Ch
         if not is_remembered and backend not in planned.preferred and len(planned.timed) > 1:
             _log.warning("%s is used; %s.", backend, TIMED_FOR_ONE_START)
             reason = _joined(reason, TIMED_FOR_ONE_START)
-    if was_kept:
+    if was_kept or (lanes != ONE_LANE and backend.provider not in GPU_PROVIDERS):
         # A freshly compiled model keeps its float32 weights in memory; one that was read from the cache does not.
         del trial, chosen
-        chosen = _Trial(model, config, cache, expected).test(backend)
+        chosen = _with_lanes(_Trial(model, config, cache, expected), backend, lanes)
+        reason = _joined(reason, chosen.reason)
     return replace(chosen, reason=reason)
 
 
-def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int]) -> Session:
-    """Open a model on the reference, which several threads may run at once, and run every batch size once.
+def open_reference(model: ModelContent, threads: int, batch_sizes: Sequence[int], *, lanes: int = 1) -> Session:
+    """Open a model on the reference, which any number of threads may run at once, and run every batch size once.
 
     Raises ModelFailed if it cannot be loaded or run, or its input or output is not as expected.
     """
-    session = OnnxCpuSession(model, threads, batch_sizes)
+    session = OnnxCpuSession(model, threads, batch_sizes, lanes=lanes)
     probe = probe_crops(model.spec.height, model.spec.width)[0]
     for size in session.batch_sizes:
         session.run([probe] * size)
@@ -125,10 +132,10 @@ class _Trial:
     ) -> None:
         """Computes the reference's features of the probe crops, unless `expected` has them."""
         self.probes = probe_crops(model.spec.height, model.spec.width)
-        self._model, self._config, self._cache = model, config, cache
+        self.model, self.config, self.cache = model, config, cache
         self._reference: Session | None = None
         if expected is None:
-            self._reference = self._open(REFERENCE)
+            self._reference = self.open(REFERENCE)
             expected = reference_features(self._reference, self.probes)
         self.expected = expected
         self.failures: list[str] = []
@@ -137,9 +144,10 @@ class _Trial:
         """False once a backend could not be opened: at the next start a driver, memory or a folder may be back."""
         self._unloadable: set[str] = set()
 
-    def test(self, backend: Backend) -> Chosen:
+    def test(self, backend: Backend, lanes: int = 1) -> Chosen:
         """Open a backend, run every batch size and compare the results; raise RuntimeUnfit or ModelFailed."""
-        session = self._reference if backend == REFERENCE and self._reference is not None else self._open(backend)
+        session = self._reference if backend == REFERENCE and lanes == 1 else None
+        session = session or self.open(backend, lanes)
         cosine = lowest_cosine(session, self.probes, self.expected)
         if cosine < MIN_COSINE:
             raise _Deviates(
@@ -166,18 +174,19 @@ class _Trial:
 
     def may_flush_denormals(self) -> bool:
         """Whether the features stay the same, bit for bit, when numbers below float32's normal range count as zero."""
-        return np.array_equal(reference_features(self._open(FLUSHING_REFERENCE), self.probes), self.expected)
+        return np.array_equal(reference_features(self.open(FLUSHING_REFERENCE), self.probes), self.expected)
 
-    def _open(self, backend: Backend) -> Session:
-        model, threads = self._model, self._config.threads
+    def open(self, backend: Backend, lanes: int = 1, sizes: Sequence[int] = ()) -> Session:
+        """Open a backend, by default for all batch sizes up to the largest; raise RuntimeUnfit or ModelFailed."""
+        model, threads = self.model, self.config.threads
         on_gpu = backend.provider in GPU_PROVIDERS
-        sizes = batch_sizes(self._config.max_batch or (GPU_MAX_BATCH if on_gpu else CPU_MAX_BATCH))
+        sizes = sizes or batch_sizes(self.config.max_batch or (GPU_MAX_BATCH if on_gpu else CPU_MAX_BATCH))
         if backend.provider == CPU_PROVIDER:
-            return OnnxCpuSession(model, threads, sizes, flushes_denormals=backend.flushes_denormals)
+            return OnnxCpuSession(model, threads, sizes, lanes=lanes, flushes_denormals=backend.flushes_denormals)
         if backend.provider == OPENVINO:
-            return OpenVinoSession(model, backend.precision, threads, sizes, self._cache)
+            return OpenVinoSession(model, backend.precision, threads, sizes, self.cache, lanes=lanes)
         # A folder for each model: ONNX Runtime names TensorRT's engines after a graph's nodes, not its weights.
-        engines = self._cache.subfolder(f"tensorrt-{REWRITING_VERSION}-{model.sha256[:32]}")
+        engines = self.cache.subfolder(f"tensorrt-{REWRITING_VERSION}-{model.sha256[:32]}")
         return OnnxGpuSession(model, backend.provider, backend.precision, threads, sizes, engines)
 
 
@@ -201,6 +210,84 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Backend, Chosen]:
     if backend == REFERENCE and trial.may_flush_denormals():
         backend, passed = FLUSHING_REFERENCE, trial.test(FLUSHING_REFERENCE)
     return backend, replace(passed, reason=_joined(*reasons))
+
+
+def _with_lanes(trial: _Trial, backend: Backend, wanted: LaneConfig) -> Chosen:
+    """Open and test a backend with the lanes that are wanted, or are fastest; raise RuntimeUnfit or ModelFailed.
+
+    There is a wide lane beside several others, if memory leaves room for it and it computes the same bits.
+    """
+    if backend.provider in GPU_PROVIDERS:
+        return trial.test(backend)
+    number, threads = wanted.lanes or _fastest_lanes(trial, backend, wanted.memory_bytes), trial.config.threads
+    if number > threads:
+        _log.warning("There are %d lanes and not %d: each needs a thread (ARCFACE_THREADS).", threads, number)
+        number = threads
+    if number == 1:
+        chosen = trial.test(backend)
+        _release_stored(chosen.session)
+        return chosen
+    try:
+        chosen = trial.test(backend, number)
+    except (ModelFailed, RuntimeUnfit) as error:
+        if wanted.lanes is not None:
+            raise
+        _log.warning("One inference runs at a time, because %d side by side fail: %s", number, error)
+        return trial.test(backend)
+    _keep_compiled(chosen.session)
+    if _fits_wide(trial, backend, number, wanted.memory_bytes):
+        wide = trial.open(backend, sizes=(1,))
+        some = trial.probes[:2]  # one is framed tightly, one loosely
+        if np.array_equal(reference_features(wide, some), reference_features(chosen.session, some)):
+            chosen = replace(chosen, wide=wide)
+        else:
+            _log.warning("A lone request is slower than it could be: on all threads the model computes other bits.")
+    for session in (chosen.session, chosen.wide):
+        _release_stored(session)
+    return chosen
+
+
+def _fastest_lanes(trial: _Trial, backend: Backend, memory_bytes: float) -> int:
+    """The fastest number of lanes, from the cache or from a race, which is then cached."""
+    config, weights = trial.config, _weight_bytes(trial, backend)
+    racers = [n for n in candidates(config.threads) if n == 1 or fits(n, weights, memory_bytes)]
+    if len(racers) == 1:
+        return 1
+    if not trial.cache.keeps():
+        return max(n for n in range(1, max(racers) + 1) if n <= unmeasured_lanes(config.threads))
+    has_wide = all(_fits_wide(trial, backend, n, memory_bytes) for n in racers)
+    versions = (LANES_VERSION, VERDICT_VERSION, REWRITING_VERSION, ort.__version__, _openvino_version())
+    key = ("lanes", versions, trial.model.sha256, repr(trial.model.spec), config, backend, racers, has_wide)
+    stored = trial.cache.read(*key)
+    if stored is not None:
+        return int(stored.tobytes())
+    _log.info("Finding out how many inferences should run side by side: %s.", " or ".join(map(str, racers)))
+    sessions = [trial.open(backend, lanes) for lanes in racers]
+    for session in sessions:
+        for size in session.batch_sizes:
+            run_lanes(session, [trial.probes[index % len(trial.probes)] for index in range(size)])
+        _release_stored(session)
+    number = fastest_lanes(sessions, trial.probes, has_wide_lane=has_wide)
+    trial.cache.write(str(number).encode(), *key)
+    return number
+
+
+def _fits_wide(trial: _Trial, backend: Backend, lanes: int, memory_bytes: float) -> bool:
+    # Without a cache, each copy of the compiled model keeps its graph in memory, too.
+    return trial.cache.keeps() and fits(lanes, _weight_bytes(trial, backend), memory_bytes, is_wide_too=True)
+
+
+def _weight_bytes(trial: _Trial, backend: Backend) -> float:
+    return len(trial.model.content) * (0.5 if backend.precision == "bfloat16" else 1.0)
+
+
+def _openvino_version() -> str:
+    return metadata.version("openvino") if openvino_cpu.is_openvino_installed() else ""
+
+
+def _release_stored(session: Session | None) -> None:
+    if isinstance(session, OpenVinoSession):
+        session.release_stored()
 
 
 def _keep_compiled(session: Session) -> bool:

@@ -26,14 +26,16 @@ class ModelContent:
 
 
 class Session(Protocol):
-    """A model loaded on one execution provider; safe to call from one thread at a time."""
+    """A model loaded on one execution provider; safe to call from as many threads at once as it has lanes."""
 
     provider: str
     """As it really runs, not as it was asked for."""
     precision: str
     """As it really computes: float32, bfloat16 or float16."""
     threads: int
-    """Of one inference on the CPU."""
+    """On the CPU, of all lanes together."""
+    lanes: int
+    """Inferences that may run at once, each on its share of the threads."""
     batch_sizes: tuple[int, ...]
     """Sizes that a batch may have, ascending, 1 among them."""
 
@@ -52,17 +54,24 @@ class OnnxCpuSession:
     precision = "float32"
 
     def __init__(
-        self, model: ModelContent, threads: int, batch_sizes: Sequence[int] = (1,), *, flushes_denormals: bool = False
+        self,
+        model: ModelContent,
+        threads: int,
+        batch_sizes: Sequence[int] = (1,),
+        *,
+        lanes: int = 1,
+        flushes_denormals: bool = False,
     ) -> None:
         """Load a model, or raise ModelFailed; nothing runs yet.
 
         With `flushes_denormals`, numbers below float32's normal range count as zero. Some trained ArcFace models have
         such weights, and a CPU computes with them a hundred times slower.
         """
-        self.threads = threads
+        self.threads, self.lanes = threads, lanes
         self.batch_sizes = tuple(batch_sizes)
         self._spec, self._dim = model.spec, model.output_dim
-        options = session_options(threads)
+        # A run has its caller's thread, and those of a pool that all runs share.
+        options = session_options(threads - lanes + 1)
         if flushes_denormals:
             options.add_session_config_entry("session.set_denormal_as_zero", "1")
         self._ort = open_onnx(model.content, options, [CPU_PROVIDER])

@@ -58,6 +58,9 @@ class _Bound:
 class OnnxGpuSession:
     """A model on ONNX Runtime's CUDA or TensorRT provider; see `Session`."""
 
+    lanes = 1
+    """One inference fills a card; more were not measured."""
+
     def __init__(
         self,
         model: ModelContent,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata, util
 from io import BytesIO
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from arcface_api.arrays import Crop, Features
 from arcface_api.errors import ModelFailed
-from arcface_api.session.cache import Cache
+from arcface_api.session.cache import Cache, release
 from arcface_api.session.graphs import REWRITING_VERSION, round_to_bfloat16, take_pixels
 from arcface_api.session.onnx_cpu import ModelContent, check_features
 
@@ -41,31 +42,44 @@ class OpenVinoSession:
     provider = OPENVINO
 
     def __init__(
-        self, model: ModelContent, precision: str, threads: int, batch_sizes: Sequence[int], cache: Cache
+        self,
+        model: ModelContent,
+        precision: str,
+        threads: int,
+        batch_sizes: Sequence[int],
+        cache: Cache,
+        *,
+        lanes: int = 1,
     ) -> None:
         """Compile a model in bfloat16 or float32, or read the compiled one from the cache; nothing runs yet.
+
+        The cache entry is the same for any number of lanes, so that they compute the same.
 
         Raises:
             ModelFailed: OpenVINO cannot compile it, or would compute in another precision.
         """
-        self.precision, self.threads, self.batch_sizes = precision, threads, tuple(batch_sizes)
+        self.precision, self.threads, self.lanes = precision, threads, lanes
+        self.batch_sizes = tuple(batch_sizes)
         self._dim = model.output_dim
         config = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],  # by default OpenVINO chooses bfloat16 silently
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # two workers, or two containers, would be pinned to the same cores
         }
         self._cache = cache
         self._stored: NDArray[np.uint8] | None = None
-        """The cache entry that the compiled model uses, mapped into memory."""
+        """The cache entry that the compiled model was read from, mapped into memory."""
         version = metadata.version("openvino")
         self._key = (OPENVINO, version, REWRITING_VERSION, model.sha256, repr(model.spec), sorted(config.items()))
+        config["NUM_STREAMS"] = lanes
+        self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        """Of the lanes that are free."""
         try:
             core = _openvino().Core()
             compiled = self._from_cache(core, config) or _compile(core, model, config)
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            self._request = compiled.create_infer_request()
+            for _ in range(lanes):
+                self._requests.put(compiled.create_infer_request())
         except Exception as error:  # RuntimeError for any failure in OpenVINO, ImportError where a library is missing
             raise ModelFailed(f"OpenVINO cannot compile the model: {error}") from error
         if used != _HINTS[precision]:
@@ -75,10 +89,13 @@ class OpenVinoSession:
     def run(self, crops: Sequence[Crop]) -> Features:
         """See `Session.run`."""
         pixels = np.stack(crops)
+        request = self._requests.get()
         try:
-            features = self._request.infer([pixels], share_inputs=True)[0]
+            features = request.infer([pixels], share_inputs=True)[0]
         except Exception as error:  # OpenVINO raises RuntimeError for any failure
             raise ModelFailed(f"OpenVINO failed on a batch of {len(pixels)}: {error}") from error
+        finally:
+            self._requests.put(request)
         return check_features(features, len(pixels), self._dim)
 
     def keep(self) -> bool:
@@ -92,6 +109,11 @@ class OpenVinoSession:
             _log.warning("The compiled model cannot be kept, so the next start takes longer: %s", error)
             return False
         return self._cache.write(exported.getbuffer(), *self._key)
+
+    def release_stored(self) -> None:
+        """Give back the memory of the cache entry, once every lane has run: OpenVINO has packed weights of its own."""
+        if self._stored is not None:
+            release(self._stored)
 
     def _from_cache(self, core: "openvino.Core", config: dict[str, Any]) -> "openvino.CompiledModel | None":
         stored = self._cache.read(*self._key)

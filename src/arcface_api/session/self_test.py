@@ -10,6 +10,7 @@ returns embeddings as long as on real, aligned ones, and bfloat16 errs by as muc
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from statistics import median
@@ -60,15 +61,20 @@ def reference_features(reference: Session, probes: Sequence[Crop]) -> Features:
 
 
 def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) -> float:
-    """Run n probe crops in every batch size; return the lowest cosine of any row to `expected`, (n, dim) float32.
+    """Run n probe crops in every batch size, in all lanes at once; return a row's lowest cosine to `expected`.
+
+    `expected` is (n, dim) float32.
 
     Raises ModelFailed if the session fails, or returns a row that is not finite or is zero.
     """
     lowest = 1.0
     for size in session.batch_sizes:
-        for start in range(0, len(probes), size):
-            chosen = _cycled(start, size, len(probes))
-            a = session.run([probes[index] for index in chosen]).astype(np.float64)
+        # Every lane has to run every size once: a largest batch needs more than the probe crops.
+        runs = [_cycled(start * size, size, len(probes)) for start in range(max(len(probes) // size, session.lanes))]
+        with ThreadPoolExecutor(session.lanes) as pool:
+            features = list(pool.map(lambda chosen: session.run([probes[index] for index in chosen]), runs))
+        for chosen, rows in zip(runs, features, strict=True):
+            a = rows.astype(np.float64)
             b = expected[chosen].astype(np.float64)
             with np.errstate(invalid="ignore", divide="ignore"):
                 cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))

@@ -270,8 +270,8 @@ def test_denormals_count_as_zero_only_where_no_feature_changes(
     seen: list[bool] = []
     real = OnnxCpuSession.__init__
 
-    def watched(self: OnnxCpuSession, *arguments: Any, flushes_denormals: bool = False) -> None:
-        real(self, *arguments, flushes_denormals=flushes_denormals)
+    def watched(self: OnnxCpuSession, *arguments: Any, flushes_denormals: bool = False, **named: Any) -> None:
+        real(self, *arguments, flushes_denormals=flushes_denormals, **named)
         seen.append(flushes_denormals)
 
     monkeypatch.setattr(OnnxCpuSession, "__init__", watched)

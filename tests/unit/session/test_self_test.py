@@ -42,7 +42,7 @@ def test_stored_faces_are_what_the_script_draws() -> None:
 class Leaning:
     """A session whose rows are the means of their crops, and lean a little towards the last crop of a batch of four."""
 
-    provider, precision, threads = "none", "float32", 1
+    provider, precision, threads, lanes = "none", "float32", 1, 1
     batch_sizes: tuple[int, ...] = (1, 2, 4)
 
     def __init__(self, leaning: float) -> None:
