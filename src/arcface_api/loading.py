@@ -10,7 +10,7 @@ from platformdirs import user_cache_dir
 
 from arcface_api.cpus import available_cpus
 from arcface_api.embedder import Embedder, EmbedOptions
-from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels, Model, Models, Recogniser, Regressor
+from arcface_api.embedder.models import AlignedModels, AttributeModels, BoxModels, Model, Models, Recogniser
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.face.landmarks import REGRESSOR_DIM, REGRESSOR_INPUT, regressor
 from arcface_api.image import Decoders, ImageLimits
@@ -20,18 +20,14 @@ from arcface_api.session import (
     TENSORRT_PROVIDER,
     Cache,
     ModelContent,
+    Session,
     SessionConfig,
     check_installation,
-    is_batch_invariant,
     open_reference,
     open_session,
-    probe_crops,
 )
 from arcface_api.settings import Device, Settings
 from arcface_api.wire import Align, Fit
-
-REGRESSOR_MAX_BATCH = 8
-"""Larger batches gain next to nothing on a CPU."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,17 +92,9 @@ def regressor_content() -> ModelContent:
     return ModelContent(content, hashlib.sha256(content).hexdigest(), REGRESSOR_INPUT, REGRESSOR_DIM)
 
 
-def open_regressor() -> Regressor:
-    """The regressor, warmed up in every batch size to `REGRESSOR_MAX_BATCH`; raises `ModelFailed` if that fails."""
-    # One thread, because several decode threads run it at once. Every size, because faces need different passes.
-    session = open_reference(regressor_content(), threads=1, batch_sizes=range(1, REGRESSOR_MAX_BATCH + 1))
-    is_invariant = is_batch_invariant(session, probe_crops(REGRESSOR_INPUT.height, REGRESSOR_INPUT.width))
-    if not is_invariant:
-        _log.warning(
-            "On this machine the landmark regressor's answers vary with the batch size, so faces are found one by one;"
-            " align=auto takes a little longer."
-        )
-    return Regressor(session, is_invariant)
+def open_regressor() -> Session:
+    """The regressor, warmed up; raises `ModelFailed` if that fails."""
+    return open_reference(regressor_content(), threads=1, batch_sizes=(1,))  # several decode threads run it at once
 
 
 def open_decoders(settings: Settings) -> Decoders | None:

@@ -6,9 +6,10 @@ Views are sampled from the picture's own pixels, never from a smaller copy. The 
 `training/landmarks` trains it on views from these functions, and has its model card.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
+from typing import TypeAlias
 
 import numpy as np
 
@@ -41,6 +42,10 @@ MIN_FACE_PROBABILITY = 0.5
 benchmarks/questions/quality.py: it lies between faces and pictures without one."""
 
 
+Regress: TypeAlias = Callable[[Crop], Features]
+"""The regressor: a view's pixels, (64, 64, 3) uint8, to its row, (12,) float32."""
+
+
 @dataclass(frozen=True)
 class View:
     """A part of the picture as the regressor sees it, (64, 64, 3), and the way from the picture's pixels to it."""
@@ -70,56 +75,33 @@ def regressor() -> bytes:
     return resources.files("arcface_api").joinpath("landmarks.onnx").read_bytes()
 
 
-def find_landmarks(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
-    """The landmarks of the one face on each picture, or the exception that this picture alone caused.
+def find_landmarks(image: Image, regress: Regress) -> Landmarks:
+    """The landmarks of the one face on a picture.
 
     Two passes; a third if the second is not certain enough or shows that the face was not yet upright. If the result is
     unsure although the first pass saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
 
-    `run` is the regressor: m crops of (64, 64, 3) to (m, 12), for m up to the number of images. The same pass of all
-    pictures runs as one batch. Its exceptions are not caught.
+    Raises `ModelFailed` if the regressor returns NaN or infinity, and whatever `regress` raises.
     """
-    searches = [_search(image) for image in images]
-    found: dict[int, Landmarks | Exception] = {}
-    rows: dict[int, Features | None] = dict.fromkeys(range(len(images)))
-    while rows:
-        crops: dict[int, Crop] = {}
-        for index, row in rows.items():
-            try:
-                crops[index] = searches[index].send(row)
-            except StopIteration as end:
-                found[index] = end.value
-            except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this picture only
-                found[index] = error
-        rows = dict(zip(crops, run(list(crops.values())), strict=True)) if crops else {}
-    return [found[index] for index in range(len(images))]
-
-
-_Search = Generator[Crop, Features | None, Landmarks]
-"""Yields the regressor's next input, is sent its row (None to start), and returns what was found."""
-
-
-def _search(image: Image) -> _Search:
     view = whole_view(image)
-    first = yield from _look(view)
-    found = yield from _refined(image, first)
+    first = _look(view, regress)
+    found = _refined(image, first, regress)
     if not found.are_sure and first.face_probability >= MIN_FACE_PROBABILITY:
         for quarter_turns in (2, 1, 3):
-            turned = yield from _look(turned_view(view, quarter_turns))
-            again = yield from _refined(image, turned)
+            again = _refined(image, _look(turned_view(view, quarter_turns), regress), regress)
             found = min(found, again, key=_doubt)
             if found.are_sure:
                 break
     return found
 
 
-def _refined(image: Image, first: Landmarks) -> _Search:
+def _refined(image: Image, first: Landmarks, regress: Regress) -> Landmarks:
     """The second pass, and a third if it may help."""
     try:
         view = face_view(image, first.points)
-        found = yield from _look(view)
+        found = _look(view, regress)
         if found.uncertainty > REFINABLE_UNCERTAINTY or _drift_in(view, found.points) > REFINABLE_DRIFT:
-            again = yield from _look(face_view(image, found.points))
+            again = _look(face_view(image, found.points), regress)
             found = min(found, again, key=_doubt)
         similarity(found.points, TEMPLATE)  # raises if they cannot be aligned by
     except LandmarksInvalid:
@@ -127,10 +109,8 @@ def _refined(image: Image, first: Landmarks) -> _Search:
     return found
 
 
-def _look(view: View) -> _Search:
-    row = yield view.crop
-    assert row is not None  # noqa: S101  # only the start of a search is sent None
-    return read_landmarks(row, view)
+def _look(view: View, regress: Regress) -> Landmarks:
+    return read_landmarks(regress(view.crop), view)
 
 
 def _drift_in(view: View, points: Points) -> float:

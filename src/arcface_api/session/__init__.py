@@ -11,7 +11,6 @@ from arcface_api.session.choose import Chosen, open_reference, open_session
 from arcface_api.session.onnx_cpu import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 from arcface_api.session.plan import SessionConfig, check_installation
-from arcface_api.session.self_test import is_batch_invariant, probe_crops
 
 __all__ = [
     "GPU_PROVIDERS",
@@ -22,8 +21,6 @@ __all__ = [
     "Session",
     "SessionConfig",
     "check_installation",
-    "is_batch_invariant",
     "open_reference",
     "open_session",
-    "probe_crops",
 ]
