@@ -8,6 +8,7 @@ Views are sampled from the picture's own pixels, never from a smaller copy. The 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import TypeAlias
 
@@ -31,6 +32,9 @@ VIEW_BORDER = 127.0
 """Grey beyond the picture: zero once normalised, as in training."""
 REFINABLE_UNCERTAINTY = 0.06
 """Eye distances. Above it, another pass is worth its time. Source: validation pictures."""
+ENOUGH_PROBABILITY, ENOUGH_UNCERTAINTY, ENOUGH_DRIFT = 0.9, 0.035, 0.16
+"""The first pass is the only one if it is so certain (eye distances) of a face on a view so close (sides of the view)
+to what the second pass would see. Source: verification of people on whom it was not trained (docs/adr/0010)."""
 REFINABLE_DRIFT = 0.05
 """Sides of the view. Above it, the second pass did not see the face upright enough. Source: validation pictures turned
 by 90 degrees: a third pass lowers the 99th percentile of errors from 6.6 to 5.7 % of the eye distance (measured once,
@@ -78,29 +82,34 @@ def regressor() -> bytes:
 def find_landmarks(image: Image, regress: Regress) -> Landmarks:
     """The landmarks of the one face on a picture.
 
-    Two passes; a third if the second is not certain enough or shows that the face was not yet upright. If the result is
-    unsure although the first pass saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
+    One pass if it is certain and the picture is cut nearly as the second would see it, else two; a third if the second
+    is not certain enough or shows that the face was not yet upright. If the result is unsure although the first pass
+    saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
 
     Raises `ModelFailed` if the regressor returns NaN or infinity, and whatever `regress` raises.
     """
     view = whole_view(image)
     first = _look(view, regress)
-    found = _refined(image, first, regress)
+    found = _refined(image, view, first, regress)
     if not found.are_sure and first.face_probability >= MIN_FACE_PROBABILITY:
         for quarter_turns in (2, 1, 3):
-            again = _refined(image, _look(turned_view(view, quarter_turns), regress), regress)
+            turned = turned_view(view, quarter_turns)
+            again = _refined(image, turned, _look(turned, regress), regress)
             found = min(found, again, key=_doubt)
             if found.are_sure:
                 break
     return found
 
 
-def _refined(image: Image, first: Landmarks, regress: Regress) -> Landmarks:
-    """The second pass, and a third if it may help."""
+def _refined(image: Image, view: View, first: Landmarks, regress: Regress) -> Landmarks:
+    """What the first pass found on `view`, and a second and a third pass if they may help."""
     try:
+        is_face = first.face_probability >= ENOUGH_PROBABILITY
+        if is_face and _is_enough(view, first, ENOUGH_UNCERTAINTY, ENOUGH_DRIFT):
+            return first
         view = face_view(image, first.points)
         found = _look(view, regress)
-        if found.uncertainty > REFINABLE_UNCERTAINTY or _drift_in(view, found.points) > REFINABLE_DRIFT:
+        if not _is_enough(view, found, REFINABLE_UNCERTAINTY, REFINABLE_DRIFT):
             again = _look(face_view(image, found.points), regress)
             found = min(found, again, key=_doubt)
         similarity(found.points, TEMPLATE)  # raises if they cannot be aligned by
@@ -113,10 +122,12 @@ def _look(view: View, regress: Regress) -> Landmarks:
     return read_landmarks(regress(view.crop), view)
 
 
-def _drift_in(view: View, points: Points) -> float:
-    """How far the view's corners are from where these landmarks would put them, at most; in sides of the view."""
+def _is_enough(view: View, found: Landmarks, max_uncertainty: float, max_drift: float) -> bool:
+    """True if a pass was certain, and no corner of its view is further from where these landmarks would put it."""
+    if found.uncertainty > max_uncertainty:
+        return False
     side = REGRESSOR_INPUT.width
-    return corner_drift(similarity(moved(points, view.transform), view_template()), side) / side
+    return corner_drift(similarity(moved(found.points, view.transform), view_template()), side) <= max_drift * side
 
 
 def _doubt(landmarks: Landmarks) -> tuple[bool, float]:
@@ -150,11 +161,14 @@ def face_view(image: Image, points: Points) -> View:
     return View(sample(image, transform, REGRESSOR_INPUT.width, VIEW_BORDER), transform)
 
 
+@cache
 def view_template() -> Points:
     """Where the template's landmarks lie in a `face_view`: (5, 2) float32, pixels."""
     side = REGRESSOR_INPUT.width
     centre = (TEMPLATE_SIDE - 1) / 2
-    return ((TEMPLATE - centre) * (side / (TEMPLATE_SIDE * VIEW_MARGIN)) + (side - 1) / 2).astype(np.float32)
+    points = ((TEMPLATE - centre) * (side / (TEMPLATE_SIDE * VIEW_MARGIN)) + (side - 1) / 2).astype(np.float32)
+    points.flags.writeable = False
+    return points
 
 
 def read_landmarks(row: Features, view: View) -> Landmarks:

@@ -421,6 +421,20 @@ class Answers:
         return self.rows.pop(0)
 
 
+@pytest.mark.parametrize(
+    ("uncertainty", "probability", "moves_percent", "passes"),
+    [(0.03, 0.95, 0, 1), (0.03, 0.95, 15, 1), (0.03, 0.95, 17, 2), (0.04, 0.95, 0, 2), (0.03, 0.85, 0, 2)],
+)
+def test_first_pass_is_enough_if_it_is_certain_and_the_picture_is_cut_closely(
+    uncertainty: float, probability: float, moves_percent: int, passes: int
+) -> None:
+    points = view_template() + np.array([0.64 * moves_percent, 0], np.float32)
+    regress = Answers(row(uncertainty, probability, points), row(0.02, 0.99))
+    found = find_landmarks(smooth(80, 80), regress)
+    assert len(regress.seen) == passes
+    assert found.uncertainty == pytest.approx(uncertainty if passes == 1 else 0.02)
+
+
 def test_two_passes_are_enough_where_the_second_is_certain() -> None:
     regress = Answers(row(0.3, 0.9), row(0.03, 0.99))
     assert find_landmarks(smooth(80, 80), regress).uncertainty == pytest.approx(0.03)
