@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.embedder import EmbedOptions, Picture, prepare
 from arcface_api.embedder.attributes import AttributePredictor
+from arcface_api.embedder.models import Models
 from arcface_api.embedder.prepare import Prepared, Preparer
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.face.geometry import align, face_box
 from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, regressor
+from arcface_api.image import ImageLimits
 from arcface_api.loading import open_embedder
 from arcface_api.packs import PackLocations, locate
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
+from arcface_api.wire import Align
 from conftest import FaceCrop
 from pictures import aligned_by_reference, decoded_by_opencv, picture_bytes
 from serving import Service
@@ -476,11 +480,16 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
 
 
 @pytest.fixture
-def predictor(tiny_pack: Path, tmp_path: Path) -> AttributePredictor:
-    """Of the tiny pack's models, which see boxes."""
+def models(tiny_pack: Path, tmp_path: Path) -> Models:
+    """The tiny pack's, loaded."""
     pack = locate(str(tiny_pack), PackLocations(None, tmp_path, tmp_path))
     settings = Settings(pack=str(tiny_pack))
-    models = open_embedder(pack, {role: pack.read(role) for role in pack.paths}, settings).models
+    return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, settings).models
+
+
+@pytest.fixture
+def predictor(models: Models) -> AttributePredictor:
+    """Of the tiny pack's models, which see boxes."""
     assert models.attributes is not None
     return AttributePredictor(models.attributes, 1)
 
@@ -533,6 +542,18 @@ def test_quality_is_returned_and_changes_no_embedding(service: Service) -> None:
             assert body["quality"]["norm"] == pytest.approx(float(answer.headers["x-embedding-norm"]), rel=1e-6)
             assert body["warnings"] == [code for code in answer.headers.get("x-warnings", "").split(", ") if code]
             EmbedAnswer.model_validate_json(answer.content, strict=True)
+
+
+def test_quality_is_that_of_the_aligned_face_whatever_the_recogniser_takes(models: Models) -> None:
+    spec = models.recogniser.spec
+    lower = tuple((x, y + 5) for x, y in TEMPLATE.tolist())
+    other = replace(models, recogniser=replace(models.recogniser, spec=replace(spec, template=lower)))
+    wanted = EmbedOptions(align=Align.AUTO, include_quality=True)
+    picture, limits = Picture(png(loose_portrait())), ImageLimits(1_000_000)
+    usual, lowered = (Preparer(each, None, limits).prepare(picture, wanted) for each in (models, other))
+    unaligned = Preparer(models, None, limits).prepare(picture, replace(wanted, align=Align.NONE))
+    assert usual.quality == lowered.quality == unaligned.quality
+    assert not np.array_equal(usual.crop, lowered.crop)
 
 
 def test_quality_changes_no_attribute(run_service: Callable[..., Service], tiny_pack: Path) -> None:

@@ -11,7 +11,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arcface_api.arrays import TEMPLATE_SIDE, Crop, Embedding, Image
+import numpy as np
+
+from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Embedding, Image
 from arcface_api.batching import Batcher
 from arcface_api.embedder.attributes import AttributeCrops, AttributePredictor
 from arcface_api.embedder.models import Models
@@ -61,6 +63,7 @@ class Preparer:
         """`pixels_of` decodes, if given."""
         self._spec = models.recogniser.spec
         self._template = input_template(self._spec)
+        self._has_standard_input = self._spec.height == TEMPLATE_SIDE and np.array_equal(self._template, TEMPLATE)
         self._regress = lambda crop: models.regressor.run([crop])[0]
         self._predictor, self._limits, self._pixels_of = predictor, limits, pixels_of
         # Independent of include_attributes, or asking for attributes would change the embedding.
@@ -86,10 +89,14 @@ class Preparer:
             landmarks = Landmarks(points, uncertainty=0.0, face_probability=1.0)  # the caller is certain
         elif options.align is Align.AUTO or options.include_quality or (predictor and predictor.needs_landmarks):
             landmarks = find_landmarks(image, self._regress)
-        crop, alignment = self._cut(image, options.align, options.fit, landmarks)
+        crop, alignment, is_moved = self._cut(image, options.align, options.fit, landmarks)
         if options.include_quality and landmarks is not None:  # of the face as it would be aligned
-            size = TEMPLATE_SIDE
-            face = align(image, landmarks.points, size) if landmarks.are_sure else stretch(image, size, size)
+            if is_moved and self._has_standard_input:
+                face = crop
+            elif landmarks.are_sure:
+                face = align(image, landmarks.points, TEMPLATE_SIDE)
+            else:
+                face = stretch(image, TEMPLATE_SIDE, TEMPLATE_SIDE)
             quality = picture_quality(image, face, landmarks, reduction=reduction)
         if predictor is not None:
             # The contract's attributes are of the whole picture, even where quality required to find landmarks.
@@ -105,8 +112,11 @@ class Preparer:
             stages={"decode": (decoded_at - started) * 1000, "crop": (time.monotonic() - decoded_at) * 1000},
         )
 
-    def _cut(self, image: Image, wanted: Align, fit: Fit, landmarks: Landmarks | None) -> tuple[Crop, Alignment]:
-        """The recogniser's crop. `Align.NONE` ignores landmarks; raises `LandmarksInvalid` if they are of no use."""
+    def _cut(self, image: Image, wanted: Align, fit: Fit, landmarks: Landmarks | None) -> tuple[Crop, Alignment, bool]:
+        """The recogniser's crop, what it states of its alignment, and whether the landmarks moved its pixels.
+
+        `Align.NONE` ignores landmarks; raises `LandmarksInvalid` if they are of no use.
+        """
         height, width = self._spec.height, self._spec.width
         alignment, points = Alignment.NONE, None
         if landmarks is not None and wanted is Align.LANDMARKS:
@@ -116,9 +126,9 @@ class Preparer:
             if landmarks.are_sure and not lies_aligned(landmarks.points, self._template, height, *image.shape[:2]):
                 points = landmarks.points
         if points is not None:
-            return align(image, points, height, self._template), alignment
+            return align(image, points, height, self._template), alignment, True
         fitted = letterbox if fit is Fit.LETTERBOX else stretch
-        return fitted(image, height, width), alignment
+        return fitted(image, height, width), alignment, False
 
 
 def recognition_queue(recogniser: Session, capacity: int) -> Batcher[Crop, Recognition]:
