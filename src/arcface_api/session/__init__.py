@@ -11,6 +11,7 @@ from arcface_api.session.choose import Chosen, open_reference, open_session
 from arcface_api.session.onnx_cpu import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 from arcface_api.session.plan import SessionConfig, check_installation
+from arcface_api.session.shared import open_shared
 
 __all__ = [
     "GPU_PROVIDERS",
@@ -23,4 +24,5 @@ __all__ = [
     "check_installation",
     "open_reference",
     "open_session",
+    "open_shared",
 ]
