@@ -4,8 +4,8 @@
 
 One service, asked for the same pictures without and with them, in interleaved rounds of a closed loop with one client
 and with many. Time a face is the inverse of throughput; what is added is stated per round, and as their median.
-Exit status 1 where `align=auto` adds more than 3 % with many clients. Faces should be real ones: on others the
-regressor is unsure, and nothing is aligned (`unsure` counts them).
+Exit status 1 where one of them adds more than `MAX_ADDED_PERCENT` with many clients. Faces should be real ones: on
+others the regressor is unsure, and nothing is aligned (`unsure` counts them).
 """
 
 import argparse
@@ -31,7 +31,8 @@ WAYS = {
 CLIENTS = (1, 16)
 GROW = 1.2
 """Of LFW's face boxes: with some background around them, as detectors are often set."""
-MAX_ADDED_PERCENT = 3.0
+MAX_ADDED_PERCENT = {"auto": 3.5, "auto, quality": 5.0}
+"""With many clients."""
 
 Round = dict[str, dict[str, Any]]
 """What each way showed in one round."""
@@ -73,9 +74,10 @@ def main() -> None:
         },
         arguments.output,
     )
-    added = found[f"{max(CLIENTS)} clients"]["auto"]["added_percent"]
-    if added > MAX_ADDED_PERCENT:
-        sys.exit(f"align=auto adds {added} % to the time of a face; at most {MAX_ADDED_PERCENT} were promised.")
+    for way, most in MAX_ADDED_PERCENT.items():
+        added = found[f"{max(CLIENTS)} clients"][way]["added_percent"]
+        if added > most:
+            sys.exit(f"'{way}' adds {added} % to the time of a face; at most {most} were promised.")
 
 
 def load(service: Service, requests: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Promises of `align` and `fit`: which crop is embedded, what the answer states, and which landmarks are refused."""
 
-import asyncio
 import json
 import threading
 import time
@@ -19,25 +18,22 @@ from insightface.data import get_image
 
 from arcface_api.api.answers import BatchAnswer, EmbedAnswer
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
-from arcface_api.batching import Batcher
 from arcface_api.embedder import EmbedOptions, Picture, prepare
 from arcface_api.embedder.attributes import AttributePredictor
 from arcface_api.embedder.models import Models
-from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, UncutFace, recognition_queue
+from arcface_api.embedder.prepare import Prepared, Preparer
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.face.geometry import align, face_box
 from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, find_landmarks, regressor
 from arcface_api.image import ImageLimits
-from arcface_api.loading import open_embedder, open_regressor
+from arcface_api.loading import open_embedder
 from arcface_api.packs import PackLocations, locate
-from arcface_api.session import Session
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
-from arcface_api.wire import Align, Alignment, Fit
+from arcface_api.wire import Align
 from conftest import FaceCrop
 from pictures import aligned_by_reference, decoded_by_opencv, picture_bytes
 from serving import Service
-from training.landmarks.finding import find_one
 
 NO_FACE = picture_bytes("PNG", (90, 120))
 POINTS = [[30.0, 40.0], [62.0, 42.0], [45.0, 60.0], [32.0, 80.0], [58.0, 82.0]]
@@ -88,7 +84,7 @@ def found_on(image: Image) -> Points:
         row: Features = session.run(None, {"input": to_tensor([crop], REGRESSOR_INPUT)})[0][0]
         return row
 
-    landmarks = find_one(image, run)
+    landmarks = find_landmarks(image, run)
     assert landmarks.are_sure
     return landmarks.points
 
@@ -207,115 +203,10 @@ def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch
     assert [result.get("problem", {}).get("code") for result in results] == [None, "internal_error", None]
 
 
-# ── faces that are found together ──────────────────────────────────────────────────────────────────────────────────
+# ── where faces are found ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def models(tiny_pack: Path, tmp_path: Path) -> Models:
-    """The tiny pack's, loaded."""
-    pack = locate(str(tiny_pack), PackLocations(None, tmp_path, tmp_path))
-    settings = Settings(pack=str(tiny_pack))
-    return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, settings).models
-
-
-def opened(models: Models, *, is_idle: bool = True) -> Preparer:
-    predictor = AttributePredictor(models.attributes, 1) if models.attributes else None
-    return Preparer(models, predictor, ImageLimits(1_000_000), lambda: is_idle)
-
-
-def waits(models: Models, image: Image, options: EmbedOptions, *, is_idle: bool = False) -> bool:
-    """True if a picture's face is left to be found with others."""
-    return isinstance(opened(models, is_idle=is_idle).prepare(Picture(png(image)), options).face, UncutFace)
-
-
-AUTO = EmbedOptions(align=Align.AUTO)
-
-
-def test_face_waits_to_be_found_with_others_while_the_recogniser_is_busy(models: Models) -> None:
-    assert waits(models, loose_portrait(), AUTO)
-    assert not waits(models, loose_portrait(), AUTO, is_idle=True)
-
-
-def test_face_whose_landmarks_are_needed_otherwise_does_not_wait(models: Models) -> None:
-    for wanted in (
-        replace(AUTO, include_quality=True),
-        replace(AUTO, include_attributes=True),
-        replace(AUTO, flip=True),
-    ):
-        assert not waits(models, loose_portrait(), wanted)
-
-
-def test_large_picture_is_not_kept_until_its_batch_has_been_formed(models: Models) -> None:
-    small, large = (cv2.resize(portrait(), (512, height)).astype(np.uint8, copy=False) for height in (512, 513))
-    assert waits(models, small, AUTO)
-    assert not waits(models, large, AUTO)
-
-
-def test_no_face_waits_if_its_batch_might_change_it(models: Models) -> None:
-    varying = replace(models, regressor=replace(models.regressor, is_batch_invariant=False))
-    assert not waits(varying, loose_portrait(), AUTO)
-
-
-def test_start_proves_the_regressor_and_warns_if_its_rows_vary(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert open_regressor().is_batch_invariant
-    assert not caplog.records
-    monkeypatch.setattr("arcface_api.loading.is_batch_invariant", lambda session, crops: False)
-    assert not open_regressor().is_batch_invariant
-    assert "faces are found one by one" in caplog.text
-
-
-@pytest.mark.parametrize(("name", "value"), [("provider", "CUDAExecutionProvider"), ("threads", 3)])
-def test_gpu_and_many_threads_do_not_wait_for_faces_to_be_found(
-    models: Models, monkeypatch: pytest.MonkeyPatch, name: str, value: object
-) -> None:
-    monkeypatch.setattr(models.recogniser.session, name, value)
-    assert not waits(models, loose_portrait(), AUTO)
-
-
-def test_faces_are_found_together_eight_at_most(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many the regressor was proved with; a recogniser's batch may be larger. They are cut as they are alone."""
-    sizes: list[int] = []
-    real = find_landmarks
-
-    def spying(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
-        sizes.append(len(images))
-        return real(images, run)
-
-    monkeypatch.setattr(prepare, "find_landmarks", spying)
-    preparer = opened(models)
-    pictures = [UncutFace(loose_portrait()[number:], Fit.STRETCH) for number in range(20)]
-    together = preparer.find_and_cut(pictures)
-    assert sizes == [8, 8, 4]
-    for picture, cut in zip(pictures, together, strict=True):
-        alone = preparer.cut(picture.image, Align.AUTO, Fit.STRETCH, preparer.find(picture.image))
-        assert isinstance(cut, CutFace)
-        assert np.array_equal(cut.pixels, alone.pixels)
-
-
-def test_vector_is_the_same_whichever_thread_found_the_face(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = (loose_portrait(), loose_portrait()[5:, 9:], np.rot90(loose_portrait(), 2), decoded_by_opencv(NO_FACE))
-    contents = [png(image) for image in images]
-    monkeypatch.setattr(Batcher, "is_idle", True)
-    alone = [embed(service, content, align="auto", fit="letterbox") for content in contents]
-    monkeypatch.setattr(Batcher, "is_idle", False)
-    monkeypatch.delattr(Preparer, "find")  # what decode threads find faces by
-    results = batch(service, contents, align="auto", fit="letterbox").json()["results"]
-    assert [result["embedding"] for result in results] == [vector(answer) for answer in alone]
-    assert [result["warnings"] for result in results] == [answer.json()["warnings"] for answer in alone]
-
-
-def test_lone_face_is_found_on_a_decode_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(Preparer, "find_and_cut")
-    assert embed(service, png(loose_portrait()), align="auto").headers["x-alignment"] == "auto"
-
-
-@pytest.mark.parametrize("is_idle", [True, False])
-def test_error_of_one_picture_is_its_own_whichever_thread_finds_its_face(
-    service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
-) -> None:
-    monkeypatch.setattr(Batcher, "is_idle", is_idle)
+def test_error_of_one_picture_is_its_own(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     real = align
 
     def defective(image: Image, points: Points, size: int, template: Points) -> Crop:
@@ -333,17 +224,15 @@ def test_error_of_one_picture_is_its_own_whichever_thread_finds_its_face(
     assert (alone.status_code, alone.json()["code"]) == (500, "internal_error")
 
 
-@pytest.mark.parametrize("is_idle", [True, False])
-def test_stages_include_finding_the_face_in_crop(
-    service: Service, monkeypatch: pytest.MonkeyPatch, *, is_idle: bool
-) -> None:
-    """The regressor is held for 50 ms a pass; whichever thread waits for it, that is `crop` and nothing else."""
-    monkeypatch.setattr(Batcher, "is_idle", is_idle)
+def test_stages_include_finding_the_face_in_crop(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The regressor is held for 50 ms a pass: that is `crop` and nothing else, so a decode thread ran it."""
+    threads: set[str] = set()
     real = OnnxCpuSession.run
 
     def held(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
         if crops[0].shape[0] == REGRESSOR_INPUT.height:
             time.sleep(0.05)
+            threads.add(threading.current_thread().name.partition("_")[0])
         return real(self, crops)
 
     monkeypatch.setattr(OnnxCpuSession, "run", held)
@@ -352,62 +241,7 @@ def test_stages_include_finding_the_face_in_crop(
     stages = {name: float(ms) for name, ms in timing.items()}
     assert stages["crop"] >= 100
     assert stages["total"] >= sum(ms for name, ms in stages.items() if name != "total") - 1
-
-
-class Mixed:
-    """A recogniser's session whose row is its crop's first pixel, and a regressor's that fails on command."""
-
-    provider, precision, threads, lanes = "none", "float32", 1, 1
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-
-    def __init__(self, real: Session) -> None:
-        self.real = real
-        self.fails = False
-        self.may_run = threading.Event()
-        self.batches: list[int] = []
-
-    def run(self, crops: Sequence[Crop]) -> Features:
-        assert self.may_run.wait(30)
-        if crops[0].shape[0] == REGRESSOR_INPUT.height:
-            if self.fails:
-                raise MemoryError
-            return self.real.run(crops)
-        self.batches.append(len(crops))
-        rows: Features = np.array([[crop[0, 0, 0]] for crop in crops], np.float32)
-        return rows
-
-
-def test_faces_to_be_found_and_others_share_a_batch_and_keep_their_rows(models: Models) -> None:
-    """If the regressor fails, faces that need no alignment are still embedded."""
-    session = Mixed(models.regressor.session)
-    mixed = replace(
-        models,
-        recogniser=replace(models.recogniser, session=session),
-        regressor=replace(models.regressor, session=session),
-    )
-    faces: list[CutFace | UncutFace] = [
-        CutFace(np.full((112, 112, 3), number, np.uint8), Alignment.NONE)
-        if number % 2
-        else UncutFace(np.full((112, 112, 3), number, np.uint8), Fit.STRETCH)  # no face: it stays as it is
-        for number in range(8)
-    ]
-
-    async def rows() -> list[object]:
-        queue = recognition_queue(mixed.recogniser, opened(mixed), 20)
-        session.may_run.clear()
-        tasks = [asyncio.create_task(queue.submit(face)) for face in faces]
-        await asyncio.sleep(0)  # all have reached the queue
-        session.may_run.set()
-        answers = await asyncio.gather(*tasks, return_exceptions=True)
-        await queue.close()
-        return [type(each) if isinstance(each, BaseException) else int(each.row.raw[0]) for each in answers]
-
-    assert asyncio.run(rows()) == [*range(8)]
-    assert max(session.batches) >= 4
-    session.fails = True
-    found = asyncio.run(rows())
-    assert [found[number] for number in range(1, 8, 2)] == [1, 3, 5, 7]
-    assert [found[number] for number in range(0, 8, 2)] == [MemoryError] * 4
+    assert threads == {"decode"}
 
 
 # ── any picture ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -646,6 +480,14 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
 
 
 @pytest.fixture
+def models(tiny_pack: Path, tmp_path: Path) -> Models:
+    """The tiny pack's, loaded."""
+    pack = locate(str(tiny_pack), PackLocations(None, tmp_path, tmp_path))
+    settings = Settings(pack=str(tiny_pack))
+    return open_embedder(pack, {role: pack.read(role) for role in pack.paths}, settings).models
+
+
+@pytest.fixture
 def predictor(models: Models) -> AttributePredictor:
     """Of the tiny pack's models, which see boxes."""
     assert models.attributes is not None
@@ -700,6 +542,18 @@ def test_quality_is_returned_and_changes_no_embedding(service: Service) -> None:
             assert body["quality"]["norm"] == pytest.approx(float(answer.headers["x-embedding-norm"]), rel=1e-6)
             assert body["warnings"] == [code for code in answer.headers.get("x-warnings", "").split(", ") if code]
             EmbedAnswer.model_validate_json(answer.content, strict=True)
+
+
+def test_quality_is_that_of_the_aligned_face_whatever_the_recogniser_takes(models: Models) -> None:
+    spec = models.recogniser.spec
+    lower = tuple((x, y + 5) for x, y in TEMPLATE.tolist())
+    other = replace(models, recogniser=replace(models.recogniser, spec=replace(spec, template=lower)))
+    wanted = EmbedOptions(align=Align.AUTO, include_quality=True)
+    picture, limits = Picture(png(loose_portrait())), ImageLimits(1_000_000)
+    usual, lowered = (Preparer(each, None, limits).prepare(picture, wanted) for each in (models, other))
+    unaligned = Preparer(models, None, limits).prepare(picture, replace(wanted, align=Align.NONE))
+    assert usual.quality == lowered.quality == unaligned.quality
+    assert not np.array_equal(usual.crop, lowered.crop)
 
 
 def test_quality_changes_no_attribute(run_service: Callable[..., Service], tiny_pack: Path) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 
 from arcface_api.arrays import Crop, Features, Image, Tensor, to_tensor
@@ -25,15 +24,7 @@ def load(content: bytes | Path) -> Run:
 
 def find(run: Run, images: Sequence[Image]) -> list[tuple[Landmarks, Landmarks]]:
     """What the first pass says of each picture, and what the service makes of it."""
-    return [(_first(run, image), find_one(image, lambda crop: _row(run, crop))) for image in images]
-
-
-def find_one(image: Image, run: Callable[[Crop], Features]) -> Landmarks:
-    """What the service finds on one picture, with a regressor that takes one crop at a time."""
-    (found,) = find_landmarks([image], lambda crops: np.stack([run(crop) for crop in crops]))
-    if isinstance(found, Exception):
-        raise found
-    return found
+    return [(_first(run, image), find_landmarks(image, lambda crop: _row(run, crop))) for image in images]
 
 
 def _first(run: Run, image: Image) -> Landmarks:

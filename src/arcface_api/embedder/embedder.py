@@ -24,10 +24,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from arcface_api.arrays import Crop
 from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.attributes import AttributePredictor
 from arcface_api.embedder.models import Models
-from arcface_api.embedder.prepare import CutFace, Prepared, Preparer, Recognition, UncutFace, recognition_queue
+from arcface_api.embedder.prepare import Prepared, Preparer, Recognition, recognition_queue
 from arcface_api.embedder.request import CONTRACT, Embedded, EmbedOptions, Picture
 from arcface_api.errors import (
     AlignmentUnavailable,
@@ -38,9 +39,8 @@ from arcface_api.errors import (
     QueueFull,
     ServiceClosing,
 )
-from arcface_api.face.quality import QualityWarning
 from arcface_api.image import Decoders, ImageLimits
-from arcface_api.wire import Align, Alignment
+from arcface_api.wire import Align
 
 _SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 """Limits of an embedding's length. Beyond them, dividing the embedding by its length in float32 is not exact."""
@@ -74,10 +74,8 @@ class Embedder:
         """Limits the pictures of batch requests that wait for decoding, so that single pictures overtake them."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
         pixels_of = decoders.pixels if decoders else None
-        self._preparer = Preparer(
-            models, self._predictor, limits, lambda: self._recognition.running_since is None, pixels_of
-        )
-        self._recognition = recognition_queue(models.recogniser, self._preparer, 2 * capacity)  # two for `flip`
+        self._preparer = Preparer(models, self._predictor, limits, pixels_of)
+        self._recognition = recognition_queue(models.recogniser, 2 * capacity)  # two for `flip`
         self._queues: list[Batcher[Any, Any]] = [self._recognition]
         if self._predictor is not None:
             self._queues += self._predictor.queues
@@ -208,12 +206,10 @@ class Embedder:
                 async with self._bulk_decoding if options.is_bulk else nullcontext():
                     submitted = time.monotonic()
                     prepared = await self._prepare(picture, options)
-                face, stages = prepared.face, dict(prepared.stages)
+                stages = dict(prepared.stages)
                 queue_ms = (time.monotonic() - submitted) * 1000 - sum(stages.values())
-                if options.flip and isinstance(face, CutFace):  # with `flip`, no face is left uncut
-                    recognition = self._recognise_with_mirror_image(face, options)
-                else:
-                    recognition = self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk)
+                recognise = self._recognise_with_mirror_image if options.flip else self._recognise
+                recognition = recognise(prepared.crop, options)
                 if prepared.attribute_crops is None or self._predictor is None:
                     recognised, attributes = await recognition, None
                 else:
@@ -234,14 +230,12 @@ class Embedder:
             )
         self.last_success = time.monotonic()
         stages["queue"] = queue_ms + recognised.waited_ms
-        stages["crop" if isinstance(face, UncutFace) else "queue"] += row.crop_ms
         stages["inference"] = row.inference_ms
-        unsure = (QualityWarning.LANDMARKS_UNSURE,) if row.alignment is Alignment.UNSURE else ()
         return Embedded(
             embedding=row.raw / np.float32(norm) if options.normalize else row.raw,
             norm=norm,
-            alignment=row.alignment,
-            warnings=prepared.warnings or unsure,
+            alignment=prepared.alignment,
+            warnings=prepared.warnings,
             quality=prepared.quality,
             attributes=attributes,
             stages=stages,
@@ -275,12 +269,12 @@ class Embedder:
                 prepared.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, 1))
             raise
 
-    async def _recognise_with_mirror_image(self, face: CutFace, options: EmbedOptions) -> Batched[Recognition]:
+    async def _recognise(self, crop: Crop, options: EmbedOptions) -> Batched[Recognition]:
+        return await self._recognition.submit(crop, deadline=options.deadline, is_bulk=options.is_bulk)
+
+    async def _recognise_with_mirror_image(self, crop: Crop, options: EmbedOptions) -> Batched[Recognition]:
         """The sum of the raw embeddings of a face and of its mirror image."""
-        mirror_image = CutFace(np.ascontiguousarray(face.pixels[:, ::-1]), face.alignment)
-        one, other = await both(
-            self._recognition.submit(face, deadline=options.deadline, is_bulk=options.is_bulk),
-            self._recognition.submit(mirror_image, deadline=options.deadline, is_bulk=options.is_bulk),
-        )
+        mirror_image = np.ascontiguousarray(crop[:, ::-1])
+        one, other = await both(self._recognise(crop, options), self._recognise(mirror_image, options))
         inference_ms = max(one.row.inference_ms, other.row.inference_ms)
         return replace(one, row=replace(one.row, raw=one.row.raw + other.row.raw, inference_ms=inference_ms))

@@ -70,18 +70,10 @@ AttributeModels = BoxModels | AlignedModels
 
 
 @dataclass(frozen=True)
-class Regressor:
-    """The model that finds landmarks. Small: several threads run it at once."""
-
-    session: Session
-    is_batch_invariant: bool
-    """A crop's row is the same, bit for bit, alone and in any batch."""
-
-
-@dataclass(frozen=True)
 class Models:
     """Everything that is loaded; `attributes` is None if the pack has none."""
 
     recogniser: Recogniser
-    regressor: Regressor
+    regressor: Session
+    """Finds landmarks. Small: several threads run it at once."""
     attributes: AttributeModels | None

@@ -67,7 +67,7 @@ class Embedded:
     quality: Quality | None
     attributes: Attributes | None
     stages: dict[str, float]
-    """Milliseconds: `decode`, `crop` (from the picture to the models' crops, alignment included; for the whole batch if
-    its faces were found together), `queue` (waiting for threads), `inference` (of its batch), `attributes`."""
+    """Milliseconds: `decode`, `crop` (from the picture to the models' crops, alignment included), `queue` (waiting for
+    threads), `inference` (of its batch), `attributes`."""
     batch_size: int
     """Of the batch it ran in."""

@@ -24,6 +24,9 @@ MIN_SPREAD = 2.0
 MIN_THICKNESS = 0.1
 """Smallest by largest extent. Landmarks with less are on a line; a full profile still has 0.3."""
 
+_ROW = [0, 0, 1]
+"""Third row of a transform, so that it can be multiplied by another."""
+
 
 def similarity(points: Points, template: Points) -> Transform:
     """The rotation, scale and shift that bring `points` closest to `template`, both (n, 2), by least squares.
@@ -75,9 +78,11 @@ def back(points: Points, transform: Transform) -> Points:
 
 def corner_drift(transform: Transform, size: int) -> float:
     """The furthest that a transform moves any corner of a square of side `size`; pixels."""
-    corners = np.array([[0, 0], [size - 1, 0], [0, size - 1], [size - 1, size - 1]], np.float64)
-    drift = corners @ transform[:, :2].T + transform[:, 2] - corners
-    return float(np.hypot(*drift.T).max())
+    (xx, xy, x_shift), (yx, yy, y_shift) = transform.tolist()
+    last = size - 1
+    return max(
+        hypot(xx * x + xy * y + x_shift - x, yx * x + yy * y + y_shift - y) for x in (0, last) for y in (0, last)
+    )
 
 
 def face_box(points: Points) -> Box:
@@ -105,8 +110,8 @@ def lies_aligned(points: Points, template: Points, size: int, height: int, width
     That is: aligning would move no corner by more than `MAX_DRIFT`. Landmarks are no more certain than that, so
     aligning would gain nothing, and would resample a crop that was aligned before.
     """
-    stretched = np.array([[width / size, 0, (width / size - 1) / 2], [0, height / size, (height / size - 1) / 2]])
-    return corner_drift(similarity(points, template) @ np.vstack([stretched, [0, 0, 1]]), size) <= MAX_DRIFT * size
+    stretched = np.array([[width / size, 0, (width / size - 1) / 2], [0, height / size, (height / size - 1) / 2], _ROW])
+    return corner_drift(similarity(points, template) @ stretched, size) <= MAX_DRIFT * size
 
 
 def align(image: Image, points: Points, size: int, template: Points | None = None) -> Crop:
@@ -134,21 +139,23 @@ def sample(image: Image, transform: Transform, size: int, border: float) -> Crop
 def _averaged(image: Image, transform: Transform, size: int, block: int) -> tuple[Image, Transform]:
     """The part of the picture that the warp reads, each `block` x `block` pixels averaged, and its transform."""
     height, width = image.shape[:2]
-    corners = back(np.array([[-1, -1], [size, -1], [size, size], [-1, size]], np.float32), transform)
-    left, top = (max(0, floor(edge) // block * block) for edge in corners.min(0))
-    right, bottom = (
-        min(limit, ceil(edge) + block) for edge, limit in zip(corners.max(0), (width, height), strict=True)
-    )
+    (xx, xy, x_shift), (yx, yy, y_shift) = cv2.invertAffineTransform(transform).tolist()
+    xs = [xx * x + xy * y + x_shift for x in (-1, size) for y in (-1, size)]
+    ys = [yx * x + yy * y + y_shift for x in (-1, size) for y in (-1, size)]
+    left, top = (max(0, floor(min(edges)) // block * block) for edges in (xs, ys))
+    right, bottom = min(width, ceil(max(xs)) + block), min(height, ceil(max(ys)) + block)
     part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
     if part.size == 0:  # the face lies outside the picture
         return image[:1, :1], transform
     # In a picture narrower than a block, blocks are as narrow: padding a line to squares could take gigabytes.
     rows, columns = (min(block, side) for side in part.shape[:2])
     missing_rows, missing_columns = -part.shape[0] % rows, -part.shape[1] % columns
-    whole = cv2.copyMakeBorder(part, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
-    reduced = cv2.resize(whole, (whole.shape[1] // columns, whole.shape[0] // rows), interpolation=cv2.INTER_AREA)
+    if missing_rows or missing_columns:
+        padded = cv2.copyMakeBorder(part, 0, missing_rows, 0, missing_columns, cv2.BORDER_REPLICATE)
+        part = padded.astype(np.uint8, copy=False)
+    reduced = cv2.resize(part, (part.shape[1] // columns, part.shape[0] // rows), interpolation=cv2.INTER_AREA)
     # The centre of a reduced pixel is the centre of its block.
-    to_image = np.array([[columns, 0, left + (columns - 1) / 2], [0, rows, top + (rows - 1) / 2], [0, 0, 1]])
+    to_image = np.array([[columns, 0, left + (columns - 1) / 2], [0, rows, top + (rows - 1) / 2], _ROW])
     return reduced.astype(np.uint8, copy=False), transform @ to_image
 
 

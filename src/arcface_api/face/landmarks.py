@@ -6,9 +6,11 @@ Views are sampled from the picture's own pixels, never from a smaller copy. The 
 `training/landmarks` trains it on views from these functions, and has its model card.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,6 +32,9 @@ VIEW_BORDER = 127.0
 """Grey beyond the picture: zero once normalised, as in training."""
 REFINABLE_UNCERTAINTY = 0.06
 """Eye distances. Above it, another pass is worth its time. Source: validation pictures."""
+ENOUGH_PROBABILITY, ENOUGH_UNCERTAINTY, ENOUGH_DRIFT = 0.9, 0.035, 0.16
+"""The first pass is the only one if it is so certain (eye distances) of a face on a view so close (sides of the view)
+to what the second pass would see. Source: verification of people on whom it was not trained (docs/adr/0010)."""
 REFINABLE_DRIFT = 0.05
 """Sides of the view. Above it, the second pass did not see the face upright enough. Source: validation pictures turned
 by 90 degrees: a third pass lowers the 99th percentile of errors from 6.6 to 5.7 % of the eye distance (measured once,
@@ -39,6 +44,10 @@ MAX_UNCERTAINTY = 0.15
 MIN_FACE_PROBABILITY = 0.5
 """A picture with less probably shows no face and is not aligned. Source: training and
 benchmarks/questions/quality.py: it lies between faces and pictures without one."""
+
+
+Regress: TypeAlias = Callable[[Crop], Features]
+"""The regressor: a view's pixels, (64, 64, 3) uint8, to its row, (12,) float32."""
 
 
 @dataclass(frozen=True)
@@ -70,56 +79,38 @@ def regressor() -> bytes:
     return resources.files("arcface_api").joinpath("landmarks.onnx").read_bytes()
 
 
-def find_landmarks(images: Sequence[Image], run: Callable[[Sequence[Crop]], Features]) -> list[Landmarks | Exception]:
-    """The landmarks of the one face on each picture, or the exception that this picture alone caused.
+def find_landmarks(image: Image, regress: Regress) -> Landmarks:
+    """The landmarks of the one face on a picture.
 
-    Two passes; a third if the second is not certain enough or shows that the face was not yet upright. If the result is
-    unsure although the first pass saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
+    One pass if it is certain and the picture is cut nearly as the second would see it, else two; a third if the second
+    is not certain enough or shows that the face was not yet upright. If the result is unsure although the first pass
+    saw a face, all of it is repeated on the picture turned by 180, 90 and 270 degrees.
 
-    `run` is the regressor: m crops of (64, 64, 3) to (m, 12), for m up to the number of images. The same pass of all
-    pictures runs as one batch. Its exceptions are not caught.
+    Raises `ModelFailed` if the regressor returns NaN or infinity, and whatever `regress` raises.
     """
-    searches = [_search(image) for image in images]
-    found: dict[int, Landmarks | Exception] = {}
-    rows: dict[int, Features | None] = dict.fromkeys(range(len(images)))
-    while rows:
-        crops: dict[int, Crop] = {}
-        for index, row in rows.items():
-            try:
-                crops[index] = searches[index].send(row)
-            except StopIteration as end:
-                found[index] = end.value
-            except Exception as error:  # noqa: BLE001  # whatever it is, it concerns this picture only
-                found[index] = error
-        rows = dict(zip(crops, run(list(crops.values())), strict=True)) if crops else {}
-    return [found[index] for index in range(len(images))]
-
-
-_Search = Generator[Crop, Features | None, Landmarks]
-"""Yields the regressor's next input, is sent its row (None to start), and returns what was found."""
-
-
-def _search(image: Image) -> _Search:
     view = whole_view(image)
-    first = yield from _look(view)
-    found = yield from _refined(image, first)
+    first = _look(view, regress)
+    found = _refined(image, view, first, regress)
     if not found.are_sure and first.face_probability >= MIN_FACE_PROBABILITY:
         for quarter_turns in (2, 1, 3):
-            turned = yield from _look(turned_view(view, quarter_turns))
-            again = yield from _refined(image, turned)
+            turned = turned_view(view, quarter_turns)
+            again = _refined(image, turned, _look(turned, regress), regress)
             found = min(found, again, key=_doubt)
             if found.are_sure:
                 break
     return found
 
 
-def _refined(image: Image, first: Landmarks) -> _Search:
-    """The second pass, and a third if it may help."""
+def _refined(image: Image, view: View, first: Landmarks, regress: Regress) -> Landmarks:
+    """What the first pass found on `view`, and a second and a third pass if they may help."""
     try:
+        is_face = first.face_probability >= ENOUGH_PROBABILITY
+        if is_face and _is_enough(view, first, ENOUGH_UNCERTAINTY, ENOUGH_DRIFT):
+            return first
         view = face_view(image, first.points)
-        found = yield from _look(view)
-        if found.uncertainty > REFINABLE_UNCERTAINTY or _drift_in(view, found.points) > REFINABLE_DRIFT:
-            again = yield from _look(face_view(image, found.points))
+        found = _look(view, regress)
+        if not _is_enough(view, found, REFINABLE_UNCERTAINTY, REFINABLE_DRIFT):
+            again = _look(face_view(image, found.points), regress)
             found = min(found, again, key=_doubt)
         similarity(found.points, TEMPLATE)  # raises if they cannot be aligned by
     except LandmarksInvalid:
@@ -127,16 +118,16 @@ def _refined(image: Image, first: Landmarks) -> _Search:
     return found
 
 
-def _look(view: View) -> _Search:
-    row = yield view.crop
-    assert row is not None  # noqa: S101  # only the start of a search is sent None
-    return read_landmarks(row, view)
+def _look(view: View, regress: Regress) -> Landmarks:
+    return read_landmarks(regress(view.crop), view)
 
 
-def _drift_in(view: View, points: Points) -> float:
-    """How far the view's corners are from where these landmarks would put them, at most; in sides of the view."""
+def _is_enough(view: View, found: Landmarks, max_uncertainty: float, max_drift: float) -> bool:
+    """True if a pass was certain, and no corner of its view is further from where these landmarks would put it."""
+    if found.uncertainty > max_uncertainty:
+        return False
     side = REGRESSOR_INPUT.width
-    return corner_drift(similarity(moved(points, view.transform), view_template()), side) / side
+    return corner_drift(similarity(moved(found.points, view.transform), view_template()), side) <= max_drift * side
 
 
 def _doubt(landmarks: Landmarks) -> tuple[bool, float]:
@@ -170,11 +161,14 @@ def face_view(image: Image, points: Points) -> View:
     return View(sample(image, transform, REGRESSOR_INPUT.width, VIEW_BORDER), transform)
 
 
+@cache
 def view_template() -> Points:
     """Where the template's landmarks lie in a `face_view`: (5, 2) float32, pixels."""
     side = REGRESSOR_INPUT.width
     centre = (TEMPLATE_SIDE - 1) / 2
-    return ((TEMPLATE - centre) * (side / (TEMPLATE_SIDE * VIEW_MARGIN)) + (side - 1) / 2).astype(np.float32)
+    points = ((TEMPLATE - centre) * (side / (TEMPLATE_SIDE * VIEW_MARGIN)) + (side - 1) / 2).astype(np.float32)
+    points.flags.writeable = False
+    return points
 
 
 def read_landmarks(row: Features, view: View) -> Landmarks:

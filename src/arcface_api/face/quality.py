@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Image, Points
+from arcface_api.face.geometry import LANDMARKS
 from arcface_api.face.landmarks import MAX_UNCERTAINTY, MIN_FACE_PROBABILITY, Landmarks
 
 MIN_FACE_SIZE_PX = 24.0
@@ -40,7 +41,8 @@ _MIDDLE = slice(28, 108), slice(24, 88)
 """Rows and columns of the aligned crop that show the face from brows to chin, and little else."""
 _CONTRAST_QUANTILES = 0.05, 0.95
 _ANGLES = np.arange(12) * (np.pi / 12)
-_DIRECTIONS = np.stack([np.ones_like(_ANGLES), np.cos(2 * _ANGLES), np.sin(2 * _ANGLES)], axis=1)
+_DIRECTIONS = np.stack([np.cos(_ANGLES) ** 2, np.sin(_ANGLES) ** 2, np.sin(2 * _ANGLES) / 4], axis=1)
+_TEMPLATE_OFFSETS = [complex(x, y) for x, y in (TEMPLATE - TEMPLATE.mean(axis=0, dtype=np.float64)).tolist()]
 
 
 class QualityWarning(StrEnum):
@@ -110,7 +112,8 @@ def picture_quality(image: Image, face: Crop, landmarks: Landmarks, *, reduction
     `reduction` is the width of an image's pixel in pixels of the file, which may have been decoded at a smaller size.
     """
     height, width = image.shape[:2]
-    shape = face_shape(landmarks.points) if landmarks.are_sure else None
+    are_sure = landmarks.are_sure
+    shape = face_shape(landmarks.points) if are_sure else None
     grey = cv2.cvtColor(np.ascontiguousarray(face[_MIDDLE]), cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
     brightness, contrast = _tones(grey)
     sharpness = _sharpness(grey)
@@ -118,23 +121,26 @@ def picture_quality(image: Image, face: Crop, landmarks: Landmarks, *, reduction
     has_extreme_pose = shape is not None and not (abs(shape.turn) <= MAX_TURN and MIN_NOD <= shape.nod <= MAX_NOD)
     # A face that is turned away looks narrow, too.
     is_squeezed = shape is not None and not (has_extreme_pose or MIN_FACE_ASPECT <= shape.aspect <= MAX_FACE_ASPECT)
-    holds = {
-        QualityWarning.UPSCALED: face_size < MIN_FACE_SIZE_PX,
-        QualityWarning.EXTREME_ASPECT: is_squeezed or not MIN_PICTURE_ASPECT <= width / height <= MAX_PICTURE_ASPECT,
-        QualityWarning.LOW_SHARPNESS: sharpness < MIN_SHARPNESS,
-        QualityWarning.UNDEREXPOSED: brightness < MIN_BRIGHTNESS,
-        QualityWarning.OVEREXPOSED: brightness > MAX_BRIGHTNESS,
-        QualityWarning.LANDMARKS_UNSURE: not landmarks.are_sure,
-        QualityWarning.NO_FACE: landmarks.face_probability < MIN_FACE_PROBABILITY,
-        QualityWarning.EXTREME_POSE: has_extreme_pose,
-    }
+    holds = (
+        (QualityWarning.UPSCALED, face_size < MIN_FACE_SIZE_PX),
+        (
+            QualityWarning.EXTREME_ASPECT,
+            is_squeezed or not MIN_PICTURE_ASPECT <= width / height <= MAX_PICTURE_ASPECT,
+        ),
+        (QualityWarning.LOW_SHARPNESS, sharpness < MIN_SHARPNESS),
+        (QualityWarning.UNDEREXPOSED, brightness < MIN_BRIGHTNESS),
+        (QualityWarning.OVEREXPOSED, brightness > MAX_BRIGHTNESS),
+        (QualityWarning.LANDMARKS_UNSURE, not are_sure),
+        (QualityWarning.NO_FACE, landmarks.face_probability < MIN_FACE_PROBABILITY),
+        (QualityWarning.EXTREME_POSE, has_extreme_pose),
+    )
     return Quality(
         landmark_confidence=landmark_confidence(landmarks),
         face_size_px=face_size,
         sharpness=sharpness,
         brightness=brightness,
         contrast=contrast,
-        warnings=tuple(warning for warning in QualityWarning if holds[warning]),
+        warnings=tuple(warning for warning, is_so in holds if is_so),
     )
 
 
@@ -147,22 +153,30 @@ def landmark_confidence(landmarks: Landmarks) -> float:
 def face_shape(points: Points) -> FaceShape | None:
     """The shape of the face with these landmarks, (5, 2); None if they are not finite or describe no face."""
     # As complex numbers, a similarity is z -> a z + b: quotients of differences are the same in every frame.
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        found, template = (array.astype(np.float64) @ np.array([1, 1j]) for array in (points, TEMPLATE))
-        centred = found - found.mean()
-        scale = abs(np.vdot(centred, template - template.mean())) / np.vdot(centred, centred).real
-        eyes, mouth = found[:2].mean(), found[3:].mean()
-        nose = (found[2] - eyes) / (mouth - eyes)
-        size, aspect = TEMPLATE_SIDE / scale, abs(found[1] - found[0]) / abs(mouth - eyes)
-    shape = FaceShape(size_px=float(size), aspect=float(aspect), turn=float(-nose.imag), nod=float(nose.real))
-    return shape if all(isfinite(value) for value in (size, aspect, nose.imag, nose.real)) else None
+    left_eye, right_eye, nose, *mouth_corners = (complex(x, y) for x, y in points.tolist())
+    eyes, mouth = (left_eye + right_eye) / 2, sum(mouth_corners) / 2
+    centre = (left_eye + right_eye + nose + sum(mouth_corners)) / LANDMARKS
+    try:
+        offsets = [complex(x, y) - centre for x, y in points.tolist()]
+        fit = sum(offset.conjugate() * target for offset, target in zip(offsets, _TEMPLATE_OFFSETS, strict=True))
+        scale = abs(fit) / sum(abs(offset) ** 2 for offset in offsets)
+        place = (nose - eyes) / (mouth - eyes)
+        shape = FaceShape(
+            size_px=TEMPLATE_SIDE / scale,
+            aspect=abs(right_eye - left_eye) / abs(mouth - eyes),
+            turn=-place.imag,
+            nod=place.real,
+        )
+    except (ZeroDivisionError, OverflowError):
+        return None
+    return shape if all(map(isfinite, (shape.size_px, shape.aspect, shape.turn, shape.nod))) else None
 
 
 def _tones(grey: NDArray[np.uint8]) -> tuple[float, float]:
     """Brightness and contrast of (h, w) grey values, each 0 to 1."""
-    counts = np.bincount(grey.ravel(), minlength=256)
-    darkest, brightest = np.searchsorted(np.cumsum(counts), np.multiply(_CONTRAST_QUANTILES, grey.size))
-    return float(counts @ np.arange(256)) / grey.size / 255, float(brightest - darkest) / 255
+    up_to = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]))
+    darkest, brightest = np.searchsorted(up_to, np.multiply(_CONTRAST_QUANTILES, grey.size)).tolist()
+    return cv2.mean(grey)[0] / 255, (brightest - darkest) / 255
 
 
 def _sharpness(grey: NDArray[np.uint8]) -> float:
@@ -173,11 +187,9 @@ def _sharpness(grey: NDArray[np.uint8]) -> float:
     """
     half = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
     soft = cv2.GaussianBlur(half, (0, 0), 1.0)
-    middle = 2 * soft[1:-1, 1:-1]
-    xx, yy = soft[1:-1, 2:] - middle + soft[1:-1, :-2], soft[2:, 1:-1] - middle + soft[:-2, 1:-1]
-    xy = (soft[2:, 2:] - soft[2:, :-2] - soft[:-2, 2:] + soft[:-2, :-2]) / 4
-    # Along the angle a it is (xx + yy) / 2 + cos 2a (xx - yy) / 2 + sin 2a xy.
-    parts = np.stack([(xx + yy) / 2, (xx - yy) / 2, xy]).reshape(3, -1)
-    moments = parts @ parts.T / parts.shape[1]
-    least = float(((_DIRECTIONS @ moments) * _DIRECTIONS).sum(axis=1).min())
-    return sqrt(max(least, 0.0)) / (float(half.std()) + 1)
+    # xx, yy and 4 xy, without the outermost pixels; along the angle a it is xx cos^2 a + yy sin^2 a + 2 xy sin a cos a.
+    orders = (2, 0), (0, 2), (1, 1)
+    parts = np.array([cv2.Sobel(soft, cv2.CV_32F, *order, ksize=1)[1:-1, 1:-1].ravel() for order in orders])
+    moments = parts @ parts.T
+    least = float(((_DIRECTIONS @ moments) * _DIRECTIONS).sum(axis=1).min()) / parts.shape[1]
+    return sqrt(max(least, 0.0)) / (float(cv2.meanStdDev(half)[1].item()) + 1)

@@ -12,7 +12,7 @@ from arcface_api.session.lanes import LaneConfig
 from arcface_api.session.onnx_cpu import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 from arcface_api.session.plan import SessionConfig, check_installation
-from arcface_api.session.self_test import is_batch_invariant, probe_crops
+from arcface_api.session.shared import open_shared
 
 __all__ = [
     "GPU_PROVIDERS",
@@ -24,8 +24,7 @@ __all__ = [
     "Session",
     "SessionConfig",
     "check_installation",
-    "is_batch_invariant",
     "open_reference",
     "open_session",
-    "probe_crops",
+    "open_shared",
 ]

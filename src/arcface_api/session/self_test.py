@@ -84,16 +84,6 @@ def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) 
     return lowest
 
 
-def is_batch_invariant(session: Session, crops: Sequence[Crop]) -> bool:
-    """Whether each crop's row is the same, bit for bit, alone and at every place of a batch of every size."""
-    alone = reference_features(session, crops)
-    return all(
-        np.array_equal(session.run([crops[index] for index in chosen]), alone[chosen])
-        for size in session.batch_sizes
-        for chosen in (_cycled(start, size, len(crops)) for start in range(len(crops)))
-    )
-
-
 def fastest(sessions: Sequence[Session], probes: Sequence[Crop]) -> Session:
     """The session with the least time per face: the geometric mean of a lone crop's and a batch's.
 

@@ -1,14 +1,11 @@
 """Promises of `arcface_api.face`: the reference's aligned crop, landmarks in the right place, and no nonsense."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from insightface.data import get_image
 from insightface.utils.face_align import arcface_dst
 from numpy.typing import NDArray
 from skimage.transform import SimilarityTransform
@@ -34,7 +31,6 @@ from arcface_api.face.landmarks import (
 from conftest import FaceCrop
 from pictures import aligned_by_reference, decoded_by_opencv
 from training.landmarks.faces import face_size
-from training.landmarks.finding import find_one
 
 SWAPPED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored picture."""
@@ -425,16 +421,30 @@ class Answers:
         return self.rows.pop(0)
 
 
+@pytest.mark.parametrize(
+    ("uncertainty", "probability", "moves_percent", "passes"),
+    [(0.03, 0.95, 0, 1), (0.03, 0.95, 15, 1), (0.03, 0.95, 17, 2), (0.04, 0.95, 0, 2), (0.03, 0.85, 0, 2)],
+)
+def test_first_pass_is_enough_if_it_is_certain_and_the_picture_is_cut_closely(
+    uncertainty: float, probability: float, moves_percent: int, passes: int
+) -> None:
+    points = view_template() + np.array([0.64 * moves_percent, 0], np.float32)
+    regress = Answers(row(uncertainty, probability, points), row(0.02, 0.99))
+    found = find_landmarks(smooth(80, 80), regress)
+    assert len(regress.seen) == passes
+    assert found.uncertainty == pytest.approx(uncertainty if passes == 1 else 0.02)
+
+
 def test_two_passes_are_enough_where_the_second_is_certain() -> None:
     regress = Answers(row(0.3, 0.9), row(0.03, 0.99))
-    assert find_one(smooth(80, 80), regress).uncertainty == pytest.approx(0.03)
+    assert find_landmarks(smooth(80, 80), regress).uncertainty == pytest.approx(0.03)
     assert not regress.rows
 
 
 def test_third_pass_counts_only_where_it_is_more_certain() -> None:
     for third, kept in ((0.05, 0.05), (0.2, 0.1)):
         regress = Answers(row(0.3, 0.9), row(0.1, 0.99), row(third, 0.99))
-        assert find_one(smooth(80, 80), regress).uncertainty == pytest.approx(kept)
+        assert find_landmarks(smooth(80, 80), regress).uncertainty == pytest.approx(kept)
         assert not regress.rows
 
 
@@ -443,14 +453,14 @@ def test_third_pass_looks_again_at_a_face_that_the_first_left_turned() -> None:
     turn = cv2.getRotationMatrix2D((31.5, 31.5), 6, 1).astype(np.float64, copy=False)
     for points, passes in ((view_template(), 2), (moved(view_template(), turn), 3)):
         regress = Answers(row(0.3, 0.9), row(0.03, 0.99, points), row(0.02, 0.99))
-        found = find_one(smooth(80, 80), regress)
+        found = find_landmarks(smooth(80, 80), regress)
         assert len(regress.seen) == passes
         assert found.uncertainty == pytest.approx(0.03 if passes == 2 else 0.02)
 
 
 def test_sure_landmarks_are_kept_though_unsure_ones_look_more_certain() -> None:
     regress = Answers(row(0.3, 0.9), row(0.1, 0.45), row(0.12, 0.95))
-    found = find_one(smooth(80, 80), regress)
+    found = find_landmarks(smooth(80, 80), regress)
     assert found.are_sure
     assert not regress.rows
 
@@ -460,7 +470,7 @@ def test_face_that_leads_nowhere_is_looked_for_on_the_turned_picture() -> None:
     lost = [row(1.0, 0.1), row(1.0, 0.1)]
     regress = Answers(row(0.3, 0.9), *lost, row(0.3, 0.9), *lost, row(0.3, 0.9), row(0.02, 0.99))
     image = smooth(80, 80)
-    found = find_one(image, regress)
+    found = find_landmarks(image, regress)
     assert found.are_sure
     assert not regress.rows
     assert np.array_equal(regress.seen[3], regress.seen[0][::-1, ::-1])
@@ -469,48 +479,18 @@ def test_face_that_leads_nowhere_is_looked_for_on_the_turned_picture() -> None:
 
 def test_picture_without_a_face_is_not_looked_at_again() -> None:
     regress = Answers(row(0.9, 0.2), row(1.0, 0.1), row(1.0, 0.1))
-    assert not find_one(smooth(80, 80), regress).are_sure
+    assert not find_landmarks(smooth(80, 80), regress).are_sure
     assert not regress.rows
 
 
-def test_landmarks_of_many_are_those_of_each_alone() -> None:
-    """With a real face that needs two passes, its turned copy, noise that is no face, and a line."""
-    face = np.ascontiguousarray(get_image("Tom_Hanks_54745")[..., ::-1])
-    noise = np.random.default_rng(0).integers(0, 256, (80, 60, 3), dtype=np.uint8)
-    images = [face, np.ascontiguousarray(np.rot90(face, 2)), noise, smooth(1, 300), face[8:, 5:]]
-    session = ort.InferenceSession(regressor())
-    sizes: list[int] = []
-
-    def run(crops: Sequence[Crop]) -> Features:
-        sizes.append(len(crops))
-        rows: Features = session.run(None, {"input": to_tensor(crops, REGRESSOR_INPUT)})[0]
-        return rows
-
-    found = find_landmarks(images, run)
-    assert sizes[:2] == [5, 5]
-    assert sizes == sorted(sizes, reverse=True)
-    for image, together in zip(images, found, strict=True):
-        alone = find_one(image, lambda crop: run([crop])[0])
-        assert isinstance(together, Landmarks)
-        assert np.array_equal(together.points, alone.points)
-        assert (together.uncertainty, together.face_probability) == (alone.uncertainty, alone.face_probability)
-    assert [getattr(landmarks, "are_sure", None) for landmarks in found] == [True, True, False, False, True]
-
-
-def test_what_one_of_many_meets_is_its_own() -> None:
-    dark, bright = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
-
-    def run(crops: Sequence[Crop]) -> Features:
-        return np.stack([row(np.nan if crop.mean() > 200 else 0.01, 0.99) for crop in crops])
-
-    one, other, third = find_landmarks([dark, bright, dark], run)
-    assert isinstance(other, ModelFailed)
-    assert [isinstance(found, Landmarks) and found.are_sure for found in (one, third)] == [True, True]
-    assert find_landmarks([], run) == []
+def test_row_that_is_not_finite_is_the_models_failure() -> None:
+    for rows in ([row(np.nan, 0.99)], [row(0.3, 0.9), row(np.inf, 0.99)]):
+        with pytest.raises(ModelFailed):
+            find_landmarks(smooth(80, 80), Answers(*rows))
 
 
 def test_landmarks_in_one_place_are_unsure_and_no_error() -> None:
     regress = Answers(row(0.02, 0.4, np.full((5, 2), 20, np.float32)))
-    found = find_one(smooth(80, 80), regress)
+    found = find_landmarks(smooth(80, 80), regress)
     assert (found.are_sure, found.face_probability) == (False, 0)
     assert not regress.rows
