@@ -214,8 +214,6 @@ class Batcher(Generic[Item, Row]):
             has_company = bool(self._running or self.queued or len(batch) > 1)
             is_alone = not has_company and not self._had_company
             self._had_company = has_company
-            if self.queued:
-                self._changed.notify()
             if batch:
                 self._running[lane] = time.monotonic()
         try:

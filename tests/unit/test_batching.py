@@ -241,6 +241,42 @@ def test_deadlines_go_by_the_speed_of_all_lanes_together(model: HeldModel) -> No
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
+def test_a_batch_beside_others_is_expected_to_take_longer() -> None:
+    """Two items at one a second in all, in one of two busy lanes: they end after four seconds, not two."""
+    queue = batcher(HeldModel(2))
+
+    async def check() -> None:
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        queue._item_seconds, queue._running = 1.0, {0: now}
+        for item, seconds in ((1, 3.0), (2, 5.0)):
+            queue._single.append(_Waiting(item, loop.create_future(), now, now + seconds))
+        late, batch = queue._take_batch()
+        assert ([each.item for each in late], [each.item for each in batch]) == ([1], [2])
+
+    asyncio.run(check())
+
+
+def test_a_lane_is_free_before_its_callers_have_their_answers(
+    model: HeldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a lone caller that sends the next item at once would seem to have company."""
+    busy: list[float | None] = []
+    real = Batcher._deliver
+
+    def deliver(self: Batcher[int, int], *arguments: Any) -> None:
+        busy.append(self.running_since)
+        real(self, *arguments)
+
+    async def check() -> None:
+        queue = batcher(model)
+        await queue.submit(1)
+        await queue.close()
+        assert busy == [None]
+
+    monkeypatch.setattr(Batcher, "_deliver", deliver)
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
 def test_failing_batch_fails_its_own_callers_only(model: HeldModel) -> None:
     async def check() -> None:
         model.poison = {3}
@@ -528,6 +564,22 @@ def test_closing_refuses_new_work_and_finishes_queued_work(model: HeldModel) -> 
         assert [(await task).row for task in (*first, *rest)] == [*[0] * model.lanes, *range(2, 24, 2)]
 
     asyncio.run(check())
+
+
+def test_closing_waits_for_every_lane(model: HeldModel) -> None:
+    async def check() -> None:
+        queue = batcher(model)
+        model.hold()
+        (runs,) = await submitted(queue, 1)
+        await asyncio.to_thread(model.entered.acquire)
+        closing = asyncio.create_task(queue.close())
+        await asyncio.sleep(0.05)  # the lanes that are idle have ended by now
+        assert not closing.done()
+        model.let_go()
+        await closing
+        assert (await runs).row == 2
+
+    asyncio.run(asyncio.wait_for(check(), 30))
 
 
 def test_closing_an_idle_batcher_ends() -> None:

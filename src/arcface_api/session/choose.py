@@ -23,7 +23,7 @@ from arcface_api.errors import ArcFaceError, ModelFailed, RuntimeUnfit
 from arcface_api.session import openvino_cpu
 from arcface_api.session.cache import Cache
 from arcface_api.session.graphs import REWRITING_VERSION
-from arcface_api.session.lanes import ONE_LANE, LaneConfig, candidates, fastest_lanes, fits, run_lanes, unmeasured_lanes
+from arcface_api.session.lanes import ONE_LANE, LaneConfig, candidates, fastest_lanes, fits, unmeasured_lanes
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, ModelContent, OnnxCpuSession, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, OnnxGpuSession
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
@@ -263,10 +263,6 @@ def _fastest_lanes(trial: _Trial, backend: Backend, memory_bytes: float) -> int:
         return int(stored.tobytes())
     _log.info("Finding out how many inferences should run side by side: %s.", " or ".join(map(str, racers)))
     sessions = [trial.open(backend, lanes) for lanes in racers]
-    for session in sessions:
-        for size in session.batch_sizes:
-            run_lanes(session, [trial.probes[index % len(trial.probes)] for index in range(size)])
-        _release_stored(session)
     number = fastest_lanes(sessions, trial.probes, has_wide_lane=has_wide)
     trial.cache.write(str(number).encode(), *key)
     return number
