@@ -6,6 +6,7 @@ gets threads of its own.
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -17,8 +18,9 @@ from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
-MOST_WAIT_SECONDS = 0.005
-"""How long short work may wait while a thread sleeps: then what was thought to be short takes long."""
+PATIENCE_SECONDS = 0.003
+"""The most that short work waits so that fewer threads wake: its result, while its thread goes on with others; its turn,
+before another thread wakes, because what seemed short takes long."""
 
 
 @dataclass(eq=False)
@@ -43,6 +45,7 @@ class DecodeThreads:
         self.most = most
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[Job[object]] = deque()
+        self._ended: deque[tuple[Job[object], object, BaseException | None]] = deque()
         self._lock = threading.Lock()
         """Guards `_waiting` and `_awake`."""
         self._awake = 0
@@ -67,8 +70,8 @@ class DecodeThreads:
             self._awake += wakes
         if wakes:
             self._wake()
-        elif self._check is None and self._awake < self.most:
-            self._check = loop.call_later(MOST_WAIT_SECONDS, self._wake_if_late)
+        elif self._check is None:
+            self._check = loop.call_later(PATIENCE_SECONDS, self._wake_if_late)
         return job
 
     def drop(self, job: Job[Result]) -> bool:
@@ -101,21 +104,24 @@ class DecodeThreads:
             thread.start()
 
     def _wake_if_late(self) -> None:
+        """The timer while jobs wait: what is held or waits because another job takes long, need not wait for it."""
         self._check = None
-        assert self._loop is not None  # noqa: S101  # a job was submitted
+        self._settle_ended()
         with self._lock:
-            if not self._waiting or self._awake == self.most:
+            if not self._waiting:
                 return
-            left = self._waiting[0].submitted + MOST_WAIT_SECONDS - time.monotonic()
-            self._awake += left <= 0
-        if left <= 0:
+            is_late = time.monotonic() - self._waiting[0].submitted > PATIENCE_SECONDS
+            wakes = is_late and self._awake < self.most
+            self._awake += wakes
+        if wakes:
             self._wake()
-        self._check = self._loop.call_later(left if left > 0 else MOST_WAIT_SECONDS, self._wake_if_late)
+        self._check = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._wake_if_late)
 
     def _work(self) -> None:
         """A thread: asleep, or running one job after the other."""
         thread = threading.get_ident()
         while self._wakes.get():
+            hold_until = math.inf
             while (job := self._next()) is not None:
                 self._running_since[thread] = time.monotonic()
                 result, error = None, None
@@ -123,11 +129,15 @@ class DecodeThreads:
                     result = job.call()
                 except BaseException as raised:  # noqa: BLE001  # its caller gets it, and the thread goes on
                     error = raised
-                del self._running_since[thread]
-                assert self._loop is not None  # noqa: S101  # a job was submitted
-                with suppress(RuntimeError):  # the loop was closed: nobody waits
-                    self._loop.call_soon_threadsafe(self._settle, job, result, error)
+                now, since = time.monotonic(), self._running_since.pop(thread)
+                self._ended.append((job, result, error))
+                hold_until = min(hold_until, since + PATIENCE_SECONDS)
+                if job.is_long or not self._waiting or now > hold_until:
+                    self._hand_over()
+                    hold_until = math.inf
                 del job, result, error  # nothing of a picture is kept while asleep
+            if self._ended:  # another thread took the job for which they were held
+                self._hand_over()
 
     def _next(self) -> "Job[object] | None":
         """The job that has waited longest; None if there is none: the thread goes to sleep."""
@@ -137,15 +147,23 @@ class DecodeThreads:
             self._awake -= 1
             return None
 
-    def _settle(self, job: Job[object], result: object, error: BaseException | None) -> None:
-        """Hand over a result, on the event loop."""
-        job.has_ended = True
-        self._count(job, -1)
-        if job.on_end is not None:
-            job.on_end()
-        if job.result.done():  # the caller has left
-            return
-        if error is None:
-            job.result.set_result(result)
-        else:
-            job.result.set_exception(error)
+    def _hand_over(self) -> None:
+        """Let the event loop take what has ended."""
+        assert self._loop is not None  # noqa: S101  # a job was submitted
+        with suppress(RuntimeError):  # the loop was closed: nobody waits
+            self._loop.call_soon_threadsafe(self._settle_ended)
+
+    def _settle_ended(self) -> None:
+        """Hand each result to its caller, on the event loop."""
+        while self._ended:
+            job, result, error = self._ended.popleft()
+            job.has_ended = True
+            self._count(job, -1)
+            if job.on_end is not None:
+                job.on_end()
+            if job.result.done():  # the caller has left
+                continue
+            if error is None:
+                job.result.set_result(result)
+            else:
+                job.result.set_exception(error)
