@@ -19,8 +19,8 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 0.003
-"""The most that short work waits so that fewer threads wake: its result, while its thread goes on with others; its turn,
-before another thread wakes, because what seemed short takes long."""
+"""The most that short work waits so that fewer threads wake: for its turn, before another thread wakes because the work
+before it takes long; or, when it is done, for its thread to finish what else waits."""
 
 
 @dataclass(eq=False)
