@@ -128,7 +128,7 @@ class HttpProtocol(HttpToolsProtocol):
             elif name == b"transfer-encoding":
                 self._body_left = None
         super().on_headers_complete()
-        if not self.access_log:  # uvicorn writes it while it sends an answer
+        if not self.config.access_log:  # uvicorn writes it while it sends an answer
             cast("Scope", self.scope)[ANSWER] = self._answer
         self.headers = []  # the trailers of a chunked body would be added, and nothing reads them
         self._is_in_head, self._head_until = False, None
