@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_short_jobs_share_one_thread_and_run_in_order(monkeypatch: pytest.Monkey
             began.append(number)
             return threading.current_thread().name
 
-        jobs = [threads.submit(lambda number=number: call(number), is_long=False) for number in range(50)]
+        jobs = [threads.submit(partial(call, number), is_long=False) for number in range(50)]
         names = {await job.result for job in jobs}
         assert began == list(range(50))
         assert len(names) == 1
