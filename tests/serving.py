@@ -29,7 +29,10 @@ class Service(httpx.Client):
 
     def __init__(self, app: DirectApp) -> None:
         """Start the service on a free port and wait until it is ready."""
-        self._server = uvicorn.Server(uvicorn.Config(app, ws="none", http=HttpProtocol, log_config=None, port=0))
+        config = uvicorn.Config(
+            app, ws="none", http=HttpProtocol, log_config=None, access_log=False, proxy_headers=False, port=0
+        )
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
         while not self._server.started:

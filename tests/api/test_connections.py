@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from arcface_api.api import upload
+from arcface_api.api.connections import GentleTransport
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.embedder import Picture
 from pictures import picture_bytes
@@ -286,6 +287,52 @@ def test_old_version_and_head_are_answered_as_they_ask(service: Service) -> None
         assert caller.answer(has_body=False).status == 200
         assert [caller.answer().body for _ in range(2)] == [b'{"status":"alive","reason":null}'] * 2
         assert caller.rest() == b""
+
+
+# ── answers ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_answer_to_a_picture_is_written_at_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    real = GentleTransport.write
+
+    def write(transport: GentleTransport, data: bytes) -> None:
+        written.append(data)
+        real(transport, data)
+
+    monkeypatch.setattr(GentleTransport, "write", write)
+    with Caller(service) as caller:
+        caller.send(picture(JPEG))
+        body = caller.answer().body
+    assert len(written) == 1
+    assert written[0].endswith(body)
+
+
+@pytest.mark.parametrize(
+    "sent", [picture(JPEG, "Connection: close"), picture(JPEG).replace(b"HTTP/1.1", b"HTTP/1.0", 1)]
+)
+def test_answer_to_a_picture_ends_the_connection_of_a_caller_that_asks_for_it(service: Service, sent: bytes) -> None:
+    with Caller(service) as caller:
+        caller.send(sent + LIVEZ)
+        answer = caller.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert caller.rest() == b""
+
+
+def test_answer_to_a_picture_waits_for_a_caller_that_does_not_read(service: Service) -> None:
+    with Caller(service) as caller:
+        caller.send(LIVEZ)
+        assert caller.answer().status == 200
+        (connection,) = service._server.server_state.connections
+        assert isinstance(connection, HttpProtocol)
+        connection.loop.call_soon_threadsafe(connection.pause_writing)
+        caller.send(picture(JPEG))
+        caller.socket.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            caller.socket.recv(1)
+        caller.socket.settimeout(20)
+        connection.loop.call_soon_threadsafe(connection.resume_writing)
+        assert caller.socket.recv(15) == b"HTTP/1.1 200 OK"
 
 
 # ── many, and slow ─────────────────────────────────────────────────────────────────────────────────────────────────

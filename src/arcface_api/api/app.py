@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from arcface_api import __version__, wire
 from arcface_api.api import openapi, problems, upload
 from arcface_api.api.answers import HealthAnswer, InfoAnswer, StatusAnswer, batch_body, embed_body, model_keys
-from arcface_api.api.connections import TASK, Connections
+from arcface_api.api.connections import ANSWER, TASK, Connections
 from arcface_api.api.health import Health
 from arcface_api.api.options import read_options
 from arcface_api.embedder import Embedded, Embedder, EmbedOptions, Picture
@@ -30,6 +30,20 @@ from arcface_api.settings import Settings
 
 CLOSE_SECONDS = 2.0
 """How long the threads may take to end after the last request is answered."""
+
+_FINGERPRINT, _TIMING, _NORM, _BATCH_SIZE, _VALID, _ALIGNMENT, _WARNINGS = (
+    name.lower().encode()
+    for name in (
+        wire.MODEL_FINGERPRINT_HEADER,
+        wire.SERVER_TIMING_HEADER,
+        wire.EMBEDDING_NORM_HEADER,
+        wire.BATCH_SIZE_HEADER,
+        wire.EMBEDDING_VALID_HEADER,
+        wire.ALIGNMENT_HEADER,
+        wire.WARNINGS_HEADER,
+    )
+)
+"""The names of an answer's headers, as they are sent."""
 
 DESCRIPTION = """
 A picture of one **already-cropped face** in, its ArcFace embedding out. Nothing is stored.
@@ -69,7 +83,10 @@ class DirectApp:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
             response = problems.answer_failed(request, error)
         del scope[TASK]
-        await response(scope, receive, send)
+        if ANSWER in scope and response.status_code == HTTPStatus.OK:
+            await scope[ANSWER](response)
+        else:
+            await response(scope, receive, send)
 
     async def embed(self, request: Request) -> Response:
         """Takes a picture of one already-cropped face and returns its embedding."""
@@ -80,13 +97,13 @@ class DirectApp:
             picture = await upload.read_image(request, body, options.embed.align)
             received = time.perf_counter()
             embedded = await self.embedder.embed(picture, options.embed)
-        about_run = {
-            wire.EMBEDDING_NORM_HEADER: f"{embedded.norm:.9g}",
-            wire.BATCH_SIZE_HEADER: str(embedded.batch_size),
-            wire.ALIGNMENT_HEADER: embedded.alignment.value,
-        }
+        about_run = [
+            (_NORM, b"%.9g" % embedded.norm),
+            (_BATCH_SIZE, b"%d" % embedded.batch_size),
+            (_ALIGNMENT, embedded.alignment.value.encode()),
+        ]
         if embedded.warnings:
-            about_run[wire.WARNINGS_HEADER] = ", ".join(embedded.warnings)
+            about_run.append((_WARNINGS, ", ".join(embedded.warnings).encode()))
         content = embed_body(embedded, options, self.about_model)
         stages = {"receive": (received - started) * 1000, **embedded.stages}
         stages["total"] = (time.perf_counter() - started) * 1000
@@ -104,24 +121,26 @@ class DirectApp:
             embedded = iter(await self.embedder.embed_many(pictures, options.embed))
         results = [next(embedded) if isinstance(picture, Picture) else picture for picture in uploaded]
         alignments = [each.alignment.value if isinstance(each, Embedded) else "-" for each in results]
-        about_run = {
-            wire.EMBEDDING_VALID_HEADER: "".join("0" if alignment == "-" else "1" for alignment in alignments),
-            wire.ALIGNMENT_HEADER: ", ".join(alignments),
-        }
+        about_run = [
+            (_VALID, b"".join(b"0" if alignment == "-" else b"1" for alignment in alignments)),
+            (_ALIGNMENT, ", ".join(alignments).encode()),
+        ]
         content = batch_body(results, options, self.about_model)
         stages = {"receive": (received - started) * 1000, "total": (time.perf_counter() - started) * 1000}
         return self._answer(content, options.media_type, stages, about_run)
 
     def _answer(
-        self, content: bytes, media_type: wire.MediaType, stages: dict[str, float], about_run: dict[str, str]
+        self, content: bytes, media_type: wire.MediaType, stages: dict[str, float], about_run: list[tuple[bytes, bytes]]
     ) -> Response:
-        shared = {
-            wire.MODEL_FINGERPRINT_HEADER: self.info.fingerprint,
-            wire.SERVER_TIMING_HEADER: ", ".join(f"{stage};dur={ms:.3f}" for stage, ms in stages.items()),
-            "Cache-Control": "no-store",
-            "Vary": "Accept",
-        }
-        return Response(content, headers=shared | about_run, media_type=media_type)
+        response = Response(content, media_type=media_type)
+        response.raw_headers[:0] = (  # `Response` takes longer to make them from text
+            (_FINGERPRINT, self.info.fingerprint.encode()),
+            (_TIMING, ", ".join([f"{stage};dur={ms:.3f}" for stage, ms in stages.items()]).encode()),
+            (b"cache-control", b"no-store"),
+            (b"vary", b"Accept"),
+            *about_run,
+        )
+        return response
 
     async def get_health(self) -> Response:
         """200 if a real inference has succeeded in the last seconds. If none has, one is run now."""

@@ -24,6 +24,9 @@ TRIM_SECONDS = 10.0
 
 TASK = "arcface_api.task"
 """Key in an ASGI scope: the task that ends when the caller leaves."""
+ANSWER = "arcface_api.answer"
+"""Key in an ASGI scope: sends a `Response` of status 200 and known length. Faster than ASGI's messages; may be absent.
+"""
 _HAS_LEFT = "arcface_api.has_left"
 
 _log = logging.getLogger(__name__)

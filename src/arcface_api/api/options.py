@@ -81,6 +81,8 @@ _OPTIONS: dict[str, _Option] = {
 }
 
 OPTION_NAMES = frozenset(_OPTIONS)
+_REQUIRE_FINGERPRINT = REQUIRE_FINGERPRINT_HEADER.lower().encode()
+_REQUEST_TIMEOUT = REQUEST_TIMEOUT_HEADER.lower().encode()
 
 
 def _parameter(name: str, place: str, description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,6 +107,14 @@ OPENAPI_PARAMETERS = [
 ]
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """The value of the header with this name, in lower case; None without one. As `Request.headers`, but faster."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
+
+
 def read_options(
     request: Request, recogniser: Recogniser, timeout_seconds: float, defaults: EmbedOptions
 ) -> RequestOptions:
@@ -115,19 +125,18 @@ def read_options(
     Raises:
         FingerprintDiffers, ParameterInvalid, ParametersConflict, NotAcceptable: An option cannot be met.
     """
-    headers = request.headers
-    required = headers.get(REQUIRE_FINGERPRINT_HEADER)
+    required = header(request, _REQUIRE_FINGERPRINT)
     if required is not None and required != recogniser.fingerprint:
         raise FingerprintDiffers(
             f"{REQUIRE_FINGERPRINT_HEADER} is {required}, but the loaded model ({recogniser.name}) has"
             f" {recogniser.fingerprint}: its embeddings must not be compared with yours. Use a service that has your"
             " model, or embed your pictures again with this one."
         )
-    timeout = headers.get(REQUEST_TIMEOUT_HEADER)
+    timeout = header(request, _REQUEST_TIMEOUT)
     seconds = timeout_seconds if timeout is None else min(_seconds(timeout), timeout_seconds)
     deadline = time.monotonic() + seconds
     chosen = _query(request) if request.scope["query_string"] else {}
-    accept = ", ".join(headers.getlist("accept"))
+    accept = ", ".join([value.decode("latin-1") for name, value in request.scope["headers"] if name == b"accept"])
     media_type = MediaType.JSON if accept in {"", "*/*"} else _negotiate(accept)
     if media_type is not MediaType.JSON:
         for name in ("include_attributes", "include_quality", "encoding"):

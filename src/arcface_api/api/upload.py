@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from arcface_api import errors
 from arcface_api.api.answers import LimitsInfo
 from arcface_api.api.connections import Trimmer
-from arcface_api.api.options import OPTION_NAMES
+from arcface_api.api.options import OPTION_NAMES, header
 from arcface_api.embedder import Picture
 from arcface_api.wire import Align
 
@@ -99,7 +99,7 @@ class Body:
     def limit(self, max_bytes: int, too_large: str) -> None:
         """Allow `max_bytes`, before any is read. Raises `BodyTooLarge(too_large)` if more are announced."""
         self._max_bytes, self._too_large = max_bytes, too_large
-        announced = self.request.headers.get("content-length", "")
+        announced = header(self.request, b"content-length") or ""
         if announced.isdecimal() and int(announced) > max_bytes:
             raise errors.BodyTooLarge(too_large)
 
@@ -158,7 +158,7 @@ async def read_image(request: Request, body: Body, align: Align) -> Picture:
     """
     max_bytes = body.uploads.limits.max_image_bytes
     too_large = _IMAGE_TOO_LARGE.format("The request", max_bytes)
-    content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
+    content_type, parameters = parse_options_header(header(request, b"content-type") or "")
     if content_type == FORM_TYPE:
         body.limit(max_bytes + FORM_OVERHEAD_BYTES, too_large)
         form = _Form(PART_NAME, 1, max_bytes)
@@ -188,7 +188,7 @@ async def read_images(request: Request, body: Body, align: Align) -> list[Pictur
         Exception: Those of `read_image`.
     """
     limits = body.uploads.limits
-    content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
+    content_type, parameters = parse_options_header(header(request, b"content-type") or "")
     if content_type != FORM_TYPE:
         raise errors.ContentTypeUnsupported(
             f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with a part {BATCH_PART_NAME}"

@@ -13,12 +13,11 @@ One module, because admission, deadlines and closing share the count of pictures
 import asyncio
 import logging
 import math
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -27,6 +26,7 @@ import numpy as np
 from arcface_api.arrays import Crop
 from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.attributes import AttributePredictor
+from arcface_api.embedder.decode_threads import DecodeThreads
 from arcface_api.embedder.models import Models
 from arcface_api.embedder.prepare import Prepared, Preparer, Recognition, recognition_queue
 from arcface_api.embedder.request import CONTRACT, Embedded, EmbedOptions, Picture
@@ -44,6 +44,8 @@ from arcface_api.wire import Align
 
 _SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 """Limits of an embedding's length. Beyond them, dividing the embedding by its length in float32 is not exact."""
+SHORT_BYTES = 32 * 1024
+"""A picture of at most so many bytes decodes in a fraction of a millisecond."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +69,7 @@ class Embedder:
         self._waits: set[asyncio.Timeout] = set()
         """Timeouts of the pictures inside: when they expire, callers get an answer."""
         self._decoders = decoders
-        self._decode_threads = ThreadPoolExecutor(decode_threads, "decode")
-        self._decoding_since: dict[int, float] = {}
-        """When each busy decode thread began its picture (`time.monotonic`), by thread identifier."""
+        self._decode_threads = DecodeThreads(decode_threads)
         self._bulk_decoding = asyncio.Semaphore(decode_threads)
         """Limits the pictures of batch requests that wait for decoding, so that single pictures overtake them."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
@@ -142,7 +142,7 @@ class Embedder:
 
     def why_stuck(self, before: float) -> str | None:
         """What a thread has been running since a moment earlier than `before` (`time.monotonic`); None if nothing."""
-        if any(since < before for since in list(self._decoding_since.values())):
+        if self._decode_threads.runs_since_before(before):
             return "decoding a picture does not end"
         for queue in self._queues:
             if queue.has_lost_a_thread:
@@ -166,7 +166,7 @@ class Embedder:
             await self._became_empty.wait()
         for queue in self._queues:
             await queue.close()
-        self._decode_threads.shutdown(wait=False)  # they are idle
+        self._decode_threads.close()
         if self._decoders is not None:
             await asyncio.to_thread(self._decoders.close)
 
@@ -248,25 +248,15 @@ class Embedder:
         If the caller leaves, a picture that no thread has taken yet is dropped. One that is on a thread keeps its place
         until the thread is done; otherwise uncounted pictures would pile up.
         """
-        loop = asyncio.get_running_loop()
-        waiting = [picture]
-
-        def prepare() -> Prepared:
-            thread = threading.get_ident()
-            self._decoding_since[thread] = time.monotonic()
-            try:
-                return self._preparer.prepare(waiting.pop(), options)
-            finally:
-                del self._decoding_since[thread]
-
-        prepared = self._decode_threads.submit(prepare)
+        finds_face = options.align is Align.AUTO or options.include_quality or options.include_attributes
+        is_long = finds_face or len(picture.content) > SHORT_BYTES
+        job = self._decode_threads.submit(partial(self._preparer.prepare, picture, options), is_long=is_long)
         try:
-            return await asyncio.wrap_future(prepared)
+            return await job.result
         except asyncio.CancelledError:
-            waiting.clear()  # the queue of the threads keeps what was cancelled
-            if not prepared.cancel() and not prepared.done():
+            if not self._decode_threads.drop(job):
                 self._inside += 1
-                prepared.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, 1))
+                job.on_end = partial(self._leave, 1)
             raise
 
     async def _recognise(self, crop: Crop, options: EmbedOptions) -> Batched[Recognition]:

@@ -102,6 +102,7 @@ def run(
         ws="none",
         log_config=None,
         access_log=settings.access_log,
+        proxy_headers=settings.access_log,  # the caller's address is only logged
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
         server_header=False,
     )
