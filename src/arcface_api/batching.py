@@ -94,8 +94,12 @@ class Batcher(Generic[Item, Row]):
         self._capacity = capacity
         self._single: deque[_Waiting[Item, Row]] = deque()
         self._bulk: deque[_Waiting[Item, Row]] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         """Guards the state that the lanes share: all that follows and both queues."""
+        self._wakes = [threading.Condition(self._lock) for _ in range(lanes)]
+        """What each lane waits on while nothing is queued."""
+        self._idle: list[int] = []
+        """Lanes that wait. The last one wakes first: its data is still in its core's cache."""
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"{name} {lane}", daemon=True)
             for lane in range(lanes)
@@ -151,7 +155,7 @@ class Batcher(Generic[Item, Row]):
         """
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Item, Row] = _Waiting(item, loop.create_future(), time.monotonic(), deadline)
-        with self._changed:
+        with self._lock:
             if self._is_closing:
                 raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
             if self.queued >= self._capacity:
@@ -162,19 +166,21 @@ class Batcher(Generic[Item, Row]):
                     thread.start()
             self._had_company |= bool(self._running)
             (self._bulk if is_bulk else self._single).append(waiting)
-            self._changed.notify()
+            if self._idle:
+                self._wakes[self._idle.pop()].notify()
         try:
             return await waiting.answer
         except asyncio.CancelledError:  # the caller left: release its item now, not when the running batch ends
-            with self._changed, suppress(ValueError):
+            with self._lock, suppress(ValueError):
                 (self._bulk if is_bulk else self._single).remove(waiting)
             raise
 
     async def close(self) -> None:
         """Refuse new work, finish what is queued, and end the threads."""
-        with self._changed:
+        with self._lock:
             self._is_closing = True
-            self._changed.notify_all()
+            for wake in self._wakes:
+                wake.notify()
         if self._loop is not None:
             await self._ended.wait()
 
@@ -187,7 +193,7 @@ class Batcher(Generic[Item, Row]):
             except BaseException as error:  # noqa: BLE001  # a defect here: answer everybody who waits, and go on
                 _log.exception("A defect in the queue of %s:", self.name)
                 self._fail_all(error)
-        with self._changed:
+        with self._lock:
             self._ended_lanes += 1
             is_last = self._ended_lanes == len(self._threads)
         assert self._loop is not None  # noqa: S101  # the threads start with the loop
@@ -196,7 +202,7 @@ class Batcher(Generic[Item, Row]):
                 self._loop.call_soon_threadsafe(self._ended.set)
 
     def _fail_all(self, error: BaseException) -> None:
-        with self._changed:
+        with self._lock:
             everybody = [*self._single, *self._bulk]
             self._single.clear()
             self._bulk.clear()
@@ -205,9 +211,14 @@ class Batcher(Generic[Item, Row]):
 
     def _run_next(self, lane: int) -> bool:
         """Wait for items and run the next batch; False once closed and empty. Keeps no item after its batch."""
-        with self._changed:
+        with self._lock:
             while not self.queued and not self._is_closing:
-                self._changed.wait()
+                self._idle.append(lane)
+                try:
+                    self._wakes[lane].wait()
+                finally:
+                    with suppress(ValueError):  # who wakes a lane takes it off the list
+                        self._idle.remove(lane)
             if not self.queued:
                 return False
             late, batch = self._take_batch()
@@ -237,7 +248,7 @@ class Batcher(Generic[Item, Row]):
             for waiting in batch:
                 self._deliver(waiting, _own_copy(error))
             return
-        with self._changed:
+        with self._lock:
             busy_lanes = (busy_before + len(self._running)) / 2  # on average, about
             del self._running[lane]  # before any caller can send again, or it would seem to have company
             item_seconds = (time.monotonic() - started) / len(batch) / busy_lanes
