@@ -77,8 +77,9 @@ class Settings(BaseSettings):
         default=None,
         le=1024,
         description="Inferences that run side by side on the CPU, each on its share of the threads. `auto`: the fastest"
-        " number, found out at the first start. Where memory allows, a lone request still runs on all threads, which"
-        " takes a second copy of the model. `1`: no second copy, and no more throughput than one inference gives.",
+        " number, found out at the first start, and, where memory allows, a second copy of the model on all threads for"
+        " a request that is alone. `1`: all requests run on all threads, which is best for a lone one. Higher: more"
+        " requests per second, and a lone request takes longer.",
     )
     decode_threads: PositiveInt | None = Field(
         default=None, le=256, description="Threads that decode images, per worker. Default: its share of the CPUs."

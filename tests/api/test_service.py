@@ -26,6 +26,7 @@ from arcface_api.errors import QueueFull, ServiceClosing
 from arcface_api.image import decode
 from arcface_api.loading import open_embedder
 from arcface_api.packs import PackLocations, Role, locate
+from arcface_api.session import choose
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
 from pictures import picture_bytes
@@ -45,12 +46,37 @@ def test_health_says_what_runs(service: Service) -> None:
         "precision": "float32",
         "threads": available_cpus(),
         "lanes": min(2, available_cpus()),
-        "has_wide_lane": available_cpus() > 1,
+        "has_wide_lane": False,
         "batch_sizes": [1, 2, 4, 8],
         "self_test_cosine": pytest.approx(1),
         "reason": answer.json()["reason"],
     }
     assert "this build of ONNX Runtime has no CUDA" in answer.json()["reason"]
+
+
+def test_a_lone_request_runs_on_all_threads_and_those_that_meet_run_side_by_side(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCFACE_LANES", "auto")
+    monkeypatch.setattr(choose, "fastest_lanes", lambda *_, **__: 2)
+    service = run_service(tiny_recogniser, threads=2)
+    health = service.get("/health").json()
+    assert (health["lanes"], health["has_wide_lane"]) == (2, True)
+    ran_with_lanes: list[int] = []
+    real = OnnxCpuSession.run
+
+    def watched(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
+        ran_with_lanes.append(self.lanes)
+        time.sleep(0.02)
+        return real(self, crops)
+
+    monkeypatch.setattr(OnnxCpuSession, "run", watched)
+    alone = service.post("/embed", files={"file": JPEG}).json()["embedding"]
+    assert ran_with_lanes == [1]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: service.post("/embed", files={"file": JPEG}).json()["embedding"], range(16)))
+    assert ran_with_lanes.count(2) >= 4
+    assert answers == [alone] * 16
 
 
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/info"])

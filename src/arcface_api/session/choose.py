@@ -215,7 +215,8 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Backend, Chosen]:
 def _with_lanes(trial: _Trial, backend: Backend, wanted: LaneConfig) -> Chosen:
     """Open and test a backend with the lanes that are wanted, or are fastest; raise RuntimeUnfit or ModelFailed.
 
-    There is a wide lane beside several others, if memory leaves room for it and it computes the same bits.
+    Unless a number was asked for, there is a wide lane beside several others, if memory leaves room for it and it
+    computes the same bits.
     """
     if backend.provider in GPU_PROVIDERS:
         return trial.test(backend)
@@ -235,7 +236,7 @@ def _with_lanes(trial: _Trial, backend: Backend, wanted: LaneConfig) -> Chosen:
         _log.warning("One inference runs at a time, because %d side by side fail: %s", number, error)
         return trial.test(backend)
     _keep_compiled(chosen.session)
-    if _fits_wide(trial, backend, number, wanted.memory_bytes):
+    if wanted.lanes is None and _fits_wide(trial, backend, number, wanted.memory_bytes):
         wide = trial.open(backend, sizes=(1,))
         some = trial.probes[:2]  # one is framed tightly, one loosely
         if np.array_equal(reference_features(wide, some), reference_features(chosen.session, some)):

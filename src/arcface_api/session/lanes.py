@@ -35,7 +35,7 @@ class LaneConfig:
     """How many lanes a session is to have."""
 
     lanes: int | None = 1
-    """None: the fastest number is found out."""
+    """None: the fastest number, and a wide lane where memory allows."""
     memory_bytes: float = math.inf
     """Limit for this process."""
 

@@ -126,8 +126,22 @@ def test_fewer_lanes_are_used_where_more_gain_nothing() -> None:
     assert fastest_lanes(sessions, random_crops(1, 4), has_wide_lane=True) == 1
 
 
-def test_lanes_that_are_asked_for_are_used_with_a_wide_one(recogniser: ModelContent, cache: Cache) -> None:
-    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(2, 8 * GIB))
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_lanes_that_are_asked_for_are_used_without_a_wide_one(
+    recogniser: ModelContent, cache: Cache, lanes: int
+) -> None:
+    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(lanes))
+    assert (chosen.session.lanes, chosen.session.threads, chosen.wide) == (lanes, 2, None)
+
+
+@pytest.fixture
+def two_lanes_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "fastest_lanes", lambda *_, **__: 2)
+
+
+@pytest.mark.usefixtures("two_lanes_win")
+def test_where_memory_allows_there_is_a_wide_lane_too(recogniser: ModelContent, cache: Cache) -> None:
+    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(None, 8 * GIB))
     assert (chosen.session.lanes, chosen.session.threads) == (2, 2)
     assert chosen.wide is not None
     assert (chosen.wide.lanes, chosen.wide.threads, chosen.wide.batch_sizes) == (1, 2, (1,))
@@ -135,14 +149,10 @@ def test_lanes_that_are_asked_for_are_used_with_a_wide_one(recogniser: ModelCont
     np.testing.assert_array_equal(chosen.wide.run(crops), chosen.session.run(crops))
 
 
+@pytest.mark.usefixtures("two_lanes_win")
 def test_without_room_in_memory_there_is_no_wide_lane(recogniser: ModelContent, cache: Cache) -> None:
-    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(2, 0.8 * GIB))
+    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(None, 0.9 * GIB))
     assert (chosen.session.lanes, chosen.wide) == (2, None)
-
-
-def test_one_lane_needs_no_wide_one(recogniser: ModelContent, cache: Cache) -> None:
-    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(1, 8 * GIB))
-    assert (chosen.session.lanes, chosen.wide) == (1, None)
 
 
 def test_more_lanes_than_threads_are_not_possible(
@@ -175,6 +185,7 @@ def test_where_nothing_can_be_kept_a_rule_decides(recogniser: ModelContent, monk
     assert (chosen.session.lanes, chosen.wide) == (2, None)
 
 
+@pytest.mark.usefixtures("two_lanes_win")
 def test_lanes_that_fail_are_not_used_unless_they_were_asked_for(
     recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,12 +195,12 @@ def test_lanes_that_fail_are_not_used_unless_they_were_asked_for(
         return -real(self, crops) if self.lanes > 1 else real(self, crops)
 
     monkeypatch.setattr(OnnxCpuSession, "run", run)
-    monkeypatch.setattr(choose, "fastest_lanes", lambda *_, **__: 2)
     assert open_session(recogniser, CPU_AUTO, cache, LaneConfig(None)).session.lanes == 1
     with pytest.raises(RuntimeUnfit, match="deviates from float32"):
         open_session(recogniser, CPU_AUTO, cache, LaneConfig(2))
 
 
+@pytest.mark.usefixtures("two_lanes_win")
 def test_a_wide_lane_that_computes_other_bits_is_not_used(
     recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,5 +211,5 @@ def test_a_wide_lane_that_computes_other_bits_is_not_used(
         return np.nextafter(rows, np.float32(np.inf)) if self.lanes == 1 else rows
 
     monkeypatch.setattr(OnnxCpuSession, "run", run)
-    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(2))
+    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(None))
     assert (chosen.session.lanes, chosen.wide) == (2, None)
