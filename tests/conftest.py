@@ -137,7 +137,7 @@ def run_service(make_app: Callable[..., DirectApp]) -> Iterator[Callable[..., Se
     with ExitStack() as at_end:
 
         def run(pack: Path, **settings: object) -> Service:
-            service = Service(make_app(pack, **settings))
+            service = Service(make_app(pack, **settings), access_log=bool(settings.get("access_log")))
             at_end.callback(service.stop)
             return at_end.enter_context(service)
 

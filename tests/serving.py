@@ -27,10 +27,10 @@ PATIENCE_SECONDS = 60
 class Service(httpx.Client):
     """A client of a real service that runs in a thread of this process."""
 
-    def __init__(self, app: DirectApp) -> None:
+    def __init__(self, app: DirectApp, *, access_log: bool = False) -> None:
         """Start the service on a free port and wait until it is ready."""
         config = uvicorn.Config(
-            app, ws="none", http=HttpProtocol, log_config=None, access_log=False, proxy_headers=False, port=0
+            app, ws="none", http=HttpProtocol, log_config=None, access_log=access_log, proxy_headers=access_log, port=0
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)

@@ -79,6 +79,16 @@ def test_a_lone_request_runs_on_all_threads_and_those_that_meet_run_side_by_side
     assert answers == [alone] * 16
 
 
+def test_answer_is_the_same_with_an_access_log(
+    service: Service, run_service: Callable[..., Service], tiny_recogniser: Path
+) -> None:
+    logging_service = run_service(tiny_recogniser, access_log=True)
+    for path, files in (("/embed", {"file": JPEG}), ("/embed", {"file": b"no picture"})):
+        one, other = (each.post(path, files=files) for each in (service, logging_service))
+        assert (one.status_code, one.content) == (other.status_code, other.content)
+        assert set(one.headers) == set(other.headers)
+
+
 @pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/info"])
 def test_monitors_may_ask_with_head(service: Service, path: str) -> None:
     answer = service.head(path)
