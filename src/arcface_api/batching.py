@@ -206,8 +206,7 @@ class Batcher(Generic[Item, Row]):
             everybody = [*self._single, *self._bulk]
             self._single.clear()
             self._bulk.clear()
-        for waiting in everybody:
-            self._deliver(waiting, _own_copy(error))
+        self._deliver([(waiting, _own_copy(error)) for waiting in everybody])
 
     def _run_next(self, lane: int) -> bool:
         """Wait for items and run the next batch; False once closed and empty. Keeps no item after its batch."""
@@ -228,8 +227,8 @@ class Batcher(Generic[Item, Row]):
             if batch:
                 self._running[lane] = time.monotonic()
         try:
-            for waiting in late:
-                self._deliver(waiting, DeadlineExceeded())
+            if late:
+                self._deliver([(waiting, DeadlineExceeded()) for waiting in late])
             if batch:
                 self._run_batch(lane, batch, self._run_alone if is_alone else self._run)
         finally:
@@ -245,8 +244,7 @@ class Batcher(Generic[Item, Row]):
             if len(rows) != len(batch):
                 raise ModelFailed(f"The model returned {len(rows)} rows for a batch of {len(batch)}.")  # noqa: TRY301  # as if `run` raised it
         except BaseException as error:  # noqa: BLE001  # its own callers get it, and work goes on
-            for waiting in batch:
-                self._deliver(waiting, _own_copy(error))
+            self._deliver([(waiting, _own_copy(error)) for waiting in batch])
             return
         with self._lock:
             busy_lanes = (busy_before + len(self._running)) / 2  # on average, about
@@ -255,15 +253,17 @@ class Batcher(Generic[Item, Row]):
             if self._item_seconds == 0:
                 self._item_seconds = item_seconds
             self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
+        answers: list[tuple[_Waiting[Item, Row], Batched[Row] | Exception]] = []
         for waiting, row in zip(batch, rows, strict=True):
             waited_ms = (started - waiting.submitted) * 1000
-            self._deliver(waiting, row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch)))
+            answers.append((waiting, row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch))))
+        self._deliver(answers)
 
-    def _deliver(self, waiting: _Waiting[Item, Row], answer: Batched[Row] | Exception) -> None:
-        """Hand an answer to its caller, on the event loop."""
+    def _deliver(self, answers: Sequence[tuple[_Waiting[Item, Row], Batched[Row] | Exception]]) -> None:
+        """Hand answers to their callers, on the event loop, which they wake once."""
         assert self._loop is not None  # noqa: S101  # the threads start with the loop
         with suppress(RuntimeError):  # the loop was closed: nobody waits
-            self._loop.call_soon_threadsafe(_settle, waiting.answer, answer)
+            self._loop.call_soon_threadsafe(_settle, [(waiting.answer, answer) for waiting, answer in answers])
 
     def _take_batch(self) -> tuple[list[_Waiting[Item, Row]], list[_Waiting[Item, Row]]]:
         """Take the items that would be too late even in the next batch, and that batch; drop those whose callers left.
@@ -314,13 +314,14 @@ async def both(one: Coroutine[Any, Any, One], other: Coroutine[Any, Any, Other])
         raise
 
 
-def _settle(caller: "asyncio.Future[Batched[Row]]", answer: Batched[Row] | Exception) -> None:
-    if caller.done():  # the caller has left
-        return
-    if isinstance(answer, Exception):
-        caller.set_exception(answer)
-    else:
-        caller.set_result(answer)
+def _settle(answers: "Sequence[tuple[asyncio.Future[Batched[Row]], Batched[Row] | Exception]]") -> None:
+    for caller, answer in answers:
+        if caller.done():  # the caller has left
+            continue
+        if isinstance(answer, Exception):
+            caller.set_exception(answer)
+        else:
+            caller.set_result(answer)
 
 
 def _own_copy(error: BaseException) -> Exception:
