@@ -294,13 +294,13 @@ def test_old_version_and_head_are_answered_as_they_ask(service: Service) -> None
 
 def test_answer_to_a_picture_is_written_at_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
-    real = GentleTransport.write
+    real = GentleTransport._flush
 
-    def write(transport: GentleTransport, data: bytes) -> None:
-        written.append(data)
-        real(transport, data)
+    def flush(transport: GentleTransport) -> None:
+        written.append(b"".join(transport._unsent))
+        real(transport)
 
-    monkeypatch.setattr(GentleTransport, "write", write)
+    monkeypatch.setattr(GentleTransport, "_flush", flush)
     with Caller(service) as caller:
         caller.send(picture(JPEG))
         body = caller.answer().body

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from arcface_api import __version__, wire
 from arcface_api.api import openapi, problems, upload
 from arcface_api.api.answers import HealthAnswer, InfoAnswer, StatusAnswer, batch_body, embed_body, model_keys
-from arcface_api.api.connections import ANSWER, TASK, Connections
+from arcface_api.api.connections import TASK, Connections
 from arcface_api.api.health import Health
 from arcface_api.api.options import read_options
 from arcface_api.embedder import Embedded, Embedder, EmbedOptions, Picture
@@ -83,10 +83,7 @@ class DirectApp:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
             response = problems.answer_failed(request, error)
         del scope[TASK]
-        if ANSWER in scope and response.status_code == HTTPStatus.OK:
-            await scope[ANSWER](response)
-        else:
-            await response(scope, receive, send)
+        await response(scope, receive, send)
 
     async def embed(self, request: Request) -> Response:
         """Takes a picture of one already-cropped face and returns its embedding."""

@@ -24,9 +24,6 @@ TRIM_SECONDS = 10.0
 
 TASK = "arcface_api.task"
 """Key in an ASGI scope: the task that ends when the caller leaves."""
-ANSWER = "arcface_api.answer"
-"""Key in an ASGI scope: sends a `Response` of status 200 and known length. Faster than ASGI's messages; may be absent.
-"""
 _HAS_LEFT = "arcface_api.has_left"
 
 _log = logging.getLogger(__name__)
@@ -111,15 +108,19 @@ class GentleTransport(asyncio.Transport):
         self._transport, self._shared, self._has_more = transport, shared, has_more
         self._loop = asyncio.get_running_loop()
         self._is_closing = self._is_lingering = False
+        self._unsent: list[bytes] = []
+        """What was written in this turn of the loop: an answer's head and body are one system call for each side."""
         self._end: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         for delegated in ("get_extra_info", "pause_reading", "resume_reading"):
             setattr(self, delegated, getattr(transport, delegated))
 
     def write(self, data: Any) -> None:
-        """Send this, unless the connection is closing."""
+        """Send this at the end of the loop's turn, unless the connection is closing."""
         if not self._is_closing:
-            self._transport.write(data)
+            self._unsent.append(data)
+            if len(self._unsent) == 1:
+                self._loop.call_soon(self._flush)
 
     def is_closing(self) -> bool:
         """Whether it is closed or will be."""
@@ -128,12 +129,14 @@ class GentleTransport(asyncio.Transport):
     def abort(self) -> None:
         """End it now."""
         self._is_closing = True
+        self._unsent.clear()
         self._transport.abort()
 
     def close(self) -> None:
         """End it when everything is sent and the caller had time to read it."""
         if self._is_closing:
             return
+        self._flush()
         self._is_closing = True
         if self._has_more() and self._shared.lingering < MOST_LINGERING and not self._transport.is_closing():
             self._is_lingering = True
@@ -146,9 +149,16 @@ class GentleTransport(asyncio.Transport):
         if self._transport.get_write_buffer_size():
             self.watch_writing()
 
+    def _flush(self) -> None:
+        if self._unsent:
+            data = b"".join(self._unsent)
+            self._unsent.clear()
+            self._transport.write(data)
+
     def closed(self) -> None:
         """The connection is gone."""
         self._is_closing = True
+        self._unsent.clear()
         self.stop_watching()
         if self._end is not None:
             self._end.cancel()

@@ -5,8 +5,6 @@
                  └────────────── what follows waits unread until the answer is sent ──┘
 
 - *Heads* are collected, limited and freed of offers to upgrade (`heads`).
-- *Answers* of the operations that matter for speed are written at once (`connections.ANSWER`): a head of its own would
-  cost each side a system call, and wake the caller twice.
 - *Pipelined requests* wait unread. uvicorn would parse and keep all of them.
 - *Callers that leave* end the work for them (`connections.leave`). uvicorn informs only an application that asks, which
   ours does not once it has the picture. Behind more than `PIPELINE_BYTES` of pipelined requests this is seen late.
@@ -23,14 +21,12 @@ from collections.abc import Iterator
 from typing import cast
 
 import httptools
-from starlette.responses import Response
 from starlette.types import Scope
-from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from arcface_api.api import heads
 from arcface_api.api.app import DirectApp
-from arcface_api.api.connections import ANSWER, Connections, GentleTransport, leave
+from arcface_api.api.connections import Connections, GentleTransport, leave
 from arcface_api.api.problems import answer_to
 from arcface_api.errors import ArcFaceError, RequestHeadTooLarge, RequestMalformed, TooManyConnections
 
@@ -128,8 +124,6 @@ class HttpProtocol(HttpToolsProtocol):
             elif name == b"transfer-encoding":
                 self._body_left = None
         super().on_headers_complete()
-        if not self.config.access_log:  # uvicorn writes it while it sends an answer
-            cast("Scope", self.scope)[ANSWER] = self._answer
         self.headers = []  # the trailers of a chunked body would be added, and nothing reads them
         self._is_in_head, self._head_until = False, None
 
@@ -161,25 +155,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             end = self.loop.time() + self._shared.upload_seconds
             self._rest_timer = self.loop.call_later(REST_SECONDS, self._check_rest, self._body_bytes, end)
-
-    async def _answer(self, answer: Response) -> None:
-        """Send the answer to the request that is served; see `connections.ANSWER`."""
-        cycle = self.cycle
-        if self.flow.write_paused:
-            await self.flow.drain()
-        if cycle.disconnected:
-            return
-        cycle.response_started = cycle.response_complete = True
-        if not cycle.keep_alive:
-            answer.raw_headers.append(CLOSE_HEADER)
-        self._write(answer)
-        if not cycle.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _write(self, answer: Response) -> None:
-        lines = [b"%s: %s\r\n" % header for header in (*self.server_state.default_headers, *answer.raw_headers)]
-        self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body]))
 
     @property
     def _is_serving(self) -> bool:
@@ -277,7 +252,8 @@ class HttpProtocol(HttpToolsProtocol):
         if not is_answered:
             answer = answer_to(error)
             answer.headers["Connection"] = "close"
-            self._write(answer)
+            lines = [b"%s: %s\r\n" % header for header in (*self.server_state.default_headers, *answer.raw_headers)]
+            self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)]))
         self.transport.close()
 
     def _watch(self) -> None:
