@@ -69,7 +69,8 @@ class Machine:
         self.asked.append((lanes, int(size) if size else None))
         if lanes not in self.rates:
             raise MeasurementFailed("The service ended before it could serve.")
-        on_progress("1 client", 0.5)
+        on_progress("1 client", 0)
+        on_progress("32 clients", 0.5)
         rate = self.rates[lanes] * (1.2 if size == "16" else 1)
         return measurement(rate, lanes=min(lanes, self.lanes_at_most), max_batch=int(size or 8))
 
