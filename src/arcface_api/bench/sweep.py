@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from arcface_api import __version__
+from arcface_api.bench.load import LoadReport
 from arcface_api.bench.measure import WARM_UP_SECONDS, Measurement, OnProgress, counted
 from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
@@ -25,8 +26,8 @@ VARIED = ("workers", "lanes", "threads", "max_batch")
 CLIENTS_PER_CPU = 4
 MIN_CLIENTS, MAX_CLIENTS = 32, 160
 """Of the load that keeps every lane busy; with more, workers that share the queue's default capacity would refuse."""
-START_SECONDS = 5.0
-"""For the estimate: a start whose compiled model is in the cache."""
+START_SECONDS, COMPILE_SECONDS = 5.0, 25.0
+"""For the estimate: a start, and what the first with a number of threads and a size of batches takes beside that."""
 
 CONTENDING = 0.85
 """Of the highest throughput so far; a setting below it is not measured again."""
@@ -83,7 +84,7 @@ class Trial:
     @property
     def faces_per_second(self) -> float:
         """Under load."""
-        return median(measured.steps[-1].served_per_second for measured in self.measurements)
+        return median(_rate(measured.steps[-1]) for measured in self.measurements)
 
     @property
     def alone_p50_ms(self) -> float:
@@ -140,11 +141,14 @@ class Sweep:
         self.clients = clients or min(max(MIN_CLIENTS, CLIENTS_PER_CPU * cpus), MAX_CLIENTS)
         self.trials = [Trial(candidate) for candidate in candidates(fixed, cpus)]
         self.is_complete = False
+        self._finalists: list[Trial] = []
+        """Settings that differ in the size of batches alone; the others have lost by then."""
         self._tries_batches = "max_batch" not in fixed
         self._runs, self._most_runs = 0, ROUNDS * len(self.trials) + (3 * (ROUNDS - 1) if self._tries_batches else 0)
         step_seconds = seconds + min(WARM_UP_SECONDS, seconds / 4)
-        self.most_seconds = self._most_runs * (START_SECONDS + 2 * step_seconds)
-        """An estimate: nothing leaves early, and every start finds its compiled model in the cache."""
+        first_starts = len({trial.candidate.threads for trial in self.trials}) + (2 if self._tries_batches else 0)
+        self.most_seconds = self._most_runs * (START_SECONDS + 2 * step_seconds) + first_starts * COMPILE_SECONDS
+        """An estimate: nothing leaves early, and no compiled model is in the cache."""
 
     def run(self, measure: Measure, on_progress: OnProgress) -> None:
         """Measure all candidates.
@@ -158,9 +162,13 @@ class Sweep:
         if self._tries_batches and (best := self.recommended) is not None:
             sizes = max(1, best.max_batch // 2), best.max_batch * 2
             others = [Trial(replace(best.candidate, max_batch=size)) for size in sizes if size != best.max_batch]
+            again = Trial(best.candidate)
             self.trials += others
             for _ in range(ROUNDS - 1):
-                self._one_round([best, *others], measure, on_progress)
+                self._one_round([again, *others], measure, on_progress)
+            if again.is_measured:  # what others do now is compared with what it does now: machines change
+                best.measurements = again.measurements
+            self._finalists = [best, *others]
         self.is_complete = True
         on_progress("done", 1)
         if self.recommended is None:
@@ -169,7 +177,7 @@ class Sweep:
     @property
     def recommended(self) -> Trial | None:
         """By RULE; None before anything was measured."""
-        measured = [trial for trial in self.trials if trial.is_measured]
+        measured = [trial for trial in self._finalists or self.trials if trial.is_measured]
         if not measured:
             return None
         shortest = min(trial.alone_p50_ms for trial in measured)
@@ -224,6 +232,16 @@ class Sweep:
         for other in self.trials:  # as on a GPU, which has one lane whatever is set
             if other.candidate.lanes > lanes and not other.measurements:
                 other.failure = f"The service runs {counted(lanes, 'lane')} here, whatever is set."
+
+
+def _rate(step: LoadReport) -> float:
+    """Faces per second, from the mean latency: in a closed loop, what is inside is throughput times latency (Little).
+
+    In a few seconds, counted answers are off by a batch in each lane.
+    """
+    if step.refused or step.clients is None or step.latency_ms is None:  # then not every client is inside
+        return step.served_per_second
+    return step.clients * 1000 / step.latency_ms.mean
 
 
 def candidates(fixed: Mapping[str, int], cpus: int) -> list[Candidate]:

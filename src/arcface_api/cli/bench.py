@@ -130,8 +130,8 @@ def run_sweep(
     sweep = Sweep(given, fixed, available_cpus(), clients, seconds)
     click.echo(
         f"Trying {counted(len(sweep.trials), 'setting')} with 1 client and with {sweep.clients}, in {ROUNDS} rounds: at"
-        f" most about {sweep.most_seconds / 60:.0f} minutes, and longer where a model is compiled for the first time."
-        " Ctrl-C ends it and shows what was measured.",
+        f" most about {sweep.most_seconds / 60:.0f} minutes, or more where a start takes long. Ctrl-C ends it and shows"
+        " what was measured.",
         err=True,
     )
     try:

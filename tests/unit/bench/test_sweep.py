@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,16 @@ def sweep(*options: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, options)], capture_output=True, text=True, timeout=110, check=False)
 
 
-def step(rate: float, p50: float, p99: float) -> LoadReport:
-    latency = Summary(9, p50, p50, p50, p99, p99)
+def step(clients: int, rate: float, p99: float) -> LoadReport:
+    mean = clients * 1000 / rate
     return LoadReport(
-        clients=1,
+        clients=clients,
         seconds=1,
         served=9,
-        served_per_second=rate,
+        served_per_second=rate + 5,  # it counts whole batches
         refused={},
         failed={},
-        latency_ms=latency,
+        latency_ms=Summary(9, mean, mean, mean, p99, p99),
         stages_ms={},
         mean_batch=1,
         costs={},
@@ -42,7 +43,7 @@ def step(rate: float, p50: float, p99: float) -> LoadReport:
 
 def measurement(rate: float, alone: float = 10, *, lanes: int = 1, max_batch: int = 8) -> Measurement:
     service = {"model": "m", "provider": "p", "precision": "float32", "lanes": lanes, "batch_sizes": [1, max_batch]}
-    return Measurement(service, None, (step(rate / 2, alone, alone), step(rate, 50, 90)), {"rss_mb": 100.0})
+    return Measurement(service, None, (step(1, 1000 / alone, alone), step(32, rate, 90)), {"rss_mb": 100.0})
 
 
 def trial(candidate: Candidate, rate: float, alone: float = 10) -> Trial:
@@ -58,8 +59,8 @@ def of(*trials: Trial) -> Sweep:
 class Machine:
     """Measures nothing: each number of lanes has its rate, from which what was asked for is kept."""
 
-    def __init__(self, rates: Mapping[int, float], lanes_at_most: int = 99) -> None:
-        self.rates, self.lanes_at_most = rates, lanes_at_most
+    def __init__(self, rates: Mapping[int, float], lanes_at_most: int = 99, slowdown: float = 1) -> None:
+        self.rates, self.lanes_at_most, self.slowdown = rates, lanes_at_most, slowdown
         self.asked: list[tuple[int, int | None]] = []
 
     def __call__(
@@ -71,7 +72,7 @@ class Machine:
             raise MeasurementFailed("The service ended before it could serve.")
         on_progress("1 client", 0)
         on_progress("32 clients", 0.5)
-        rate = self.rates[lanes] * (1.2 if size == "16" else 1)
+        rate = self.rates[lanes] * (1.2 if size == "16" else 1) / self.slowdown ** len(self.asked)
         return measurement(rate, lanes=min(lanes, self.lanes_at_most), max_batch=int(size or 8))
 
 
@@ -132,6 +133,16 @@ def test_of_equally_fast_settings_the_one_with_fewer_workers_then_lanes_then_the
     assert of(*others, trial(Candidate(1, 1, 4), 100 * TIE - 0.1)).recommended is others[2]
 
 
+def test_the_rate_follows_from_the_latency_because_counts_are_off_by_a_batch_in_each_lane() -> None:
+    assert trial(Candidate(1, 1, 4), 100).faces_per_second == pytest.approx(100)
+    refusing = trial(Candidate(1, 1, 4), 100)
+    refusing.measurements = [
+        replace(each, steps=(each.steps[0], replace(each.steps[1], refused={"429": 1})))
+        for each in refusing.measurements
+    ]
+    assert refusing.faces_per_second == 105  # with refusals, not every client waits for an embedding
+
+
 # ── rounds ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -154,6 +165,12 @@ def test_smaller_and_larger_batches_are_tried_with_the_best_lanes() -> None:
     assert machine.asked[-3:] == [(2, None), (2, 4), (2, 16)]
     assert found.recommended is not None
     assert found.recommended.settings() == {"workers": "1", "lanes": "2", "threads": "4", "max_batch": "16"}
+
+
+def test_larger_batches_are_compared_with_what_the_best_does_at_that_time() -> None:
+    found, _ = run(Machine({1: 80, 2: 100, 4: 80}, slowdown=1.05))
+    assert found.recommended is not None
+    assert found.recommended.max_batch == 16
 
 
 def test_progress_never_goes_back_and_ends_at_all() -> None:
