@@ -168,9 +168,10 @@ def test_smaller_and_larger_batches_are_tried_with_the_best_lanes() -> None:
 
 
 def test_larger_batches_are_compared_with_what_the_best_does_at_that_time() -> None:
-    found, _ = run(Machine({1: 80, 2: 100, 4: 80}, slowdown=1.05))
+    """Earlier rounds of a machine that slows down were faster, also those of settings that lost."""
+    found, _ = run(Machine({1: 80, 2: 100, 4: 99}, slowdown=1.05))
     assert found.recommended is not None
-    assert found.recommended.max_batch == 16
+    assert (found.recommended.candidate.lanes, found.recommended.max_batch) == (2, 16)
 
 
 def test_progress_never_goes_back_and_ends_at_all() -> None:
