@@ -92,7 +92,7 @@ def cost() -> str:
                 rate = peer["loads"][MANY]["faces_per_second"]
                 faces = faces_per_core_hour(rate, report["machine"]["cpus"])
                 price = price_per_million(faces, EXAMPLE_PRICE)
-                rows.append(f"| {model} | {name} | {rate:.1f} | {faces:,.0f} | {price:.2f} |")
+                rows.append(f"| {model} | {name} | {rate:.1f} | {faces:,.0f} | {price:.3f} |")
     return "\n".join(rows)
 
 

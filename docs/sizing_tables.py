@@ -21,19 +21,14 @@ MEBIBYTE = 2**20
 def settings() -> str:
     """A row for each number of cores: lanes that are tried, lanes without a cache, and the memory limit they need."""
     rows = [
-        "| cores | lanes that a start tries | without a cache | memory limit for one lane | for a lane on each core |"
+        "| cores | lanes that the first start tries | without a cache | memory limit for a lane on each core |"
         " and the wide lane |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for cores in CORES:
-        limits = [
-            _memory_limit(1, is_wide_too=False),
-            _memory_limit(cores, is_wide_too=False),
-            _memory_limit(cores, is_wide_too=True),
-        ]
         tried = ", ".join(map(str, candidates(cores)))
-        shown = " | ".join(f"{limit / 1024:.1f} GiB" for limit in limits)
-        rows.append(f"| {cores} | {tried} | {unmeasured_lanes(cores)} | {shown} |")
+        narrow, both = (_memory_limit(cores, is_wide_too=is_wide_too) / 1024 for is_wide_too in (False, True))
+        rows.append(f"| {cores} | {tried} | {unmeasured_lanes(cores)} | {narrow:.1f} GiB | {both:.1f} GiB |")
     return "\n".join(rows)
 
 
