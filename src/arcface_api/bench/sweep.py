@@ -1,7 +1,7 @@
 """Finds the best number of lanes and workers and the best size of batches on this machine: starts a service with each.
 
-    candidates ─▶ rounds: each is started, measured with 1 client and with many ─▶ the slow ones leave
-        ─▶ the best, with smaller and larger batches ─▶ recommended
+    candidates ─▶ a first round: each is started, and measured with 1 client and with many ─▶ the slow ones leave
+        ─▶ more rounds of the others, and of the best with smaller and larger batches ─▶ recommended
 
 A setting is measured as `measure_own` measures: from outside, with what HTTP and decoding cost.
 """
@@ -18,7 +18,7 @@ from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
 from arcface_api.session.lanes import candidates as lane_candidates
 
-ROUNDS = 3
+LATER_ROUNDS = 3
 WORKERS = 1, 2, 4
 MIN_CPUS_PER_WORKER = 2
 VARIED = ("workers", "lanes", "threads", "max_batch")
@@ -30,7 +30,7 @@ START_SECONDS, COMPILE_SECONDS = 5.0, 25.0
 """For the estimate: a start, and what the first with a number of threads and a size of batches takes beside that."""
 
 CONTENDING = 0.85
-"""Of the highest throughput so far; a setting below it is not measured again."""
+"""Of the highest throughput in the first round; a setting below it is not measured again."""
 TIE = 0.97
 """Of the highest throughput; settings above it count as equally fast, which is about what rounds differ by."""
 MAX_SLOWER_ALONE = 1.25
@@ -75,35 +75,38 @@ class Trial:
     measurements: list[Measurement] = field(default_factory=list)
     failure: str | None = None
     """Why it cannot be used."""
+    has_left: bool = False
+    """After the first round, because it was slow."""
 
     @property
     def is_measured(self) -> bool:
-        """Whether it may be recommended."""
+        """Whether it has figures that count."""
         return bool(self.measurements) and self.failure is None
+
+    @property
+    def last(self) -> Sequence[Measurement]:
+        """Those that count: not of the first round if there are later ones, which others can be compared with."""
+        return self.measurements[-LATER_ROUNDS:]
 
     @property
     def faces_per_second(self) -> float:
         """Under load."""
-        return median(_rate(measured.steps[-1]) for measured in self.measurements)
+        return median(_rate(measured.steps[-1]) for measured in self.last)
 
     @property
     def alone_p50_ms(self) -> float:
         """Latency of a lone request."""
-        return median(
-            measured.steps[0].latency_ms.p50 for measured in self.measurements if measured.steps[0].latency_ms
-        )
+        return median(measured.steps[0].latency_ms.p50 for measured in self.last if measured.steps[0].latency_ms)
 
     @property
     def p99_ms(self) -> float:
         """Latency under load."""
-        return median(
-            measured.steps[-1].latency_ms.p99 for measured in self.measurements if measured.steps[-1].latency_ms
-        )
+        return median(measured.steps[-1].latency_ms.p99 for measured in self.last if measured.steps[-1].latency_ms)
 
     @property
     def rss_mb(self) -> float:
         """Resident memory of all its processes after the load, in 10^6 bytes."""
-        return median(measured.process["rss_mb"] for measured in self.measurements if measured.process)
+        return median(measured.process["rss_mb"] for measured in self.last if measured.process)
 
     @property
     def max_batch(self) -> int:
@@ -119,7 +122,8 @@ class Trial:
         names = ("faces_per_second", "alone_p50_ms", "p99_ms", "rss_mb", "max_batch")
         figures = {name: getattr(self, name) for name in names} if self.measurements else {}
         rounds = [measured.to_json() for measured in self.measurements]
-        return {**self.candidate.options(), **figures, "failure": self.failure, "rounds": rounds}
+        about = {**self.candidate.options(), **figures, "has_left": self.has_left, "failure": self.failure}
+        return {**about, "rounds": rounds}
 
 
 class Sweep:
@@ -141,12 +145,11 @@ class Sweep:
         self.clients = clients or min(max(MIN_CLIENTS, CLIENTS_PER_CPU * cpus), MAX_CLIENTS)
         self.trials = [Trial(candidate) for candidate in candidates(fixed, cpus)]
         self.is_complete = False
-        self._finalists: list[Trial] = []
-        """Settings that differ in the size of batches alone; the others have lost by then."""
         self._tries_batches = "max_batch" not in fixed
-        self._runs, self._most_runs = 0, ROUNDS * len(self.trials) + (3 * (ROUNDS - 1) if self._tries_batches else 0)
+        other_sizes = 2 if self._tries_batches else 0
+        self._runs, self._most_runs = 0, len(self.trials) + LATER_ROUNDS * (len(self.trials) + other_sizes)
         step_seconds = seconds + min(WARM_UP_SECONDS, seconds / 4)
-        first_starts = len({trial.candidate.threads for trial in self.trials}) + (2 if self._tries_batches else 0)
+        first_starts = len({trial.candidate.threads for trial in self.trials}) + other_sizes
         self.most_seconds = self._most_runs * (START_SECONDS + 2 * step_seconds) + first_starts * COMPILE_SECONDS
         """An estimate: nothing leaves early, and no compiled model is in the cache."""
 
@@ -157,27 +160,24 @@ class Sweep:
             MeasurementFailed: No candidate could be measured.
         """
         self._one_round(self.trials, measure, on_progress)
-        for _ in range(ROUNDS - 1):
-            self._one_round(self._contenders(), measure, on_progress)
-        if self._tries_batches and (best := self.recommended) is not None:
+        best = self.recommended
+        if best is None:
+            raise MeasurementFailed(f"No setting could be measured. {self.trials[0].failure}")
+        highest = max(trial.faces_per_second for trial in self.trials if trial.is_measured)
+        for trial in self.trials:
+            trial.has_left = trial.is_measured and trial.faces_per_second < CONTENDING * highest
+        if self._tries_batches:
             sizes = max(1, best.max_batch // 2), best.max_batch * 2
-            others = [Trial(replace(best.candidate, max_batch=size)) for size in sizes if size != best.max_batch]
-            again = Trial(best.candidate)
-            self.trials += others
-            for _ in range(ROUNDS - 1):
-                self._one_round([again, *others], measure, on_progress)
-            if again.is_measured:  # what others do now is compared with what it does now: machines change
-                best.measurements = again.measurements
-            self._finalists = [best, *others]
+            self.trials += [Trial(replace(best.candidate, max_batch=size)) for size in sizes if size != best.max_batch]
+        for _ in range(LATER_ROUNDS):
+            self._one_round([trial for trial in self.trials if not trial.has_left], measure, on_progress)
         self.is_complete = True
         on_progress("done", 1)
-        if self.recommended is None:
-            raise MeasurementFailed(f"No setting could be measured. {self.trials[0].failure}")
 
     @property
     def recommended(self) -> Trial | None:
         """By RULE; None before anything was measured."""
-        measured = [trial for trial in self._finalists or self.trials if trial.is_measured]
+        measured = [trial for trial in self.trials if trial.is_measured and not trial.has_left]
         if not measured:
             return None
         shortest = min(trial.alone_p50_ms for trial in measured)
@@ -200,11 +200,6 @@ class Sweep:
             "recommended": best.settings() if best is not None else None,
             "machine": machine(),
         }
-
-    def _contenders(self) -> list[Trial]:
-        measured = [trial for trial in self.trials if trial.is_measured]
-        highest = max((trial.faces_per_second for trial in measured), default=0.0)
-        return [trial for trial in measured if trial.faces_per_second >= CONTENDING * highest]
 
     def _one_round(self, trials: Sequence[Trial], measure: Measure, on_progress: OnProgress) -> None:
         """A measurement more of each that can be measured."""

@@ -123,15 +123,15 @@ def run_sweep(
 ) -> None:
     """Try settings; print what was measured, also when Ctrl-C ends it early."""
     from arcface_api.bench.measure import counted, measure_own  # noqa: PLC0415  # as above
-    from arcface_api.bench.sweep import ROUNDS, VARIED, Sweep  # noqa: PLC0415
+    from arcface_api.bench.sweep import LATER_ROUNDS, VARIED, Sweep  # noqa: PLC0415
 
     # Only what was given on the command line; `lanes` is None for `auto`.
     fixed = {name: number for name in VARIED if name in given and (number := getattr(settings, name)) is not None}
     sweep = Sweep(given, fixed, available_cpus(), clients, seconds)
     click.echo(
-        f"Trying {counted(len(sweep.trials), 'setting')} with 1 client and with {sweep.clients}, in {ROUNDS} rounds: at"
-        f" most about {sweep.most_seconds / 60:.0f} minutes, or more where a start takes long. Ctrl-C ends it and shows"
-        " what was measured.",
+        f"Trying {counted(len(sweep.trials), 'setting')} with 1 client and with {sweep.clients},"
+        f" in {1 + LATER_ROUNDS} rounds: at most about {sweep.most_seconds / 60:.0f} minutes, or more where a start takes"
+        " long. Ctrl-C ends it and shows what was measured.",
         err=True,
     )
     try:
@@ -179,7 +179,7 @@ def _sweep_row(trial: "Trial", highest: float, *, is_best: bool) -> str:
         f"{candidate.workers:>7} {candidate.lanes:>5} {candidate.threads:>7} {trial.max_batch:>5}"
         f" {trial.faces_per_second:>9.1f}  {_bar(trial.faces_per_second / highest):<{BAR_CELLS}}"
         f" {_milliseconds(trial.p99_ms):>10} {_milliseconds(trial.alone_p50_ms):>11} {f'{trial.rss_mb:.0f} MB':>9}"
-        f" {len(trial.measurements):>6}{'  recommended' if is_best else ''}"
+        f" {len(trial.last):>6}{'  recommended' if is_best else ''}"
     )
 
 

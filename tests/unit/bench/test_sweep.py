@@ -14,7 +14,7 @@ import pytest
 
 from arcface_api.bench.load import LoadReport, Summary
 from arcface_api.bench.measure import Measurement, OnProgress
-from arcface_api.bench.sweep import CONTENDING, MAX_SLOWER_ALONE, ROUNDS, TIE, Candidate, Sweep, Trial, candidates
+from arcface_api.bench.sweep import CONTENDING, LATER_ROUNDS, MAX_SLOWER_ALONE, TIE, Candidate, Sweep, Trial, candidates
 from arcface_api.cli import bench as bench_command
 from arcface_api.errors import MeasurementFailed
 
@@ -156,22 +156,28 @@ def run(machine: Machine, cpus: int = 4, **fixed: int) -> tuple[Sweep, list[floa
 def test_rounds_are_interleaved_and_the_slow_leave() -> None:
     machine = Machine({1: 100 * CONTENDING - 1, 2: 100, 4: 95})
     run(machine, max_batch=8)
-    assert [lanes for lanes, _ in machine.asked] == [1, 2, 4] + [2, 4] * (ROUNDS - 1)
+    assert [lanes for lanes, _ in machine.asked] == [1, 2, 4] + [2, 4] * LATER_ROUNDS
 
 
 def test_smaller_and_larger_batches_are_tried_with_the_best_lanes() -> None:
     machine = Machine({1: 80, 2: 100, 4: 80})
     found, _ = run(machine)
-    assert machine.asked[-3:] == [(2, None), (2, 4), (2, 16)]
+    assert machine.asked[3:] == [(2, None), (2, 4), (2, 16)] * LATER_ROUNDS
     assert found.recommended is not None
     assert found.recommended.settings() == {"workers": "1", "lanes": "2", "threads": "4", "max_batch": "16"}
 
 
-def test_larger_batches_are_compared_with_what_the_best_does_at_that_time() -> None:
-    """Earlier rounds of a machine that slows down were faster, also those of settings that lost."""
+def test_a_setting_that_has_left_does_not_win_because_the_machine_was_faster_then() -> None:
     found, _ = run(Machine({1: 80, 2: 100, 4: 99}, slowdown=1.05))
+    assert found.trials[0].faces_per_second > max(each.faces_per_second for each in found.trials[1:])
     assert found.recommended is not None
     assert (found.recommended.candidate.lanes, found.recommended.max_batch) == (2, 16)
+
+
+def test_the_first_round_does_not_count_where_there_are_later_ones() -> None:
+    found, _ = run(Machine({1: 800}, slowdown=2), lanes=1, max_batch=8)
+    assert len(found.trials[0].measurements) == 1 + LATER_ROUNDS
+    assert found.trials[0].faces_per_second == pytest.approx(100)  # after 400 in the first round: 200, 100 and 50
 
 
 def test_progress_never_goes_back_and_ends_at_all() -> None:
@@ -195,7 +201,7 @@ def test_where_no_setting_can_be_measured_the_reason_is_the_error() -> None:
 def test_a_device_with_one_lane_is_not_measured_with_more() -> None:
     machine = Machine({1: 100, 2: 200, 4: 200}, lanes_at_most=1)
     found, _ = run(machine, max_batch=8)
-    assert [lanes for lanes, _ in machine.asked] == [1, 2] + [1] * (ROUNDS - 1)
+    assert [lanes for lanes, _ in machine.asked] == [1, 2] + [1] * LATER_ROUNDS
     assert found.recommended is not None
     assert found.recommended.candidate.lanes == 1
 
@@ -210,12 +216,12 @@ def test_services_are_measured_and_the_best_setting_is_printed_as_an_environment
     fixed = ("--workers", "1", "--threads", "2", "--max-batch", "8", "--clients", "3")
     done = sweep("--pack", tiny_recogniser, "--seconds", "0.2", *fixed, "--output", output)
     assert done.returncode == 0, done.stderr
-    assert "Trying 2 settings with 1 client and with 3, in 3 rounds: at most about " in done.stderr
+    assert "Trying 2 settings with 1 client and with 3, in 4 rounds: at most about " in done.stderr
     figures = json.loads(output.read_text())
     assert figures["is_complete"]
     assert [each["lanes"] for each in figures["trials"]] == ["1", "2"]
     for each in figures["trials"]:
-        assert 1 <= len(each["rounds"]) <= ROUNDS
+        assert 1 <= len(each["rounds"]) <= 1 + LATER_ROUNDS
         assert each["rounds"][0]["service"]["lanes"] == int(each["lanes"])
         assert [step["clients"] for step in each["rounds"][0]["steps"]] == [1, 3]
         assert each["rss_mb"] > 50
