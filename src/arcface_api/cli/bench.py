@@ -130,8 +130,8 @@ def run_sweep(
     sweep = Sweep(given, fixed, available_cpus(), clients, seconds)
     click.echo(
         f"Trying {counted(len(sweep.trials), 'setting')} with 1 client and with {sweep.clients},"
-        f" in {1 + LATER_ROUNDS} rounds: at most about {sweep.most_seconds / 60:.0f} minutes, or more where a start takes"
-        " long. Ctrl-C ends it and shows what was measured.",
+        f" in {1 + LATER_ROUNDS} rounds: at most about {sweep.most_seconds / 60:.0f} minutes, or more where a start"
+        " takes long. Ctrl-C ends it and shows what was measured.",
         err=True,
     )
     try:

@@ -181,9 +181,10 @@ def test_the_first_round_does_not_count_where_there_are_later_ones() -> None:
 
 
 def test_progress_never_goes_back_and_ends_at_all() -> None:
-    _, shares = run(Machine({1: 80, 2: 100, 4: 80}))
-    assert shares == sorted(shares)
-    assert shares[-1] == 1
+    for slow in (80, 100):  # of which the first leaves early
+        _, shares = run(Machine({1: slow, 2: 100, 4: slow}))
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
 
 
 def test_a_setting_that_cannot_be_started_is_named_and_the_others_go_on() -> None:
@@ -191,6 +192,15 @@ def test_a_setting_that_cannot_be_started_is_named_and_the_others_go_on() -> Non
     failed = [each for each in found.trials if each.failure]
     assert [each.candidate.lanes for each in failed] == [4]
     assert "Not measured: 1 worker, 4 lanes. The service ended" in bench_command.sweep_text(found)
+
+
+def test_a_setting_under_which_requests_fail_is_not_recommended() -> None:
+    def fails(*_: object) -> Measurement:
+        measured = measurement(100)
+        return replace(measured, steps=(measured.steps[0], replace(measured.steps[1], failed={"status 500": 3})))
+
+    with pytest.raises(MeasurementFailed, match=r"With 32 clients requests failed \(3 x status 500\)"):
+        Sweep({}, {}, 1, None, 1).run(fails, lambda *_: None)
 
 
 def test_where_no_setting_can_be_measured_the_reason_is_the_error() -> None:
