@@ -19,8 +19,10 @@ import open_pack_tables
 import performance_tables
 import precision_tables
 import quality_tables
+import sizing_tables
 import threshold_tables
 from arcface_api.api.problems import STATUS_BY_ERROR
+from arcface_api.bench import sweep
 from arcface_api.loading import regressor_content
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
 from results import RESULTS
@@ -85,11 +87,14 @@ GENERATED = {
         "attributes": open_pack_tables.attributes_table,
         "pose": open_pack_tables.pose_sentence,
     },
+    "operations.md": {"sweep rule": lambda: sweep.RULE},
     "performance.md": {
         "peers": performance_tables.peers,
         "ratios": performance_tables.ratios,
         "machine": performance_tables.machine,
         "batch sizes": performance_tables.batch_sizes,
+        "cost": performance_tables.cost,
+        "cost example": performance_tables.cost_example,
     },
     "precision.md": {
         "reference": precision_tables.reference_sentence,
@@ -105,6 +110,13 @@ GENERATED = {
         "ways": quality_tables.ways_table,
         "aspect": quality_tables.aspect_sentence,
         "confidence": quality_tables.confidence_table,
+    },
+    "sizing.md": {
+        "settings": sizing_tables.settings,
+        "rate": sizing_tables.rate_sentence,
+        "rates": sizing_tables.rates,
+        "limits": sizing_tables.limits_sentence,
+        "process": sizing_tables.process_sentence,
     },
     "thresholds.md": {
         "borrowed": threshold_tables.borrowed_table,

@@ -2,6 +2,11 @@
 
 from results import read
 
+EXAMPLE_PRICE = 0.05
+"""Of a core-hour, for the worked example: no provider's price."""
+MANY = "16"
+"""Clients of the load that costs are stated for."""
+
 
 def peers() -> str:
     """A row for each way to serve the model: throughput, latency, memory; and how it compares."""
@@ -61,4 +66,46 @@ def machine() -> str:
     return (
         f"{result['cpus']} CPUs of {result['processor']} ({sets}), Python {result['python']}, {packages};"
         f" {report['rounds']} interleaved rounds of {report['seconds']:g} s a load."
+    )
+
+
+def faces_per_core_hour(faces_per_second: float, cpus: int) -> float:
+    """Of a machine that is busy for the whole hour."""
+    return faces_per_second / cpus * 3600
+
+
+def price_per_million(faces_per_core_hour: float, core_hour_price: float) -> float:
+    """Of a million faces, in the unit of the price."""
+    return core_hour_price * 1e6 / faces_per_core_hour
+
+
+def cost() -> str:
+    """A row for each service, with an IResNet100 and with EdgeFace-XS: faces per core-hour, and an example's price."""
+    rows = [
+        "| model | service | faces/s | faces per core-hour | example: a million faces |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for model, file in (("IResNet100", "peers-iresnet100.json"), ("EdgeFace-XS", "peers-edgeface.json")):
+        report = read(file)
+        for name, peer in report["peers"].items():
+            if MANY in peer["loads"]:
+                rate = peer["loads"][MANY]["faces_per_second"]
+                faces = faces_per_core_hour(rate, report["machine"]["cpus"])
+                price = price_per_million(faces, EXAMPLE_PRICE)
+                rows.append(f"| {model} | {name} | {rate:.1f} | {faces:,.0f} | {price:.3f} |")
+    return "\n".join(rows)
+
+
+def cost_example() -> str:
+    """The formula with numbers in it."""
+    report = read("peers-iresnet100.json")
+    rate = report["peers"]["arcface-api"]["loads"][MANY]["faces_per_second"]
+    cpus = report["machine"]["cpus"]
+    faces = faces_per_core_hour(rate, cpus)
+    price = price_per_million(faces, EXAMPLE_PRICE)
+    return (
+        f"For example, at an invented price of {EXAMPLE_PRICE} per core-hour: {rate:.1f} faces/s on {cpus} cores are"
+        f" {rate:.1f} / {cpus} x 3600 = {faces:,.0f} faces per core-hour, so a million faces cost {EXAMPLE_PRICE} x"
+        f" 1,000,000 / {faces:,.0f} = {price:.2f}. A service that is busy a third of the time costs three times as"
+        f" much: {3 * round(price, 2):.2f}."
     )

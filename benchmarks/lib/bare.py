@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +22,7 @@ from platformdirs import user_cache_dir
 
 from arcface_api.arrays import Crop, Features, InputSpec
 from arcface_api.cpus import available_cpus
-from arcface_api.session import Cache, ModelContent, Session, SessionConfig, open_session
+from arcface_api.session import Cache, LaneConfig, ModelContent, Session, SessionConfig, open_session
 from arcface_api.settings import Device, Precision
 
 Run = Callable[[Sequence[Crop]], Features]
@@ -30,13 +31,19 @@ ENGINES = ("own", "onnxruntime")
 WARM_UP_SECONDS = 1.0
 
 
-def open_own(model: Path, batch_sizes: Sequence[int], threads: int | None = None) -> Run:
+def open_own(model: Path, batch_sizes: Sequence[int], threads: int | None = None, lanes: int = 1) -> Run:
     """The session that our service uses, as it would open it on this machine; `threads` for other than its own."""
-    return own_session(model, max(batch_sizes), threads).run
+    return own_session(model, max(batch_sizes), threads, lanes=lanes).run
 
 
 def own_session(
-    model: Path, max_batch: int, threads: int | None = None, device: Device = "auto", precision: Precision = "auto"
+    model: Path,
+    max_batch: int,
+    threads: int | None = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    *,
+    lanes: int = 1,
 ) -> Session:
     """The service's session for a recogniser file; it remembers in the service's own cache what is fastest here."""
     content = model.read_bytes()
@@ -46,7 +53,8 @@ def own_session(
     loaded = ModelContent(content, hashlib.sha256(content).hexdigest(), spec, dim)
     folder = os.environ.get("ARCFACE_CACHE_DIR") or Path(user_cache_dir("arcface-api")) / "compiled"
     config = SessionConfig(device, precision, threads or available_cpus(), max_batch)
-    return open_session(loaded, config, Cache(Path(folder))).session
+    without_wide = LaneConfig(lanes, memory_bytes=0)  # there is no room for a second copy, which nobody would run
+    return open_session(loaded, config, Cache(Path(folder)), without_wide).session
 
 
 def open_onnxruntime(model: Path) -> Run:
@@ -61,29 +69,40 @@ def open_onnxruntime(model: Path) -> Run:
     return run
 
 
-def open_engine(name: str, model: Path, batch_sizes: Sequence[int]) -> Run:
-    """One of ENGINES."""
-    return open_own(model, batch_sizes) if name == "own" else open_onnxruntime(model)
+def open_engine(name: str, model: Path, batch_sizes: Sequence[int], threads: int | None = None, lanes: int = 1) -> Run:
+    """One of ENGINES; `threads` and `lanes` are for our own."""
+    return open_own(model, batch_sizes, threads, lanes) if name == "own" else open_onnxruntime(model)
 
 
-def time_batches(run: Run, crops: Sequence[Crop], batch: int, seconds: float) -> NDArray[np.float64]:
-    """Milliseconds of each batch, one after the other; those of a first second are left out."""
-    endless = itertools.cycle(crops)
-    took = []
-    begin = time.perf_counter()
-    while (started := time.perf_counter()) < begin + WARM_UP_SECONDS + seconds:
-        run([next(endless) for _ in range(batch)])
-        if started >= begin + WARM_UP_SECONDS:
-            took.append((time.perf_counter() - started) * 1000)
-    return np.array(took)
+def time_batches(run: Run, crops: Sequence[Crop], batch: int, seconds: float, *, lanes: int = 1) -> NDArray[np.float64]:
+    """Milliseconds of each batch: one after the other in every lane, all lanes at once.
+
+    Those of a first second are left out, and those that end after the last one, when other lanes may be idle.
+    """
+    begin = time.perf_counter() + WARM_UP_SECONDS
+    end = begin + seconds
+
+    def feed(_: int) -> list[float]:
+        endless = itertools.cycle(crops)
+        took: list[float] = []
+        while not took or time.perf_counter() < end:
+            started = time.perf_counter()
+            run([next(endless) for _ in range(batch)])
+            ended = time.perf_counter()
+            if started >= begin and (ended <= end or not took):
+                took.append((ended - started) * 1000)
+        return took
+
+    with ThreadPoolExecutor(lanes) as pool:
+        return np.array([ms for took in pool.map(feed, range(lanes)) for ms in took])
 
 
-def summary(took_ms: NDArray[np.float64], batch: int) -> dict[str, float]:
-    """Rate and latency of one batch size."""
+def summary(took_ms: NDArray[np.float64], batch: int, *, lanes: int = 1) -> dict[str, float]:
+    """Rate of all lanes together, and latency, of one batch size."""
     p50, p99 = np.percentile(took_ms, [50, 99])
     return {
         "batch": batch,
-        "faces_per_second": round(batch * 1000 / took_ms.mean(), 3),
+        "faces_per_second": round(lanes * batch * 1000 / took_ms.mean(), 3),
         "p50_ms": round(p50, 3),
         "p99_ms": round(p99, 3),
         "batches": len(took_ms),
@@ -91,11 +110,19 @@ def summary(took_ms: NDArray[np.float64], batch: int) -> dict[str, float]:
 
 
 def run_bare(
-    model: Path, folder: Path | None, batches: Sequence[int], seconds: float, engine: str = "own"
+    model: Path,
+    folder: Path | None,
+    batches: Sequence[int],
+    seconds: float,
+    engine: str = "own",
+    *,
+    threads: int | None = None,
+    lanes: int = 1,
 ) -> dict[str, Any]:
     """What `benchmarks.questions.bare` prints, from a process of its own."""
     command = [sys.executable, "-m", "benchmarks.questions.bare", str(model), "--engine", engine]
-    command += ["--seconds", str(seconds), "--batch", *map(str, batches)]
+    command += ["--seconds", str(seconds), "--lanes", str(lanes), "--batch", *map(str, batches)]
+    command += ["--threads", str(threads)] if threads else []
     command += ["--faces", str(folder)] if folder else []
     found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return found

@@ -80,6 +80,7 @@ def serve(name: str, peer: Peer, model: Path, pictures: Sequence[bytes], seconds
     port = free_port()
     requests = [peer.request(Address("127.0.0.1", port), picture) for picture in pictures]
     log = ROOT / "build" / "peers" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)  # without a peer that has an environment, nobody has made it
     variables = {"PEER_MODEL": str(model), "PEER_ENGINE": peer.engine}
     loads = {}
     with running_service(
