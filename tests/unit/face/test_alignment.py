@@ -12,7 +12,7 @@ from skimage.transform import SimilarityTransform
 
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.errors import LandmarksInvalid, ModelFailed
-from arcface_api.face.geometry import align, back, check_landmarks, moved, scale_of, similarity
+from arcface_api.face.geometry import align, back, check_landmarks, moved, scale_of, scaled_template, similarity
 from arcface_api.face.landmarks import (
     MAX_UNCERTAINTY,
     MIN_FACE_PROBABILITY,
@@ -433,6 +433,21 @@ def test_first_pass_is_enough_if_it_is_certain_and_the_picture_is_cut_closely(
     found = find_landmarks(smooth(80, 80), regress)
     assert len(regress.seen) == passes
     assert found.uncertainty == pytest.approx(uncertainty if passes == 1 else 0.02)
+
+
+def test_first_pass_is_not_enough_on_an_enlarged_view() -> None:
+    regress = Answers(row(0.03, 0.95), row(0.02, 0.99))
+    find_landmarks(smooth(48, 60), regress)
+    assert len(regress.seen) == 2
+
+
+@pytest.mark.parametrize("moved_by", [0.0, 0.04])
+def test_second_pass_decides_whether_a_picture_is_aligned_already(moved_by: float) -> None:
+    """`moved_by` is in sides of the picture, from where an aligned face's landmarks lie."""
+    points = scaled_template(64) + np.array([64 * moved_by, 0], np.float32)
+    regress = Answers(row(0.03, 0.95, points), row(0.02, 0.99))
+    find_landmarks(smooth(112, 112), regress)
+    assert len(regress.seen) == 2
 
 
 def test_two_passes_are_enough_where_the_second_is_certain() -> None:
