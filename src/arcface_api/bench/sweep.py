@@ -23,6 +23,7 @@ WORKERS = 1, 2, 4
 MIN_CPUS_PER_WORKER = 2
 VARIED = ("workers", "lanes", "threads", "max_batch")
 """Settings that are tried, unless they are given."""
+AUTO = "auto"
 CLIENTS_PER_CPU = 4
 MIN_CLIENTS, MAX_CLIENTS = 32, 160
 """Of the load that keeps every lane busy; with more, workers that share the queue's default capacity would refuse."""
@@ -38,7 +39,7 @@ MAX_SLOWER_ALONE = 1.25
 RULE = (
     f"Recommended is the setting with the highest throughput under load, of those where a lone request takes at most"
     f" {MAX_SLOWER_ALONE - 1:.0%} longer than with the best. Settings within {1 - TIE:.0%} of it count as equal: the"
-    f" fewest workers win, then the fewest lanes, then the default size of batches."
+    f" fewest workers win, then automatic lanes, then the fewest, then the default size of batches."
 )
 
 Measure = Callable[[Mapping[str, str], Sequence[int], float, OnProgress], Measurement]
@@ -50,8 +51,8 @@ class Candidate:
     """A setting that is tried."""
 
     workers: int
-    lanes: int
-    """Of each worker."""
+    lanes: str
+    """Of each worker; or `AUTO`, which has a wide lane, too, where memory allows."""
     threads: int
     """Of each worker."""
     max_batch: int | None = None
@@ -59,12 +60,13 @@ class Candidate:
 
     def options(self) -> dict[str, str]:
         """Settings by name, as on the command line."""
-        numbers = {"workers": self.workers, "lanes": self.lanes, "threads": self.threads, "max_batch": self.max_batch}
-        return {name: str(number) for name, number in numbers.items() if number is not None}
+        given = {"workers": self.workers, "lanes": self.lanes, "threads": self.threads, "max_batch": self.max_batch}
+        return {name: str(value) for name, value in given.items() if value is not None}
 
     def __str__(self) -> str:
         batch = "" if self.max_batch is None else f", batches of {self.max_batch}"
-        return f"{counted(self.workers, 'worker')}, {counted(self.lanes, 'lane')}{batch}"
+        lanes = "automatic lanes" if self.lanes == AUTO else counted(int(self.lanes), "lane")
+        return f"{counted(self.workers, 'worker')}, {lanes}{batch}"
 
 
 @dataclass
@@ -221,11 +223,11 @@ class Sweep:
             trial.failure = str(error)
             return
         lanes = measured.service["lanes"]
-        if lanes == trial.candidate.lanes:
+        if trial.candidate.lanes in (AUTO, str(lanes)):
             trial.measurements.append(measured)
             return
         for other in self.trials:  # as on a GPU, which has one lane whatever is set
-            if other.candidate.lanes > lanes and not other.measurements:
+            if other.candidate.lanes != AUTO and int(other.candidate.lanes) > lanes and not other.measurements:
                 other.failure = f"The service runs {counted(lanes, 'lane')} here, whatever is set."
 
 
@@ -248,11 +250,12 @@ def candidates(fixed: Mapping[str, int], cpus: int) -> list[Candidate]:
     found = []
     for workers in [fixed["workers"]] if "workers" in fixed else several:
         threads = fixed.get("threads", max(1, cpus // workers))
-        lanes = (fixed["lanes"],) if "lanes" in fixed else lane_candidates(threads)
-        found += [Candidate(workers, number, threads, fixed.get("max_batch")) for number in lanes]
+        lanes = (fixed["lanes"],) if "lanes" in fixed else (AUTO, *lane_candidates(threads))
+        found += [Candidate(workers, str(number), threads, fixed.get("max_batch")) for number in lanes]
     return found
 
 
 def _cost(trial: Trial) -> tuple[int, int, bool]:
     """What decides between settings that are equally fast."""
-    return trial.candidate.workers, trial.candidate.lanes, trial.candidate.max_batch is not None
+    lanes = 0 if trial.candidate.lanes == AUTO else int(trial.candidate.lanes)
+    return trial.candidate.workers, lanes, trial.candidate.max_batch is not None

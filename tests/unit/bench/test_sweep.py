@@ -14,7 +14,17 @@ import pytest
 
 from arcface_api.bench.load import LoadReport, Summary
 from arcface_api.bench.measure import Measurement, OnProgress
-from arcface_api.bench.sweep import CONTENDING, LATER_ROUNDS, MAX_SLOWER_ALONE, TIE, Candidate, Sweep, Trial, candidates
+from arcface_api.bench.sweep import (
+    AUTO,
+    CONTENDING,
+    LATER_ROUNDS,
+    MAX_SLOWER_ALONE,
+    TIE,
+    Candidate,
+    Sweep,
+    Trial,
+    candidates,
+)
 from arcface_api.cli import bench as bench_command
 from arcface_api.errors import MeasurementFailed
 
@@ -47,7 +57,8 @@ def measurement(rate: float, alone: float = 10, *, lanes: int = 1, max_batch: in
 
 
 def trial(candidate: Candidate, rate: float, alone: float = 10) -> Trial:
-    return Trial(candidate, [measurement(rate, alone, lanes=candidate.lanes, max_batch=candidate.max_batch or 8)])
+    lanes = 1 if candidate.lanes == AUTO else int(candidate.lanes)
+    return Trial(candidate, [measurement(rate, alone, lanes=lanes, max_batch=candidate.max_batch or 8)])
 
 
 def of(*trials: Trial) -> Sweep:
@@ -82,60 +93,68 @@ class Machine:
 @pytest.mark.parametrize(
     ("cpus", "expected"),
     [
-        (1, [(1, 1, 1)]),
-        (2, [(1, 1, 2), (1, 2, 2)]),
-        (4, [(1, 1, 4), (1, 2, 4), (1, 4, 4), (2, 1, 2), (2, 2, 2)]),
+        (1, [(1, AUTO, 1), (1, "1", 1)]),
+        (2, [(1, AUTO, 2), (1, "1", 2), (1, "2", 2)]),
+        (4, [(1, AUTO, 4), (1, "1", 4), (1, "2", 4), (1, "4", 4), (2, AUTO, 2), (2, "1", 2), (2, "2", 2)]),
     ],
 )
-def test_few_cpus_have_few_candidates(cpus: int, expected: list[tuple[int, int, int]]) -> None:
+def test_few_cpus_have_few_candidates(cpus: int, expected: list[tuple[int, str, int]]) -> None:
     assert [(each.workers, each.lanes, each.threads) for each in candidates({}, cpus)] == expected
 
 
 @pytest.mark.parametrize("cpus", [16, 64, 256])
-def test_many_cpus_have_no_more_than_a_dozen_candidates_which_share_all_cpus(cpus: int) -> None:
+def test_many_cpus_have_no_more_than_fifteen_candidates_which_share_all_cpus(cpus: int) -> None:
     found = candidates({}, cpus)
-    assert len(found) <= 12
+    assert len(found) <= 15
     assert {each.workers * each.threads for each in found} == {cpus}
     assert {each.workers for each in found} == {1, 2, 4}
 
 
 def test_what_is_given_is_not_varied() -> None:
     found = candidates({"workers": 2, "threads": 3, "lanes": 3, "max_batch": 5}, 16)
-    assert found == [Candidate(2, 3, 3, 5)]
+    assert found == [Candidate(2, "3", 3, 5)]
 
 
 # ── the rule ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_highest_throughput_is_recommended() -> None:
-    trials = [trial(Candidate(1, 1, 4), 100), trial(Candidate(1, 4, 4), 120), trial(Candidate(2, 1, 2), 110)]
+    trials = [trial(Candidate(1, "1", 4), 100), trial(Candidate(1, "4", 4), 120), trial(Candidate(2, "1", 2), 110)]
     assert of(*trials).recommended is trials[1]
 
 
 def test_a_setting_that_makes_a_lone_request_slow_is_not_recommended() -> None:
-    trials = [trial(Candidate(1, 1, 4), 100), trial(Candidate(1, 4, 4), 120, alone=10 * MAX_SLOWER_ALONE + 0.1)]
+    trials = [trial(Candidate(1, "1", 4), 100), trial(Candidate(1, "4", 4), 120, alone=10 * MAX_SLOWER_ALONE + 0.1)]
     assert of(*trials).recommended is trials[0]
-    trials[1] = trial(Candidate(1, 4, 4), 120, alone=10 * MAX_SLOWER_ALONE)
+    trials[1] = trial(Candidate(1, "4", 4), 120, alone=10 * MAX_SLOWER_ALONE)
     assert of(*trials).recommended is trials[1]
 
 
 def test_of_equally_fast_settings_the_one_with_fewer_workers_then_lanes_then_the_default_batch_wins() -> None:
     slower = 100 * TIE + 0.1
-    cheapest = trial(Candidate(1, 1, 4), slower)
+    cheapest = trial(Candidate(1, "1", 4), slower)
     others = [
-        trial(Candidate(2, 1, 2), 100),
-        trial(Candidate(1, 2, 4), slower),
-        trial(Candidate(1, 1, 4, max_batch=4), 100),
+        trial(Candidate(2, "1", 2), 100),
+        trial(Candidate(1, "2", 4), slower),
+        trial(Candidate(1, "1", 4, max_batch=4), 100),
     ]
     assert of(*others, cheapest).recommended is cheapest
     assert of(*others).recommended is others[2]
     assert of(*others[:2]).recommended is others[1]
-    assert of(*others, trial(Candidate(1, 1, 4), 100 * TIE - 0.1)).recommended is others[2]
+    assert of(*others, trial(Candidate(1, "1", 4), 100 * TIE - 0.1)).recommended is others[2]
+
+
+def test_automatic_lanes_win_where_more_throughput_costs_a_lone_request_too_much() -> None:
+    """With AMX: two lanes embed the most, one lane is the fastest alone, and a wide lane beside two has both."""
+    trials = [trial(Candidate(1, "1", 2), 97, 17), trial(Candidate(1, "2", 2), 108, 28)]
+    assert of(*trials).recommended is trials[0]
+    automatic = trial(Candidate(1, AUTO, 2), 107, 17)
+    assert of(*trials, automatic).recommended is automatic
 
 
 def test_the_rate_follows_from_the_latency_because_counts_are_off_by_a_batch_in_each_lane() -> None:
-    assert trial(Candidate(1, 1, 4), 100).faces_per_second == pytest.approx(100)
-    refusing = trial(Candidate(1, 1, 4), 100)
+    assert trial(Candidate(1, "1", 4), 100).faces_per_second == pytest.approx(100)
+    refusing = trial(Candidate(1, "1", 4), 100)
     refusing.measurements = [
         replace(each, steps=(each.steps[0], replace(each.steps[1], refused={"429": 1})))
         for each in refusing.measurements
@@ -148,6 +167,7 @@ def test_the_rate_follows_from_the_latency_because_counts_are_off_by_a_batch_in_
 
 def run(machine: Machine, cpus: int = 4, **fixed: int) -> tuple[Sweep, list[float]]:
     found = Sweep({}, {"workers": 1, **fixed}, cpus, None, 1)
+    found.trials = [trial for trial in found.trials if trial.candidate.lanes != AUTO]
     shares: list[float] = []
     found.run(machine, lambda _, share: shares.append(share))
     return found, shares
@@ -171,7 +191,7 @@ def test_a_setting_that_has_left_does_not_win_because_the_machine_was_faster_the
     found, _ = run(Machine({1: 80, 2: 100, 4: 99}, slowdown=1.05))
     assert found.trials[0].faces_per_second > max(each.faces_per_second for each in found.trials[1:])
     assert found.recommended is not None
-    assert (found.recommended.candidate.lanes, found.recommended.max_batch) == (2, 16)
+    assert (found.recommended.candidate.lanes, found.recommended.max_batch) == ("2", 16)
 
 
 def test_the_first_round_does_not_count_where_there_are_later_ones() -> None:
@@ -190,7 +210,7 @@ def test_progress_never_goes_back_and_ends_at_all() -> None:
 def test_a_setting_that_cannot_be_started_is_named_and_the_others_go_on() -> None:
     found, _ = run(Machine({1: 100, 2: 110}))
     failed = [each for each in found.trials if each.failure]
-    assert [each.candidate.lanes for each in failed] == [4]
+    assert [each.candidate.lanes for each in failed] == ["4"]
     assert "Not measured: 1 worker, 4 lanes. The service ended" in bench_command.sweep_text(found)
 
 
@@ -213,7 +233,7 @@ def test_a_device_with_one_lane_is_not_measured_with_more() -> None:
     found, _ = run(machine, max_batch=8)
     assert [lanes for lanes, _ in machine.asked] == [1, 2] + [1] * LATER_ROUNDS
     assert found.recommended is not None
-    assert found.recommended.candidate.lanes == 1
+    assert found.recommended.candidate.lanes == "1"
 
 
 # ── the command ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -226,13 +246,13 @@ def test_services_are_measured_and_the_best_setting_is_printed_as_an_environment
     fixed = ("--workers", "1", "--threads", "2", "--max-batch", "8", "--clients", "3")
     done = sweep("--pack", tiny_recogniser, "--seconds", "0.2", *fixed, "--output", output)
     assert done.returncode == 0, done.stderr
-    assert "Trying 2 settings with 1 client and with 3, in 4 rounds: at most about " in done.stderr
+    assert "Trying 3 settings with 1 client and with 3, in 4 rounds: at most about " in done.stderr
     figures = json.loads(output.read_text())
     assert figures["is_complete"]
-    assert [each["lanes"] for each in figures["trials"]] == ["1", "2"]
+    assert [each["lanes"] for each in figures["trials"]] == [AUTO, "1", "2"]
     for each in figures["trials"]:
         assert 1 <= len(each["rounds"]) <= 1 + LATER_ROUNDS
-        assert each["rounds"][0]["service"]["lanes"] == int(each["lanes"])
+        assert each["lanes"] in (AUTO, str(each["rounds"][0]["service"]["lanes"]))
         assert [step["clients"] for step in each["rounds"][0]["steps"]] == [1, 3]
         assert each["rss_mb"] > 50
         row = rf"^ +1 +{each['lanes']} +2 +8 +{each['faces_per_second']:.1f} .*{each['rss_mb']:.0f} MB"
