@@ -26,13 +26,9 @@ from arcface_api.session import (
     check_installation,
     open_reference,
     open_session,
-    open_shared,
 )
 from arcface_api.settings import Device, Settings
 from arcface_api.wire import Align, Fit
-
-REGRESSOR_MAX_ERROR = 0.002
-"""Of bfloat16 to float32, in sides of the view: a quarter of a pixel of the aligned crop. Measured: 0.0004."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +71,6 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
         attribute_models = BoxModels(attribute_model(Role.AGE_GENDER), attribute_model(Role.LANDMARKS_3D))
     elif Role.AGE in verified and Role.GENDER in verified:
         attribute_models = AlignedModels(attribute_model(Role.AGE), attribute_model(Role.GENDER))
-    decode_threads = settings.decode_threads or cpus
     loaded = Recogniser(
         session=chosen.session,
         wide=chosen.wide,
@@ -87,10 +82,10 @@ def open_embedder(pack: InstalledPack, verified: dict[Role, VerifiedModel], sett
         reason=chosen.reason,
     )
     return Embedder(
-        models=Models(loaded, open_regressor(config, decode_threads), attribute_models),
+        models=Models(loaded, open_regressor(), attribute_models),
         limits=ImageLimits(settings.max_image_pixels),
         capacity=_capacity(settings),
-        decode_threads=decode_threads,
+        decode_threads=settings.decode_threads or cpus,
         decoders=open_decoders(settings),
     )
 
@@ -101,12 +96,9 @@ def regressor_content() -> ModelContent:
     return ModelContent(content, hashlib.sha256(content).hexdigest(), REGRESSOR_INPUT, REGRESSOR_DIM)
 
 
-def open_regressor(config: SessionConfig, callers: int) -> Session:
-    """The regressor for so many decode threads, warmed up; raises `ModelFailed` if that fails."""
-    session, reason = open_shared(regressor_content(), config, callers, REGRESSOR_MAX_ERROR)
-    if reason is not None:
-        _log.warning("The landmark regressor runs in float32, so align=auto takes longer: %s.", reason)
-    return session
+def open_regressor() -> Session:
+    """The regressor, warmed up; raises `ModelFailed` if that fails."""
+    return open_reference(regressor_content(), threads=1, batch_sizes=(1,))  # several decode threads run it at once
 
 
 def open_decoders(settings: Settings) -> Decoders | None:

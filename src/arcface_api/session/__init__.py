@@ -12,7 +12,6 @@ from arcface_api.session.lanes import LaneConfig
 from arcface_api.session.onnx_cpu import ModelContent, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 from arcface_api.session.plan import SessionConfig, check_installation
-from arcface_api.session.shared import open_shared
 
 __all__ = [
     "GPU_PROVIDERS",
@@ -26,5 +25,4 @@ __all__ = [
     "check_installation",
     "open_reference",
     "open_session",
-    "open_shared",
 ]

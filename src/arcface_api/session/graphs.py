@@ -73,29 +73,6 @@ def round_to_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def sum_last_product_in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Write the graph's last `Gemm` (with `transB`) as multiplications and a sum, in place.
-
-    OpenVINO rounds the output of a matrix product to bfloat16, but leaves in float32 what follows the last one. A
-    coordinate of about a half then keeps all its digits instead of eight bits.
-    """
-    graph = model.graph
-    position, last = [(at, node) for at, node in enumerate(graph.node) if node.op_type == "Gemm"][-1]
-    rows, weights, bias = last.input
-    for name, axis in (("arcface_rows", 1), ("arcface_sums", 2)):
-        graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [1], [axis]))
-    steps = (
-        helper.make_node("Unsqueeze", [rows, "arcface_rows"], ["arcface_row"]),
-        helper.make_node("Mul", ["arcface_row", weights], ["arcface_products"]),
-        helper.make_node("ReduceSum", ["arcface_products", "arcface_sums"], ["arcface_sum"], keepdims=0),
-        helper.make_node("Add", ["arcface_sum", bias], [last.output[0]]),
-    )
-    graph.node.remove(last)
-    for offset, node in enumerate(steps):
-        graph.node.insert(position + offset, node)
-    return model
-
-
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert a model to float16 except where it cannot hold the values; the output stays float32. Or ModelFailed."""
     from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415  # only GPUs need it
