@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -146,5 +147,5 @@ def recognition_queue(model: Recogniser, capacity: int) -> Batcher[Crop, Recogni
         sizes=model.session.batch_sizes,
         capacity=capacity + 1,
         lanes=model.session.lanes,
-        run_alone=lambda crops: run(crops, model.wide or model.session),
+        run_alone=partial(run, session=model.wide or model.session),
     )
