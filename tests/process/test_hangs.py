@@ -22,6 +22,7 @@ import onnx
 import pytest
 from PIL import Image as Pillow
 
+from arcface_api.api.app import DirectApp
 from arcface_api.batching import Batcher
 from arcface_api.errors import ArcFaceError, ModelFailed, QueueFull
 from arcface_api.serving.process import HUNG_STATUS
@@ -378,6 +379,16 @@ def test_an_exception_thrown_into_the_waiting_thread_does_not_end_it() -> None:
         await queue.close()
 
     asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_a_batch_that_ends_while_hangs_are_looked_for_is_no_hang(
+    make_app: Callable[..., DirectApp], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its start is there at one moment and gone at the next."""
+    embedder = make_app(tiny_recogniser).embedder
+    moments = iter([time.monotonic()])
+    monkeypatch.setattr(Batcher, "running_since", property(lambda _: next(moments, None)))
+    assert embedder.why_stuck(0.0) is None
 
 
 def test_a_thread_that_has_ended_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

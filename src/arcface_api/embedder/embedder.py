@@ -147,7 +147,8 @@ class Embedder:
         for queue in self._queues:
             if queue.has_lost_a_thread:
                 return f"a thread of the model {queue.name} has ended"
-            if queue.running_since is not None and queue.running_since < before:
+            since = queue.running_since  # read once: the lane may end its batch meanwhile
+            if since is not None and since < before:
                 return f"an inference of the model {queue.name} does not end"
         return None
 
