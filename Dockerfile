@@ -36,6 +36,6 @@ VOLUME /models
 EXPOSE 5555
 # The first start may download the pack: failures count only after the start period.
 HEALTHCHECK --interval=10s --timeout=12s --start-period=30m --retries=3 CMD ["python3", "-c", \
-    "import os, urllib.request as http; http.urlopen(f\"http://127.0.0.1:{os.environ.get('ARCFACE_PORT', '5555')}/health\")"]
+    "import os, urllib.request as http; http.build_opener(http.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ.get('ARCFACE_PORT', '5555')}/health\")"]
 ENTRYPOINT ["arcface-api"]
 CMD ["serve"]

@@ -9,7 +9,7 @@ ENVIRONMENT := @requirements/make-environment
 WITH_DEFAULTS := exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
 	ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)}
 
-.PHONY: help serve packs bench evaluate test test-all check check-deep fuzz fix livez open-pack lock image clean \
+.PHONY: help serve packs doctor bench embed evaluate docs test test-all check check-deep fuzz fix livez open-pack lock image clean \
 	run-environment dev-environment
 
 help: ## list the targets
@@ -21,6 +21,9 @@ serve: run-environment ## run the service on port 5555; ARCFACE_… variables ar
 packs: run-environment ## manage model packs: make packs ARGS='pull antelopev2 --accept-license'
 	@exec $(RUN) -m arcface_api packs $(ARGS)
 
+doctor: run-environment ## find out what is wrong with this machine and installation: make doctor ARGS=--quick
+	@$(WITH_DEFAULTS) $(RUN) -m arcface_api doctor $(ARGS)
+
 bench: run-environment ## measure the service on this machine, in about a minute: make bench ARGS='--output bench.json'
 	@$(WITH_DEFAULTS) $(RUN) -m arcface_api bench $(ARGS)
 
@@ -28,18 +31,27 @@ evaluate: ## choose a threshold, from your own pairs: make evaluate ARGS='pairs.
 	@$(ENVIRONMENT) .venv-evaluate-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt requirements/evaluate.txt
 	@$(WITH_DEFAULTS) .venv-evaluate-$(DEVICE)/bin/python -m arcface_api evaluate $(ARGS)
 
+embed: ## embed many pictures into a file: make embed ARGS='crops/ --out faces.parquet'
+	@$(ENVIRONMENT) .venv-bulk-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt requirements/bulk.txt
+	@$(WITH_DEFAULTS) .venv-bulk-$(DEVICE)/bin/python -m arcface_api embed $(ARGS)
+
 test: dev-environment ## run the tests
 	$(DEV) -m pytest $(ARGS)
 
 test-all: ## run the tests on every supported Python that is installed (except EXCEPT=3.11)
 	EXCEPT=$(EXCEPT) tests/all-pythons $(ARGS)
 
-check: dev-environment ## style, types, floors, generated docs, words
+docs: dev-environment ## build the documentation as a site: build/site/index.html
+	$(DEV) docs/make_site.py
+	@echo "Open build/site/index.html. Its search needs a server: $(DEV) -m http.server --directory build/site"
+
+check: dev-environment ## style, types, floors, generated docs, links, words
 	$(DEV) -m ruff check .
 	$(DEV) -m ruff format --check .
 	$(DEV) -m mypy
 	.venv-dev/bin/lint-imports
 	$(DEV) docs/generate.py --check
+	$(DEV) docs/make_site.py
 	$(DEV) docs/words.py
 
 check-deep: ## three minutes of fuzzing, then tests and checks: before a release, and before another OpenCV

@@ -27,6 +27,7 @@ LIMITS = {
         "nose tip more than {MAX_TURN:g} of the distance of eyes and mouth beside the line between them, or not within"
         " {MIN_NOD:g} … {MAX_NOD:g} of it"
     ),
+    QualityWarning.TRUNCATED: "a JPEG's data end too early or have a gap, or scans of a progressive JPEG are missing",
 }
 TOLERANCE = f"{MAX_UNCERTAINTY:g} eye distances"
 NUMBERS = {

@@ -19,25 +19,21 @@ MEBIBYTE = 2**20
 
 
 def settings() -> str:
-    """A row for each number of cores: lanes that are tried, lanes without a cache, and the memory limit they need."""
+    """A row for each number of cores: lanes that are tried, lanes by rule, and the memory limit that trying needs."""
     rows = [
-        "| cores | lanes that the first start tries | without a cache | memory limit for a lane on each core |"
-        " and the wide lane |",
-        "| --- | --- | --- | --- | --- |",
+        "| cores | lanes that the first start tries | by rule | memory limit with which it tries all of them |",
+        "| --- | --- | --- | --- |",
     ]
     for cores in CORES:
-        tried = ", ".join(map(str, candidates(cores)))
-        narrow, both = (_memory_limit(cores, is_wide_too=is_wide_too) / 1024 for is_wide_too in (False, True))
-        rows.append(f"| {cores} | {tried} | {unmeasured_lanes(cores)} | {narrow:.1f} GiB | {both:.1f} GiB |")
+        tried = candidates(cores)
+        limit = f"{_memory_limit(tried) / 1024:.1f} GiB"
+        rows.append(f"| {cores} | {', '.join(map(str, tried))} | {unmeasured_lanes(cores)} | {limit} |")
     return "\n".join(rows)
 
 
-def _memory_limit(lanes: int, *, is_wide_too: bool) -> int:
-    """The smallest limit, in MiB, with which the service runs that many lanes of an IResNet100 in bfloat16."""
-    weight_bytes = WEIGHTS * VALUE_BYTES
-    return next(
-        limit for limit in range(1, 2**20) if fits(lanes, weight_bytes, limit * MEBIBYTE, is_wide_too=is_wide_too)
-    )
+def _memory_limit(lanes: tuple[int, ...]) -> int:
+    """The smallest limit, in MiB, for copies of an IResNet100 in bfloat16, one for each number of lanes."""
+    return next(limit for limit in range(1, 2**20) if fits(WEIGHTS * VALUE_BYTES, limit * MEBIBYTE, *lanes))
 
 
 def rates() -> str:

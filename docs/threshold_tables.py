@@ -13,6 +13,8 @@ from arcface_api.evaluate.curve import (
     shown_threshold,
     thresholds,
 )
+from arcface_api.packs import registry
+from arcface_api.packs.manifest import Threshold
 from results import read
 
 RESULT = "evaluation-lfw.json"
@@ -71,6 +73,27 @@ def borrowed_table() -> str:
             passed = f"{round(row['far'] * different):,} of {different:,}"
             cells = [f"{chosen_for}: {shown_threshold(row['threshold'])}", used_for, passed]
             rows.append(f"| {' | '.join([*cells, percent(row['tar'])])} |")
+    return "\n".join(rows)
+
+
+def registered_table() -> str:
+    """The thresholds that `/info` returns for registered packs."""
+    of: dict[tuple[Threshold, ...], list[str]] = {}
+    for pack in registry().values():
+        of.setdefault(pack.thresholds, []).append(pack.name)
+    fars = sorted({threshold.far for found in of for threshold in found}, reverse=True)
+    rows = [
+        f"| pack | {' | '.join(f'FAR {one_in(far)}' for far in fars)} | basis | pairs |",
+        f"| --- {'| --- ' * len(fars)}| --- | --- |",
+    ]
+    for found, names in of.items():
+        similarity = {threshold.far: f"{threshold.similarity:g}" for threshold in found}
+        basis, pairs = "none known", ""
+        if found:
+            basis = f"[published]({found[0].source})" if found[0].source else found[0].basis
+            pairs = found[0].data_set or ""
+        cells = [", ".join(names), *(similarity.get(far, "") for far in fars), basis, pairs]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

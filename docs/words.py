@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("src", "tests", "docs", "benchmarks", "training", "requirements", ".ci")
+FOLDERS = ("src", "tests", "docs", "deploy", "benchmarks", "training", "requirements", ".ci")
 SUFFIXES = (".py", ".md", ".toml", ".yaml", ".yml", ".sh", ".html", ".in")
 PROGRAMS = ("Makefile", "Dockerfile", "run", "lock", "make-environment", "all-pythons")
 LEFT_OUT = (

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -41,6 +42,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
             monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
+    monkeypatch.setenv("ARCFACE_LOG_FORMAT", "text")  # tests read the log as people do; those of JSON ask for it
     monkeypatch.setenv("ARCFACE_LANES", "2")  # finding out how many are fastest takes seconds at each start
 
 
@@ -161,8 +163,8 @@ def run() -> Iterator[Run]:
     """Run the command with these arguments; it ends with the test."""
     with ExitStack() as at_end:
 
-        def run(*arguments: str | Path, faults: Path | None = None) -> Command:
-            command = Command(*arguments, faults=faults)
+        def run(*arguments: str | Path, **options: Any) -> Command:
+            command = Command(*arguments, **options)
             at_end.callback(command.stop)
             return command
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import httpx
 import pytest
 
 from arcface_api.arrays import Crop, Features
@@ -34,7 +35,7 @@ class Answer:
 class Caller:
     """One connection to the service."""
 
-    def __init__(self, service: Service, *, receive_buffer: int | None = None) -> None:
+    def __init__(self, service: httpx.Client, *, receive_buffer: int | None = None) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import socket
+import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -9,6 +11,19 @@ from types import TracebackType
 from typing import Self
 
 from arcface_api.bench.connection import Address
+
+
+class Last(bytes):
+    """Bytes after which the connection is closed."""
+
+
+class Reset(bytes):
+    """Bytes after which the connection is reset, as when a process dies."""
+
+
+class Slowly(bytes):
+    """Bytes that are sent one by one, twenty a second."""
+
 
 Script = Callable[[int], Awaitable[bytes | None]]
 """The number of the request (from 0, over all connections) → the bytes to send; None closes the connection."""
@@ -27,18 +42,20 @@ class ScriptedServer:
 
     Attributes:
         bodies: Of the requests, in the order in which they came.
+        heads: Their request lines and headers.
         came: When each came, on `time.monotonic`'s clock.
         connections: How many were opened.
         most_at_once: Most requests that waited for their answer at the same time.
     """
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, port: int = 0) -> None:
         self.bodies: list[bytes] = []
+        self.heads: list[bytes] = []
         self.came: list[float] = []
         self.connections = 0
         self.most_at_once = 0
         self._at_once = 0
-        self._script = script
+        self._script, self._port = script, port
         self._is_listening = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
@@ -50,12 +67,17 @@ class ScriptedServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
+        self.end()
+
+    def end(self) -> None:
+        """Close all connections, whatever they wait for, and listen no more; the end of the block does it, too."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._end.set)
+            self._thread.join()
 
     async def _serve(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._talk, "127.0.0.1", self._port)
         self.address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
         self._is_listening.set()
         await self._end.wait()
@@ -70,6 +92,7 @@ class ScriptedServer:
                 body = await reader.readexactly(int(length[1]) if length else 0)
                 number = len(self.bodies)
                 self.bodies.append(body)
+                self.heads.append(head)
                 self.came.append(time.monotonic())
                 self._at_once += 1
                 self.most_at_once = max(self.most_at_once, self._at_once)
@@ -77,8 +100,15 @@ class ScriptedServer:
                 self._at_once -= 1
                 if said is None:
                     return
-                writer.write(said)
-                await writer.drain()
+                for part in [said[at : at + 1] for at in range(len(said))] if isinstance(said, Slowly) else [said]:
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(0.05 * isinstance(said, Slowly))
+                if isinstance(said, Reset):
+                    raw: socket.socket = writer.get_extra_info("socket")
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if isinstance(said, Last | Reset):
+                    return
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:

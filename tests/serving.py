@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -59,9 +59,11 @@ def until(found: Callable[[], T | None]) -> T:
 class Command:
     """`arcface-api serve` in a process group of its own, as a shell starts it."""
 
-    def __init__(self, *arguments: str | Path, faults: Path | None = None) -> None:
-        """Start it; `faults` is a folder with a `sitecustomize.py`, which each of its processes runs first."""
-        command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--device", "cpu", *map(str, arguments)]
+    def __init__(self, *arguments: str | Path, faults: Path | None = None, within: Sequence[str] = ()) -> None:
+        """Start it; `faults` is a folder with a `sitecustomize.py`, which each of its processes runs first, and
+        `within` a command that runs it."""
+        command = [*within, sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--device", "cpu"]
+        command += map(str, arguments)
         paths = [str(faults), os.environ.get("PYTHONPATH", "")] if faults else [os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0, env=environment)

@@ -53,6 +53,24 @@ def linear_model(  # each is a dimension of the model
     return model
 
 
+def pixel_model(size: int, dim: int) -> onnx.ModelProto:
+    """Returns some of its input as it is: (n, 3, size, size) → (n, dim). Without sums, all CPUs give the same bits."""
+    pixels = 3 * size * size
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["input"], ["flat"]),
+            helper.make_node("Gather", ["flat", "chosen"], ["output"], axis=1),
+        ],
+        "pixels",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, size, size])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", dim])],
+        [numpy_helper.from_array(np.linspace(0, pixels - 1, dim).astype(np.int64), "chosen")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
 def endless_model(size: int = 112, dim: int = 512) -> onnx.ModelProto:
     """`linear_model`, which does not end in this century on a batch with a white picture."""
     model = linear_model(size, dim)
@@ -92,11 +110,11 @@ def age_gender_model() -> onnx.ModelProto:
     return linear_model(96, 3, gain=0.5, bias=np.array([0, 1.7, 0.4], np.float32), normalises_inside=True)
 
 
-def landmarks_model(landmarks: NDArray[np.float64]) -> onnx.ModelProto:
+def landmarks_model(landmarks: NDArray[np.float64], gain: float = 0.02) -> onnx.ModelProto:
     """A stand-in for 1k3d68.onnx: (n, 3, 192, 192) → (n, 3309), `landmarks` (68, 3) a little moved by the pixels."""
     bias = np.zeros((1103, 3), np.float32)
     bias[-68:] = landmarks
-    return linear_model(192, 3309, pool=48, gain=0.02, bias=bias.ravel(), normalises_inside=True)
+    return linear_model(192, 3309, pool=48, gain=gain, bias=bias.ravel(), normalises_inside=True)
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:

@@ -25,9 +25,10 @@ SUPERSAMPLING = 3
 class Canvas:
     """A float picture of `SIDE` x `SIDE` units, on which soft ellipses are drawn."""
 
-    def __init__(self, background: NDArray[np.float64]) -> None:
-        side = SIDE * SUPERSAMPLING
-        self.y, self.x = np.mgrid[0:side, 0:side].astype(np.float32) / SUPERSAMPLING
+    def __init__(self, background: NDArray[np.float64], margin: int = 0) -> None:
+        side = (SIDE + 2 * margin) * SUPERSAMPLING
+        self.margin = margin
+        self.y, self.x = np.mgrid[0:side, 0:side].astype(np.float32) / SUPERSAMPLING - margin
         self.pixels = np.broadcast_to(background.astype(np.float32), (side, side, 3)).copy()
 
     def blob(  # the dimensions of an ellipse
@@ -43,8 +44,8 @@ class Canvas:
         reach = 1 + edge / (2 * min(radii))  # beyond it nothing is covered
         columns, rows = (
             slice(
-                max(0, int((middle - reach * radius) * SUPERSAMPLING)),
-                int((middle + reach * radius) * SUPERSAMPLING) + 2,
+                max(0, int((middle + self.margin - reach * radius) * SUPERSAMPLING)),
+                int((middle + self.margin + reach * radius) * SUPERSAMPLING) + 2,
             )
             for middle, radius in zip(centre, radii, strict=True)
         )
@@ -54,8 +55,11 @@ class Canvas:
         pixels += (np.asarray(colour, np.float32) - pixels) * cover
 
 
-def draw_face(number: int) -> NDArray[np.uint8]:
-    """One face, (336, 336, 3) uint8, RGB; the number seeds its colours, proportions and grain."""
+def draw_face(number: int, margin: int = 0) -> NDArray[np.uint8]:
+    """One face, (336, 336, 3) uint8, RGB; the number seeds its colours, proportions and grain.
+
+    With a margin, in pixels of `SIDE` on each side, the picture is larger and shows the whole head.
+    """
     random = np.random.default_rng(number)
 
     def about(value: float, spread: float = 1.5) -> float:
@@ -63,7 +67,7 @@ def draw_face(number: int) -> NDArray[np.uint8]:
 
     skin = np.array(SKINS[number % len(SKINS)]) * random.uniform(0.85, 1.05)
     hair = np.array(HAIRS[number // 2 % len(HAIRS)], np.float64)
-    canvas = Canvas(random.uniform(40, 220, 3))
+    canvas = Canvas(random.uniform(40, 220, 3), margin)
     canvas.blob((about(56), about(50)), (46, 56), hair, edge=3)
     canvas.blob((about(56), about(66)), (about(38, 3), about(52, 3)), skin, edge=3)
     side = random.choice([-1, 1])

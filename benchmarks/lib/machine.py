@@ -14,6 +14,7 @@ PACKAGES = (
     "openvino",
     "nncf",
     "opencv-python-headless",
+    "simplejpeg",
     "numpy",
     "uvicorn",
     "uvloop",

@@ -2,7 +2,7 @@
 
     python -m benchmarks.questions.peers --faces FOLDER --output benchmarks/results/peers-iresnet100.json
 
-In every round each peer is started, sent load by 1 and by 16 clients, and stopped before the next one starts;
+In every round each peer is started, sent load by few and by many clients, and stopped before the next one starts;
 figures are medians of the rounds. A plot is drawn beside the output. Peers live in environments of their own under
 build/peers/.
 """
@@ -27,7 +27,6 @@ from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import free_port, running_service, write_report
 from benchmarks.lib.usage import UsageWatch, pss_bytes, usage_of
 
-CLIENTS = (1, 16)
 BARE_BATCHES = (1, 8)
 MIN_COSINE = 0.99
 """Between any two peers' embeddings of one picture; bfloat16 gives 0.999. Less, and they did not do the same work."""
@@ -52,7 +51,7 @@ def main() -> None:
         for name in names[turn:] + names[:turn]:  # nobody is always the first, or always after the same one
             say(f"round {number + 1} of {arguments.rounds}: {name}")
             if name in SERVICES:
-                rounds[name].append(serve(name, SERVICES[name], model, pictures, arguments.seconds))
+                rounds[name].append(serve(SERVICES[name], name, model, pictures, arguments))
             else:
                 rounds[name].append(run_bare(BARE[name], model, arguments.faces, arguments.seconds))
         check_same_work({name: of[-1]["embedding"] for name, of in rounds.items() if name in SERVICES})
@@ -75,8 +74,8 @@ def main() -> None:
         sys.exit(f"Requests failed at {', '.join(failed)}: their figures mean little.")
 
 
-def serve(name: str, peer: Peer, model: Path, pictures: Sequence[bytes], seconds: float) -> Round:
-    """Start a peer, send it load by few and by many clients, stop it."""
+def serve(peer: Peer, name: str, model: Path, pictures: Sequence[bytes], arguments: argparse.Namespace) -> Round:
+    """Start a peer, send it load by each number of clients, stop it."""
     port = free_port()
     requests = [peer.request(Address("127.0.0.1", port), picture) for picture in pictures]
     log = ROOT / "build" / "peers" / f"{name}.log"
@@ -86,10 +85,15 @@ def serve(name: str, peer: Peer, model: Path, pictures: Sequence[bytes], seconds
     with running_service(
         peer.command(peer.python, model, port), port, requests[0], log=log, variables=variables
     ) as service:
-        for clients in CLIENTS:
+        for clients in arguments.clients:
             with UsageWatch(service.pid) as watch:
                 report = closed_loop(
-                    service.address, requests, clients=clients, seconds=seconds, warm_up_seconds=2, timeout_seconds=120
+                    service.address,
+                    requests,
+                    clients=clients,
+                    seconds=arguments.seconds,
+                    warm_up_seconds=2,
+                    timeout_seconds=120,
                 )
             loads[str(clients)] = load_figures(report, watch)
         rss, pss = usage_of(service.pid).rss_bytes, pss_bytes(service.pid)
@@ -175,7 +179,7 @@ def ratios(peers: dict[str, Any]) -> dict[str, Any]:
         result[name] = {**loads, "rss": _ratio(own["rss_mb"], peer["rss_mb"])}
     if "bare" in peers:
         for load, figures in peers["bare"]["loads"].items():
-            many = own["loads"][str(max(CLIENTS))]["faces_per_second"]
+            many = max(mine["faces_per_second"] for mine in own["loads"].values())
             result[f"bare, {load}"] = {"throughput": _ratio(many, figures["faces_per_second"])}
     return result
 
@@ -203,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = options.parser(__doc__)
     recogniser.add_option(parser)
     parser.add_argument("--peers", nargs="+", choices=[*SERVICES, *BARE], help="only these")
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20, help="for each load (default 20)")
     faces.add_option(parser)

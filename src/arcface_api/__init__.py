@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 # Since 1.29 ONNX Runtime's official Linux builds report to Microsoft unless this is set before it initialises. What
 # sees biometric data sends nothing to anybody (docs/adr/0004).

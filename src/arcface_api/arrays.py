@@ -64,6 +64,11 @@ class InputSpec:
     template: tuple[tuple[float, float], ...] | None = None
     """Where the five landmarks of an aligned face lie in the input, pixels x, y; None: `TEMPLATE`, scaled to it."""
 
+    @property
+    def feed(self) -> str:
+        """How pixels become numbers, in words."""
+        return f"(pixel - {self.mean:g}) / {self.std:g}, {self.channel_order.upper()}"
+
 
 def to_tensor(crops: Sequence[Crop], spec: InputSpec) -> Tensor:
     """One batch of n crops, (spec.height, spec.width, 3) uint8 RGB: (n, 3, spec.height, spec.width) float32."""

@@ -1,9 +1,11 @@
-"""Many callers, one model: whatever is queued when a lane is free becomes that lane's next batch.
+"""Many callers, one function: whatever is queued when a lane is free becomes that lane's next batch.
 
     submit ──▶ queue (bounded) ──▶ batch of a fixed size ──a thread for each lane──▶ rows ──▶ each to its own caller
 
-There is no timer: a lone caller never waits for others, and under load batches fill by themselves, because callers
-arrive while the previous batches run. Promises, each with a test for one, two and four lanes:
+A lone caller never waits for others, and under load batches fill by themselves, because callers arrive while the
+previous batches run. Only a lane whose batch has just ended waits for a moment, if others are inside: its callers may
+come back at once, and the first of them would otherwise run alone while the others wait for it. Promises, each with a
+test for one, two and four lanes:
 
 - rows return to their own callers; a wrong number of rows is an error, never a mix-up;
 - a failing batch fails only its own callers, and an item that fails alone only its own caller;
@@ -13,20 +15,24 @@ arrive while the previous batches run. Promises, each with a test for one, two a
 - a full queue refuses at once and says when to come back;
 - callers that send one item at a time are not kept waiting by those that send many;
 - closing refuses new work and finishes queued work.
+
+One module, because queue, lanes and closing share one lock.
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from arcface_api.errors import ArcFaceError, DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing
+from arcface_api.wording import counted
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -37,17 +43,26 @@ BULK_SHARE = 4
 """While both kinds wait, one place in this many of a batch goes to items of callers that send many at once."""
 SMOOTHING = 0.2
 """Weight of the newest batch in the running mean of the seconds per item."""
+REFILL_SHARE = 0.02
+"""The longest wait for callers to come back, as a part of the seconds that their batch took (ADR 14)."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Batched(Generic[Row]):
-    """One item's row, the milliseconds from `submit` until its batch began, and the size of the batch."""
+    """One item's row, the milliseconds from `submit` until its batch began, and the batch's size and number."""
 
     row: Row
     waited_ms: float
     batch_size: int
+    batch_number: int
+
+
+class _Run(NamedTuple):
+    began: float
+    """In seconds of `time.monotonic`."""
+    size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +74,9 @@ class _Waiting(Generic[Item, Row]):
 
 
 class Batcher(Generic[Item, Row]):
-    """Runs one model in batches on threads of its own, so the model never waits for a busy event loop.
+    """Runs one function in batches on threads of its own, so that it never waits for a busy event loop.
 
-    `submit` and `close` belong to one event loop.
+    The function is a model, or decodes pictures. `submit` and `close` belong to one event loop.
     """
 
     def __init__(
@@ -89,6 +104,11 @@ class Batcher(Generic[Item, Row]):
         if 1 not in sizes:
             raise ValueError("a batcher needs the batch size 1, or a lone item could never run")
         self.name = name
+        self.batches: Counter[int] = Counter()
+        """How many batches have run, by their size."""
+        self._numbers = itertools.count()
+        self.busy_seconds = 0.0
+        """How long the lanes have run batches, added up."""
         self._run, self._run_alone = run, run_alone or run
         self._sizes = sorted(sizes, reverse=True)
         self._capacity = capacity
@@ -100,12 +120,12 @@ class Batcher(Generic[Item, Row]):
         """What each lane waits on while nothing is queued."""
         self._idle: list[int] = []
         """Lanes that wait. The last one wakes first: its data is still in its core's cache."""
-        self._threads = [
-            threading.Thread(target=self._work, args=(lane,), name=f"{name} {lane}", daemon=True)
-            for lane in range(lanes)
-        ]
-        self._running: dict[int, float] = {}
-        """When each busy lane began its batch (`time.monotonic`)."""
+        self._threads: list[threading.Thread] = []
+        """One for each lane, from the first `submit` on."""
+        self._running: dict[int, _Run] = {}
+        """What each busy lane runs."""
+        self._refills: dict[int, tuple[int, int, float]] = {}
+        """By lane whose batch has ended: the items to wait for (its share of all inside), the lane, and until when."""
         self._had_company = False
         """Whether anything else ran or waited while the last batch ran."""
         self._ended_lanes = 0
@@ -125,14 +145,12 @@ class Batcher(Generic[Item, Row]):
     @property
     def running_since(self) -> float | None:
         """When the oldest running batch began, in seconds of `time.monotonic`; None if none runs."""
-        return min(list(self._running.values()), default=None)
+        return min((run.began for run in list(self._running.values())), default=None)
 
     @property
     def has_lost_a_thread(self) -> bool:
         """A thread has ended although the batcher was not closed."""
-        return (
-            self._loop is not None and not self._is_closing and not all(thread.is_alive() for thread in self._threads)
-        )
+        return not self._is_closing and not all(thread.is_alive() for thread in self._threads)
 
     def seconds_for(self, items: int) -> int:
         """Whole seconds that the model needs for that many items at its recent speed, at least 1."""
@@ -160,10 +178,8 @@ class Batcher(Generic[Item, Row]):
                 raise ServiceClosing("The service is shutting down and takes no new work. Send the request again.")
             if self.queued >= self._capacity:
                 raise QueueFull(self.queued, self._capacity, 1, self.seconds_for(self.queued))
-            if self._loop is None:
-                self._loop = loop
-                for thread in self._threads:
-                    thread.start()
+            if not self._threads:
+                self._start(loop)
             self._had_company |= bool(self._running)
             (self._bulk if is_bulk else self._single).append(waiting)
             if self._idle:
@@ -181,8 +197,30 @@ class Batcher(Generic[Item, Row]):
             self._is_closing = True
             for wake in self._wakes:
                 wake.notify()
-        if self._loop is not None:
+        if self._threads:
             await self._ended.wait()
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start a thread for each lane, or as many as the system allows; raises `ModelFailed` if it allows none."""
+        self._loop = loop
+        for lane in range(len(self._wakes)):
+            thread = threading.Thread(target=self._work, args=(lane,), name=f"{self.name} {lane}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                remedy = "Allow the service more threads (ulimit -u, or the container's limit of processes)."
+                if not self._threads:
+                    raise ModelFailed(f"No thread can be started for {self.name}: {error}. {remedy}") from error
+                _log.warning(
+                    "%s has %s instead of %d: %s. %s",
+                    self.name,
+                    counted(lane, "thread"),
+                    len(self._wakes),
+                    error,
+                    remedy,
+                )
+                return
+            self._threads.append(thread)
 
     def _work(self, lane: int) -> None:
         """A lane's thread: batch after batch, until closed and empty."""
@@ -211,21 +249,16 @@ class Batcher(Generic[Item, Row]):
     def _run_next(self, lane: int) -> bool:
         """Wait for items and run the next batch; False once closed and empty. Keeps no item after its batch."""
         with self._lock:
-            while not self.queued and not self._is_closing:
-                self._idle.append(lane)
-                try:
-                    self._wakes[lane].wait()
-                finally:
-                    with suppress(ValueError):  # who wakes a lane takes it off the list
-                        self._idle.remove(lane)
+            self._wait_for(1, lane, math.inf)
+            self._wait_for(*self._refills.pop(lane, (1, lane, 0.0)))
             if not self.queued:
-                return False
+                return not self._is_closing
             late, batch = self._take_batch()
             has_company = bool(self._running or self.queued or len(batch) > 1)
             is_alone = not has_company and not self._had_company
             self._had_company = has_company
             if batch:
-                self._running[lane] = time.monotonic()
+                self._running[lane] = _Run(time.monotonic(), len(batch))
         try:
             if late:
                 self._deliver([(waiting, DeadlineExceeded()) for waiting in late])
@@ -235,6 +268,16 @@ class Batcher(Generic[Item, Row]):
             self._running.pop(lane, None)
         return True
 
+    def _wait_for(self, items: int, lane: int, until: float) -> None:
+        """Wait, with the lock, until so many items are queued, or until a time, or until closed."""
+        while self.queued < items and not self._is_closing and (seconds := until - time.monotonic()) > 0:
+            self._idle.append(lane)
+            try:
+                self._wakes[lane].wait(None if math.isinf(seconds) else seconds)
+            finally:
+                with suppress(ValueError):  # who wakes a lane takes it off the list
+                    self._idle.remove(lane)
+
     def _run_batch(
         self, lane: int, batch: list[_Waiting[Item, Row]], run: Callable[[Sequence[Item]], Sequence[Row | Exception]]
     ) -> None:
@@ -242,22 +285,36 @@ class Batcher(Generic[Item, Row]):
         try:
             rows = run([waiting.item for waiting in batch])
             if len(rows) != len(batch):
-                raise ModelFailed(f"The model returned {len(rows)} rows for a batch of {len(batch)}.")  # noqa: TRY301  # as if `run` raised it
+                raise ModelFailed(f"The model returned {counted(len(rows), 'row')} for a batch of {len(batch)}.")  # noqa: TRY301  # as if `run` raised it
         except BaseException as error:  # noqa: BLE001  # its own callers get it, and work goes on
+            with self._lock:
+                self._count(len(batch), time.monotonic() - started)
             self._deliver([(waiting, _own_copy(error)) for waiting in batch])
             return
-        with self._lock:
+        now = time.monotonic()
+        with self._lock:  # before any caller can send again, who would seem to have company, and count twice
+            self._count(len(batch), now - started)
             busy_lanes = (busy_before + len(self._running)) / 2  # on average, about
-            del self._running[lane]  # before any caller can send again, or it would seem to have company
-            item_seconds = (time.monotonic() - started) / len(batch) / busy_lanes
+            inside = self.queued + sum(run.size for run in self._running.values())
+            share = min(self._sizes[0], inside // len(self._threads))
+            self._refills[lane] = share, lane, now + REFILL_SHARE * (now - started)
+            del self._running[lane]
+            item_seconds = (now - started) / len(batch) / busy_lanes
             if self._item_seconds == 0:
                 self._item_seconds = item_seconds
             self._item_seconds += SMOOTHING * (item_seconds - self._item_seconds)
+        number = next(self._numbers)
         answers: list[tuple[_Waiting[Item, Row], Batched[Row] | Exception]] = []
         for waiting, row in zip(batch, rows, strict=True):
             waited_ms = (started - waiting.submitted) * 1000
-            answers.append((waiting, row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch))))
+            answers.append(
+                (waiting, row if isinstance(row, Exception) else Batched(row, waited_ms, len(batch), number))
+            )
         self._deliver(answers)
+
+    def _count(self, size: int, seconds: float) -> None:
+        self.batches[size] += 1
+        self.busy_seconds += seconds
 
     def _deliver(self, answers: Sequence[tuple[_Waiting[Item, Row], Batched[Row] | Exception]]) -> None:
         """Hand answers to their callers, on the event loop, which they wake once."""
@@ -318,7 +375,9 @@ def _settle(answers: "Sequence[tuple[asyncio.Future[Batched[Row]], Batched[Row] 
     for caller, answer in answers:
         if caller.done():  # the caller has left
             continue
-        if isinstance(answer, Exception):
+        if isinstance(answer, StopIteration):  # no future takes one
+            caller.set_exception(RuntimeError(f"{answer!r} was raised"))
+        elif isinstance(answer, Exception):
             caller.set_exception(answer)
         else:
             caller.set_result(answer)

@@ -2,15 +2,20 @@
 
     ArcFaceError
     ├── RequestError       the caller can fix it by sending something else
-    ├── EmbeddingInvalid … ServiceClosing        the service failed on a request, or cannot take it now
+    ├── ServiceFailed      the service failed on this request
+    ├── ServiceBusy        the service cannot serve the request now; the same request may succeed later
     ├── RuntimeUnfit … SettingInvalid            met by the person at the command line, never by an HTTP caller
     ├── EvaluationError    the person who evaluates can fix it
+    ├── BulkError          the person who embeds many pictures into a file can fix it
     └── PackError          the person who runs the service can fix it
 
-`api/problems.py` decides which HTTP status an error becomes. One long module, because readers look for one tree.
+`api/problems.py` decides which HTTP status an error becomes; `client/problems.py` makes the error of a problem again.
+One long module, because readers look for one tree.
 """
 
 from typing import ClassVar
+
+from arcface_api.wording import counted
 
 
 class ArcFaceError(Exception):
@@ -48,27 +53,35 @@ class BodyTooLarge(RequestError, code="body_too_large"):
 
 
 class ContentTypeUnsupported(RequestError, code="content_type_unsupported"):
-    """This operation does not read the request's Content-Type."""
+    """This operation does not read the request's Content-Type, or the request's body is compressed."""
 
 
 class MultipartMalformed(RequestError, code="multipart_malformed"):
     """The multipart form cannot be read."""
 
 
+class JsonMalformed(RequestError, code="json_malformed"):
+    """The body is not JSON in UTF-8, or not an object of the kind that is read."""
+
+
+class Base64Invalid(RequestError, code="base64_invalid"):
+    """A picture in a JSON body is not base64, or not a string."""
+
+
 class FileMissing(RequestError, code="file_missing"):
-    """The form has no part with an image: `file`, or `files` for a batch."""
+    """The form has no part with an image (`file`, or `files` for a batch), or the JSON no key (`image`, `images`)."""
 
 
 class FileRepeated(RequestError, code="file_repeated"):
-    """The form has more than one part named `file`."""
+    """The form has more than one part named `file`, or the JSON a key twice."""
 
 
 class TooManyFiles(RequestError, code="too_many_files"):
-    """The form has more pictures than one batch request may have."""
+    """The request has more pictures than one batch request may have."""
 
 
 class ParameterInvalid(RequestError, code="parameter_invalid"):
-    """A query parameter is unknown, repeated, sent in the form, or has a value that is not allowed."""
+    """A query parameter is unknown, repeated, sent in the body, or has a forbidden value; or a JSON key is unknown."""
 
 
 class ParametersConflict(RequestError, code="parameters_conflict"):
@@ -111,29 +124,42 @@ class FingerprintDiffers(RequestError, code="fingerprint_differs"):
     """The loaded model is not the one that made the caller's embeddings; the two cannot be compared."""
 
 
+class RecipeDiffers(RequestError, code="recipe_differs"):
+    """The embedding would be made in another way than the caller's, so that the two do not compare well."""
+
+
 # ── the service ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class EmbeddingInvalid(ArcFaceError, code="embedding_invalid"):
+class ServiceFailed(ArcFaceError):
+    """The service failed on this request."""
+
+
+class EmbeddingInvalid(ServiceFailed, code="embedding_invalid"):
     """The model returned a vector with NaN or infinity, or of length zero."""
 
 
-class ModelFailed(ArcFaceError, code="model_failed"):
+class ModelFailed(ServiceFailed, code="model_failed"):
     """ONNX Runtime raised an error, or returned another shape than the model announces."""
 
 
-class QueueFull(ArcFaceError, code="queue_full"):
+class ServiceBusy(ArcFaceError):
+    """The service cannot serve the request now; the same request may succeed later."""
+
+
+class QueueFull(ServiceBusy, code="queue_full"):
     """There is no room for the request's pictures now; `Retry-After` says when the present queue will be served."""
 
     def __init__(self, inside: int, capacity: int, more: int, retry_after_seconds: int) -> None:
         super().__init__(
-            f"The service holds {capacity} pictures at once; with {inside} inside there is no room for {more} more."
-            f" Send the request again in {retry_after_seconds} s, as Retry-After says, or send fewer at once."
+            f"The service holds {counted(capacity, 'picture')} at once; with {inside} inside there is no room for"
+            f" {more} more. Send the request again in {retry_after_seconds} s, as Retry-After says, or send fewer at"
+            " once."
         )
         self.retry_after_seconds = retry_after_seconds
 
 
-class UploadsFull(ArcFaceError, code="uploads_full"):
+class UploadsFull(ServiceBusy, code="uploads_full"):
     """There is no room for the bytes of one more upload now; `Retry-After` says when to send it again."""
 
     retry_after_seconds = 1
@@ -147,19 +173,20 @@ class UploadsFull(ArcFaceError, code="uploads_full"):
         )
 
 
-class TooManyConnections(ArcFaceError, code="too_many_connections"):
+class TooManyConnections(ServiceBusy, code="too_many_connections"):
     """The service has as many connections as it may have; `Retry-After` says when to connect again."""
 
     retry_after_seconds = 1
 
     def __init__(self, most: int) -> None:
         super().__init__(
-            f"The service has {most:,} connections and accepts no more. Connect again in {self.retry_after_seconds} s,"
-            " use fewer connections for more requests each, or ask the operator to raise ARCFACE_MAX_CONNECTIONS."
+            f"The service has {counted(most, 'connection')} and accepts no more. Connect again in"
+            f" {self.retry_after_seconds} s, use fewer connections for more requests each, or ask the operator to raise"
+            " ARCFACE_MAX_CONNECTIONS."
         )
 
 
-class DeadlineExceeded(ArcFaceError, code="deadline_exceeded"):
+class DeadlineExceeded(ServiceBusy, code="deadline_exceeded"):
     """The picture could not be served within the time allowed."""
 
     def __init__(self) -> None:
@@ -169,7 +196,7 @@ class DeadlineExceeded(ArcFaceError, code="deadline_exceeded"):
         )
 
 
-class ServiceClosing(ArcFaceError, code="service_closing"):
+class ServiceClosing(ServiceBusy, code="service_closing"):
     """The service is shutting down and takes no new work."""
 
     retry_after_seconds = 1
@@ -193,6 +220,10 @@ class SettingInvalid(ArcFaceError):
 
 class EvaluationError(ArcFaceError):
     """Pairs cannot be evaluated, or not all of them. Only the command line sees these, so they have no code."""
+
+
+class BulkError(ArcFaceError):
+    """A job of `arcface-api embed` cannot begin, or go on. Only the command line sees these, so they have no code."""
 
 
 # ── packs ──────────────────────────────────────────────────────────────────────────────────────────────────────────

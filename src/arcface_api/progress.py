@@ -1,6 +1,7 @@
 """How long work shows that it goes on: a bar on a terminal, lines in a log."""
 
 import logging
+import math
 import shutil
 import sys
 import time
@@ -23,9 +24,13 @@ def no_progress(what: str, done: float, total: float | None) -> None:
 class BarProgress:
     """A bar on the terminal that is stderr; where that is none, a line as each bar begins."""
 
-    def __init__(self, label: str | None = None) -> None:
-        """With a label, one bar for the whole, the present step behind it; without, a bar for each step."""
+    def __init__(self, label: str | None = None, line_seconds: float = math.inf) -> None:
+        """With a label, one bar for the whole, the present step behind it; without, a bar for each step.
+
+        Without a terminal, a line every `line_seconds`.
+        """
         self._label, self._title, self._line, self._began = label, "", "", 0.0
+        self._line_seconds, self._written = line_seconds, 0.0
         self._is_terminal = sys.stderr.isatty()
 
     def __call__(self, what: str, done: float, total: float | None = 1.0) -> None:
@@ -35,10 +40,16 @@ class BarProgress:
             self._title, self._began = title, time.monotonic()
             if not self._is_terminal:
                 sys.stderr.write(f"{title}\n")
+                self._written = self._began
+        if not done:
+            self._began = time.monotonic()  # what came before is no measure of what follows
+        now, share = time.monotonic(), min(done / total, 1.0) if total else 0.0
+        left = _left((now - self._began) * (1 / share - 1) if share else 0.0)
+        if not self._is_terminal and now - self._written >= self._line_seconds:
+            self._written = now
+            sys.stderr.write(f"{title} {share:.0%}, {left or 'time left unknown'}: {what}\n")
+            sys.stderr.flush()
         if self._is_terminal:
-            share = min(done / total, 1.0) if total else 0.0
-            seconds = (time.monotonic() - self._began) * (1 / share - 1) if share else 0.0
-            left = f"{seconds:.0f} s left" if seconds else ""
             bar = f"[{'#' * round(share * _BAR_WIDTH):<{_BAR_WIDTH}}]"
             width = shutil.get_terminal_size().columns - 1
             line = f"{title} {bar} {share:4.0%} {left:<12} {what if self._label else ''}"[:width]
@@ -55,6 +66,16 @@ class BarProgress:
         if self._line:
             sys.stderr.write("\n")
             self._line = ""
+
+
+def _left(seconds: float) -> str:
+    """The time left, in a unit that keeps it short; empty if there is none."""
+    if not seconds:
+        return ""
+    for unit, of_seconds in (("s", 1), ("min", 60)):
+        if seconds < 600 * of_seconds:
+            return f"{seconds / of_seconds:.0f} {unit} left"
+    return f"{seconds / 3600:.0f} h left"
 
 
 class LoggedProgress:

@@ -2,20 +2,28 @@
 
 A setting comes from the command line (`--max-image-bytes`), else from the environment (`ARCFACE_MAX_IMAGE_BYTES`), else
 from its default. The command line options and docs/configuration.md are generated from these fields.
+
+One module, because a setting stands beside the check of its value.
 """
 
 import difflib
+import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+import platformdirs
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from arcface_api.errors import SettingInvalid
 
 ENVIRONMENT_PREFIX = "ARCFACE_"
+PREFIX = r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+"
+"""A path prefix, as a regular expression. No segment is `.` or `..`, which browsers take away."""
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -39,6 +47,12 @@ class Settings(BaseSettings):
     accept_license: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
         description="Comma-separated names of the packs whose licence you accept, which a download needs.",
+    )
+    pack_mirror: str | None = Field(
+        default=None,
+        description="Where packs are downloaded from instead of their registered sources: an https:// address under"
+        " which a pack is an archive (`antelopev2.zip`) or a folder with its files (`antelopev2/glintr100.onnx`), under"
+        " their registered names.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on. The container image sets `0.0.0.0`.")
     port: int = Field(default=5555, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
@@ -100,6 +114,7 @@ class Settings(BaseSettings):
     )
     decode_timeout_seconds: PositiveFloat = Field(
         default=10.0,
+        le=86_400,
         description="Longest time to decode the largest allowed image. Smaller images get their share of it, at least 2"
         " seconds. Limited to two thirds of ARCFACE_HANG_SECONDS. No effect with ARCFACE_DECODE_ISOLATION=`none`.",
     )
@@ -127,7 +142,9 @@ class Settings(BaseSettings):
         " answer; an upload beyond it gets 429 with Retry-After. A quarter is reserved for uploads of up to 64 KiB. At"
         " least one full batch request always fits.",
     )
-    upload_timeout_seconds: PositiveFloat = Field(default=60.0, description="Longest time for one upload; then 408.")
+    upload_timeout_seconds: PositiveFloat = Field(
+        default=60.0, le=86_400, description="Longest time for one upload; then 408."
+    )
     upload_min_bytes_per_second: PositiveInt = Field(
         default=1024,
         description="Minimum mean speed of an upload after its first 5 seconds; a slower one gets 408. An answer that"
@@ -136,14 +153,23 @@ class Settings(BaseSettings):
     max_connections: PositiveInt = Field(
         default=1024,
         le=100_000,
-        description="Maximum number of connections of one worker; one more gets 503 with Retry-After.",
+        description="Maximum number of connections of one worker. One more closes the one that has been idle longest;"
+        " if none has been idle for a second, it gets 503 with Retry-After.",
+    )
+    keep_alive_seconds: PositiveInt = Field(
+        default=75,
+        le=86_400,
+        description="Seconds for which a connection stays open between two requests. Set more than your clients and"
+        " proxies keep it (most: 60 or less): a request that is sent while the service closes is lost.",
     )
     request_timeout_seconds: PositiveFloat = Field(
         default=30.0,
+        le=86_400,
         description="Longest time for one request; then 503. A caller may ask for less with X-Request-Timeout.",
     )
     hang_seconds: PositiveFloat = Field(
         default=15.0,
+        le=86_400,
         description="A decode or an inference that takes longer counts as hung: `/livez` and `/readyz` report it, and"
         " the process ends with status 70, so that it can be restarted. A worker that is silent for as long is"
         " replaced.",
@@ -151,27 +177,131 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: int = Field(
         default=8, ge=0, le=3600, description="Seconds for requests in flight to finish after SIGTERM."
     )
+    root_path: str = Field(
+        default="",
+        description="Path prefix under which a proxy publishes the service, for example `/face`, whether or not it"
+        " takes it away. Default: the X-Forwarded-Prefix of ARCFACE_TRUSTED_PROXIES, else none.",
+    )
+    trusted_proxies: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset({"127.0.0.1", "::1"}),
+        description="Comma-separated addresses and networks of the proxies whose X-Forwarded-Prefix, and in the access"
+        " log X-Forwarded-For, are believed; `*` for all. Default: this machine.",
+    )
+    cors_origins: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(),
+        description="Comma-separated origins of web pages that may use the service from a browser, for example"
+        " `https://app.example`; `*` for all. Default: none.",
+    )
+    page: bool = Field(
+        default=True,
+        description="Serve the page to try the service in a browser, at `/`. `false`: `/` leads to `/docs`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest level that is logged: `debug`, `info`, `warning` or `error`."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto",
+        description="`text`: lines for people. `json`: an object a line, for programs. `auto`: text on a terminal, else"
+        " JSON.",
+    )
+    slow_request_seconds: PositiveFloat = Field(
+        default=5.0,
+        le=86_400,
+        description="A request to embed that takes longer is logged with the time of its stages; one line a second at"
+        " most.",
+    )
+    trace_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the requests to embed of which OpenTelemetry spans are sent by OTLP over HTTP, to where"
+        " `OTEL_EXPORTER_OTLP_ENDPOINT` says; callers' `traceparent` decides first. Needs the extra `otel`. `0`: none.",
     )
     access_log: bool = Field(
         default=False, description="Log each request: the caller's address, method, path with query, status."
     )
 
-    @field_validator("device", "precision", "align", "fit", "decode_isolation", "log_level", mode="before")
+    @field_validator(
+        "device", "precision", "align", "fit", "decode_isolation", "log_level", "log_format", mode="before"
+    )
     @classmethod
     def _ignore_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("pack_mirror")
+    @classmethod
+    def _is_safe(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"})
+        if not is_safe or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("it must begin with https:// and end with a host or a path")
+        return value.rstrip("/")
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
+    @field_validator("pack", "models_dir", "cache_dir", mode="before")
+    @classmethod
+    def _find_home(cls, value: object) -> object:
+        if not str(value).startswith("~"):
+            return value
+        try:
+            return str(Path(str(value)).expanduser())
+        except RuntimeError:
+            raise ValueError("~ is a home folder that this system does not know; write the whole path") from None
 
     @field_validator("lanes", mode="before")
     @classmethod
     def _read_auto(cls, value: object) -> object:
         return None if isinstance(value, str) and value.lower() == "auto" else value
 
-    @field_validator("accept_license", mode="before")
+    @field_validator("root_path")
+    @classmethod
+    def _is_prefix(cls, value: str) -> str:
+        if not re.fullmatch(f"(?:{PREFIX})?/?", value):
+            raise ValueError("it must be a path such as /face or /apis/face")
+        return value.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: frozenset[str]) -> frozenset[str]:
+        for entry in value - {"*"}:
+            try:
+                ipaddress.ip_network(entry, strict=False)
+            except ValueError:
+                raise ValueError(f"{entry} is neither an address nor a network such as 10.0.0.0/8") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: frozenset[str]) -> frozenset[str]:
+        origins = frozenset(entry.rstrip("/").lower() for entry in value)
+        for entry in origins - {"*"}:
+            if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", entry):
+                raise ValueError(f"{entry} is no origin; write https://host or https://host:port, without a path or *")
+            if re.fullmatch(r"http://.*:80|https://.*:443", entry):
+                raise ValueError(f"{entry} has the usual port, which browsers leave out; write it without")
+        return origins
+
+    @field_validator("accept_license", "trusted_proxies", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return frozenset(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("*", mode="before")  # the last one here is the first to run
+    @classmethod
+    def _without_quotes(cls, value: object, about: ValidationInfo) -> object:
+        """`docker run --env-file` keeps quotes, and the line ends of files from Windows."""
+        if not isinstance(value, str) or not value:
+            return value
+        bare = value.strip()
+        if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'":
+            bare = bare[1:-1].strip()
+        return bare or cls.model_fields[about.field_name or ""].default  # as an empty variable
 
 
 def read_settings(**options: object) -> Settings:
@@ -186,6 +316,28 @@ def read_settings(**options: object) -> Settings:
         raise SettingInvalid(" ".join(_explain(problem, given) for problem in error.errors())) from None
 
 
+def read_usable(**options: object) -> tuple[Settings, tuple[str, ...]]:
+    """As `read_settings`, but a wrong setting has its default, and a sentence about it is returned."""
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given), ()  # type: ignore[arg-type]  # as in `read_settings`
+    except ValidationError as error:
+        sentences = tuple(_explain(problem, given) for problem in error.errors())
+        wrong = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+    defaults = {name: Settings.model_fields[name].default for name in wrong if name in Settings.model_fields}
+    known = {name: value for name, value in given.items() if name in Settings.model_fields}
+    return Settings(**(known | defaults)), sentences  # type: ignore[arg-type]  # as above
+
+
+def user_cache() -> Path:
+    """This service's folder in the user's cache. A user without a home, as in OpenShift, has one that is not there."""
+    try:
+        folder = platformdirs.user_cache_path("arcface-api")
+    except RuntimeError:
+        folder = Path("~")  # as earlier versions of platformdirs return it
+    return folder if folder.is_absolute() else Path("/.cache/arcface-api")
+
+
 def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that look like misspelt settings, each with the setting that was probably meant.
 
@@ -198,14 +350,30 @@ def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: match[0] for name, match in matches.items() if match}
 
 
+def _allowed_numbers(name: str) -> str:
+    """The numbers that a setting may be, with both ends where there are two; empty: it is no number."""
+    described = Settings.model_json_schema()["properties"][name]
+    schema = described.get("anyOf", [described])[0]  # behind it: null
+    if (kind := schema.get("type")) not in ("integer", "number"):
+        return ""
+    least, most, above = (schema.get(limit) for limit in ("minimum", "maximum", "exclusiveMinimum"))
+    if kind == "integer" and above is not None:
+        least, above = above + 1, None
+    number = "a whole number" if kind == "integer" else "a number"
+    if above is not None:
+        return f"{number} above {above}" + (f" and at most {most}" if most is not None else "")
+    return f"{number} from {least} to {most}" if most is not None else f"{number} of at least {least}"
+
+
 def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else "settings"
     if name not in Settings.model_fields:
         return f"There is no setting called {name}."
     where = f"--{name.replace('_', '-')}" if name in given else f"{ENVIRONMENT_PREFIX}{name.upper()}"
-    allowed = problem["msg"].lower().replace("input should be", "it must be").partition(", unable to")[0]
-    if name == "lanes":
-        allowed = "it must be auto, or a whole number from 1 to 1024"
+    allowed = problem["msg"].lower().removeprefix("value error, ").replace("input should be", "it must be")
+    if numbers := _allowed_numbers(name):
+        unit = ", without a unit" if problem["type"].endswith("_parsing") else ""
+        allowed = f"it must be {'auto, or ' if name == 'lanes' else ''}{numbers}{unit}"
     if problem["type"] == "bool_parsing":
         allowed = "it must be true or false"
     if name == "port" and str(problem["input"]).startswith("tcp://"):
@@ -213,4 +381,7 @@ def _explain(problem: ErrorDetails, given: Mapping[str, object]) -> str:
             ". Kubernetes sets this variable for a service called `arcface`: set `enableServiceLinks: false` in the"
             " pod, or rename the service"
         )
-    return f"{where}={problem['input']!r} is not allowed: {allowed}. See docs/configuration.md."
+    value = problem["input"]
+    shown = repr(",".join(sorted(value)) if isinstance(value, frozenset) else value)
+    shown = re.sub(r"(?<=://)[^/@]*@", "***@", shown)  # a password
+    return f"{where}={shown} is not allowed: {allowed}. See docs/configuration.md."

@@ -193,10 +193,10 @@ def test_line_of_a_million_pixels_costs_neither_gigabytes_nor_its_neighbours(ser
 def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Preparer.prepare
 
-    def defective(self: Preparer, picture: Picture, options: EmbedOptions) -> Prepared:
+    def defective(self: Preparer, picture: Picture, options: EmbedOptions, limits: ImageLimits) -> Prepared:
         if picture.content == b"defect":
             raise ZeroDivisionError
-        return real(self, picture, options)
+        return real(self, picture, options, limits)
 
     monkeypatch.setattr(Preparer, "prepare", defective)
     results = batch(service, [NO_FACE, b"defect", NO_FACE]).json()["results"]
@@ -232,7 +232,7 @@ def test_stages_include_finding_the_face_in_crop(service: Service, monkeypatch: 
     def held(self: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
         if crops[0].shape[0] == REGRESSOR_INPUT.height:
             time.sleep(0.05)
-            threads.add(threading.current_thread().name.partition("_")[0])
+            threads.add(threading.current_thread().name.partition(" ")[0])
         return real(self, crops)
 
     monkeypatch.setattr(OnnxCpuSession, "run", held)
@@ -476,6 +476,27 @@ def test_recogniser_that_is_not_square_cannot_be_aligned(run_service: Callable[.
         run_service(tmp_path, align="auto")
 
 
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param([[73.5, 51.5], [38.3, 51.7], [56.0, 71.7], [70.7, 92.2], [41.5, 92.4]], id="mirrored"),
+        pytest.param([[0.34, 0.46], [0.66, 0.46], [0.5, 0.64], [0.37, 0.82], [0.63, 0.82]], id="in fractions"),
+        pytest.param([[306, 414], [588, 412], [448, 574], [332, 739], [566, 738]], id="of another size"),
+        pytest.param([[56, 56]] * 5, id="one point"),
+        pytest.param([[38, 52], [74, 52], [56, 72], [42, 92]], id="four points"),
+    ],
+)
+def test_template_that_no_face_can_have_is_refused(
+    run_service: Callable[..., Service], tiny_recogniser: Path, tmp_path: Path, points: list[list[float]]
+) -> None:
+    """Every aligned face would be cut wrongly, without a warning."""
+    (tmp_path / "model.onnx").write_bytes(tiny_recogniser.read_bytes())
+    stated = f"{MANIFEST.format(more='', height=112)}template = {points}\n"
+    (tmp_path / "pack.toml").write_text(stated)
+    with pytest.raises(RuntimeUnfit, match=r"The template of model\.onnx cannot be used: .*pack\.toml"):
+        run_service(tmp_path)
+
+
 # ── attributes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -550,8 +571,8 @@ def test_quality_is_that_of_the_aligned_face_whatever_the_recogniser_takes(model
     other = replace(models, recogniser=replace(models.recogniser, spec=replace(spec, template=lower)))
     wanted = EmbedOptions(align=Align.AUTO, include_quality=True)
     picture, limits = Picture(png(loose_portrait())), ImageLimits(1_000_000)
-    usual, lowered = (Preparer(each, None, limits).prepare(picture, wanted) for each in (models, other))
-    unaligned = Preparer(models, None, limits).prepare(picture, replace(wanted, align=Align.NONE))
+    usual, lowered = (Preparer(each, None).prepare(picture, wanted, limits) for each in (models, other))
+    unaligned = Preparer(models, None).prepare(picture, replace(wanted, align=Align.NONE), limits)
     assert usual.quality == lowered.quality == unaligned.quality
     assert not np.array_equal(usual.crop, lowered.crop)
 

@@ -40,7 +40,7 @@ def test_results_are_those_of_single_requests_in_their_order(service: Service) -
     assert [result["embedding"] for result in body["results"]] == [
         single(service, content)["embedding"] for content in PICTURES
     ]
-    assert all(list(result) == ["embedding", "norm"] for result in body["results"])
+    assert all(list(result) == ["embedding", "norm", "recipe"] for result in body["results"])
     assert answer.headers["x-model-fingerprint"] == service.get("/info").json()["fingerprint"]
     BatchAnswer.model_validate(body, strict=True)
 
@@ -100,7 +100,8 @@ def test_too_many_pictures_are_refused(
     assert batch(service, PICTURES[:allowed]).status_code == 200
     answer = batch(service, PICTURES[: allowed + 1])
     assert (answer.status_code, answer.json()["code"]) == (413, "too_many_files")
-    assert f"more than {allowed} parts named files" in answer.json()["detail"]
+    parts = "1 part" if allowed == 1 else f"{allowed} parts"
+    assert f"more than {parts} named files" in answer.json()["detail"]
 
 
 def test_too_many_bytes_are_refused(run_service: Callable[..., Service], tiny_recogniser: Path) -> None:

@@ -276,7 +276,9 @@ def test_expected_body_is_asked_for_or_its_connection_ends(service: Service) -> 
         caller.send(JPEG)
         assert caller.answer().status == 200
         caller.send(head.replace(b"/embed", b"/embed?unknown=1"))
-        assert caller.answer().status == 422
+        refused = caller.answer()
+        assert (refused.status, refused.headers["connection"]) == (422, "close")
+        assert "keep-alive" not in refused.headers
         caller.send(LIVEZ)
         assert caller.rest() == b""
 
@@ -379,14 +381,100 @@ def test_answer_that_is_read_slowly_but_steadily_is_sent(service: Service, monke
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n\r\n"])
-def test_connection_between_requests_is_closed_when_nothing_comes(service: Service, sent: bytes) -> None:
-    service._server.config.timeout_keep_alive = 0  # of connections from now on
-    with Caller(service) as caller:
+def test_connection_between_requests_is_closed_when_nothing_comes(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("arcface_api.api.protocol.LATE_SECONDS", -0.9)
+    with Caller(run_service(tiny_recogniser, keep_alive_seconds=1)) as caller:
         caller.send(LIVEZ)
         assert caller.answer().status == 200
         with suppress(ConnectionError):
             caller.send(sent)
             assert caller.rest() == b""
+
+
+@pytest.mark.parametrize("settings", [{}, {"keep_alive_seconds": 120}], ids=["default", "set"])
+def test_answers_announce_how_long_the_connection_stays_open(
+    run_service: Callable[..., Service], tiny_recogniser: Path, settings: dict[str, int]
+) -> None:
+    """Longer than the 60 seconds for which most clients and proxies keep one."""
+    service = run_service(tiny_recogniser, **settings)
+    seconds = settings.get("keep_alive_seconds", 75)
+    with Caller(service) as caller:
+        for sent in (picture(JPEG), LIVEZ, request("GET /nothing"), request("POST /embed?unknown=1", body=b"")):
+            caller.send(sent)
+            headers = caller.answer().headers
+            assert (headers["connection"], headers["keep-alive"]) == ("keep-alive", f"timeout={seconds}")
+        connection = next(iter(service._server.server_state.connections))
+        assert isinstance(connection, HttpProtocol)
+        assert connection.timeout_keep_alive_task is not None
+        left = connection.timeout_keep_alive_task.when() - connection.loop.time()
+        assert seconds < round(left, 3) <= seconds + 3, "and it stays open a little longer than announced"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        request("GET /livez", "Connection: close"),
+        b"GET /livez HTTP/1.0\r\n\r\n",
+        b"GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        b"NOT a request\r\n\r\n",
+    ],
+)
+def test_answer_that_ends_the_connection_announces_nothing(service: Service, sent: bytes) -> None:
+    with Caller(service) as caller:
+        caller.send(sent)
+        headers = caller.answer().headers
+        assert headers["connection"] == "close"
+        assert "keep-alive" not in headers
+        assert caller.rest() == b""
+
+
+def test_connection_that_was_idle_longest_makes_room_for_a_new_one(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one that has yet to send its first request, nor one whose request is served or has begun."""
+    monkeypatch.setattr("arcface_api.api.protocol.IDLE_SECONDS", 0)
+    service = run_service(tiny_recogniser, max_connections=4)
+    idle = service._server.config.app.connections.idle  # type: ignore[union-attr]  # it is a `DirectApp`
+    with ExitStack() as open_ones:
+        new, first, second, begun = (open_ones.enter_context(Caller(service)) for _ in range(4))
+        for caller in (begun, first, second):
+            caller.send(LIVEZ)
+            assert caller.answer().status == 200
+        begun.send(LIVEZ[:9])
+        first.send(LIVEZ)  # now `second` has been idle longer
+        assert first.answer().status == 200
+        until(lambda: len(idle) == 2)
+        for closed, still in ((second, 1), (first, 0)):
+            one_more = open_ones.enter_context(Caller(service))
+            one_more.send(picture(JPEG))
+            assert one_more.answer().status == 200
+            assert closed.rest() == b""
+            assert connections(service) <= 4
+            one_more.send(LIVEZ[:9])
+            until(lambda still=still: len(idle) == still)  # type: ignore[misc]  # bound now
+        refused = open_ones.enter_context(Caller(service))
+        refused.send(LIVEZ)
+        assert refused.answer().status == 503
+        for caller, rest in ((new, LIVEZ), (begun, LIVEZ[9:])):
+            caller.send(rest)
+            assert caller.answer().status == 200
+
+
+def test_connection_that_has_just_answered_makes_no_room(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next request may be on its way, and would be lost."""
+    monkeypatch.setattr("arcface_api.api.protocol.IDLE_SECONDS", 60)
+    service = run_service(tiny_recogniser, max_connections=1)
+    with Caller(service) as busy:
+        for _ in range(3):
+            busy.send(LIVEZ)
+            assert busy.answer().status == 200
+            with Caller(service) as refused:
+                refused.send(LIVEZ)
+                assert refused.answer().problem()["code"] == "too_many_connections"
 
 
 def test_callers_who_still_send_do_not_keep_the_service_from_ending(

@@ -25,6 +25,8 @@ def test_open_pack_says_what_it_is_and_aligns_by_default(open_service: Service) 
     info = open_service.get("/info").json()
     assert info["crop"]["align"] == "auto"
     assert [each["far"] for each in info["thresholds"]] == [0.1, 0.01]
+    assert {each["basis"] for each in info["thresholds"]} == {"measured"}
+    assert info["thresholds"][0]["data_set"].startswith("LFW, 1,484 pairs of different people")
     assert {file["name"] for file in info["files"]} == {
         "dlib_resnet_v1.onnx", "age.onnx", "gender.onnx", "landmarks.onnx"
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Promises of the running service: health by inference, a free event loop, a clean end, documents without internet."""
 
 import asyncio
+import os
 import re
 import socket
 import threading
@@ -11,12 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
 import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 
-from arcface_api import __version__
+from arcface_api import __version__, cpus
 from arcface_api.api.app import DirectApp
 from arcface_api.api.health import Health
 from arcface_api.arrays import Crop, Features
@@ -25,7 +27,8 @@ from arcface_api.embedder import Embedder, Picture
 from arcface_api.errors import QueueFull, ServiceClosing
 from arcface_api.image import decode
 from arcface_api.loading import open_embedder
-from arcface_api.packs import PackLocations, Role, locate
+from arcface_api.packs import PackLocations, Role, import_pack, locate
+from arcface_api.packs.manifest import PACK_TOML
 from arcface_api.session import choose
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.settings import Settings
@@ -49,16 +52,38 @@ def test_health_says_what_runs(service: Service) -> None:
         "has_wide_lane": False,
         "batch_sizes": [1, 2, 4, 8],
         "self_test_cosine": pytest.approx(1),
+        "doubt": None,
         "reason": answer.json()["reason"],
     }
     assert "this build of ONNX Runtime has no CUDA" in answer.json()["reason"]
+
+
+def test_info_says_which_cpus_may_be_used(
+    run_service: Callable[..., Service], tiny_recogniser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tmp_path / "a.slice" / "cpu.max"
+    group.parent.mkdir()
+    group.write_text("50000 100000\n")
+    (tmp_path / "membership").write_text("0::/a.slice/b.service\n")
+    monkeypatch.setattr(cpus.usable_cpus, "__defaults__", (tmp_path, tmp_path / "membership"))
+    about = run_service(tiny_recogniser).get("/info").json()
+    assert about["cpus"] == f"1 of {os.cpu_count()} (the quota in {group} allows 0.5)"
+    assert about["threads"] == about["lanes"] == 1
+
+
+def test_opencv_uses_its_worker_s_share_of_the_cpus(make_app: Callable[..., DirectApp], tiny_recogniser: Path) -> None:
+    """It counts them by itself, with another result where a group below the root has a quota."""
+    cv2.setNumThreads(available_cpus() + 1)
+    make_app(tiny_recogniser, workers=available_cpus())
+    assert cv2.getNumThreads() == 1
+    cv2.setNumThreads(-1)
 
 
 def test_a_lone_request_runs_on_all_threads_and_those_that_meet_run_side_by_side(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARCFACE_LANES", "auto")
-    monkeypatch.setattr(choose, "fastest_lanes", lambda *_, **__: 2)
+    monkeypatch.setattr(choose, "fastest_lanes", lambda *_: 2)
     service = run_service(tiny_recogniser, threads=2)
     health = service.get("/health").json()
     assert (health["lanes"], health["has_wide_lane"]) == (2, True)
@@ -287,10 +312,10 @@ def test_callers_that_left_cost_the_model_nothing(
     assert ran == [1]
 
 
-def test_of_callers_that_left_only_pictures_on_a_thread_keep_their_place(
+def test_pictures_of_callers_that_left_are_not_decoded(
     tiny_recogniser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread cannot be made to let go of its picture, so that one counts; those that wait for one are dropped."""
+    """Only those that a thread has begun: it cannot be made to let go of them."""
     entered, go_on, decoded = threading.Event(), threading.Event(), list[int]()
 
     def held(content: bytes, *given: Any) -> Any:
@@ -308,16 +333,14 @@ def test_of_callers_that_left_only_pictures_on_a_thread_keep_their_place(
         for caller in callers:
             caller.cancel()
         await asyncio.wait(callers)
-        embedder.check_room(3)
-        with pytest.raises(QueueFull):
-            embedder.check_room(4)
+        embedder.check_room(4)
         go_on.set()
         assert (await embedder.embed(Picture(JPEG))).norm > 0
-        embedder.check_room(4)
         await embedder.close()
         assert decoded == [len(JPEG)] * 2
 
     monkeypatch.setattr("arcface_api.embedder.prepare.decode", held)
+    monkeypatch.setattr("arcface_api.embedder.embedder.SMALL_BYTES", 0)  # small ones are begun several at once
     asyncio.run(asyncio.wait_for(check(), 60))
 
 
@@ -328,13 +351,12 @@ def test_documents_need_no_internet(service: Service) -> None:
     for link in links:
         assert link.startswith("/"), f"{link} is not served from the package"
         assert service.get(link).status_code == 200
-    assert service.get("/").status_code == 307
 
 
 def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_recogniser: Path) -> None:
     app = make_app(tiny_recogniser)
     paths = app.framework.openapi()["paths"]
-    assert set(paths) == {"/embed", "/embed/batch", "/health", "/livez", "/readyz", "/info"}
+    assert set(paths) == {"/embed", "/embed/batch", "/health", "/livez", "/readyz", "/info", "/metrics"}
     for route in app.framework.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             assert route.summary
@@ -343,6 +365,8 @@ def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_
     assert parameters == {
         "include_attributes",
         "include_quality",
+        "include_landmarks",
+        "include_crop",
         "flip",
         "normalize",
         "align",
@@ -351,6 +375,8 @@ def test_every_operation_is_documented(make_app: Callable[..., DirectApp], tiny_
         "resize",
         "X-Request-Timeout",
         "X-Require-Fingerprint",
+        "X-Require-Recipe",
+        "X-Request-ID",
     }
 
 
@@ -362,3 +388,28 @@ def test_compose_file_passes_on_every_setting_that_shapes_answers() -> None:
         name for name in Settings.model_fields if name not in fixed and f"ARCFACE_{name.upper()}:" not in compose
     ]
     assert not missing
+
+
+def test_recogniser_that_is_fed_wrongly_is_doubted(
+    run_service: Callable[..., Service], real_recogniser: Path, tmp_path: Path
+) -> None:
+    """It returns embeddings without any error, by which strangers are the same person."""
+    locations = PackLocations(tmp_path / "packs", tmp_path / "cache", tmp_path / "insightface")
+    pack = import_pack([real_recogniser], locations, name="own")
+    service = run_service(pack.folder)
+    assert service.get("/health").json()["doubt"] is None
+    assert service.get("/info").json()["doubt"] is None
+    stated = pack.folder / PACK_TOML
+    stated.write_text(stated.read_text().replace("mean = 127.5", "mean = 0").replace("std = 127.5", "std = 1"))
+    service = run_service(pack.folder)
+    doubt = service.get("/health").json()["doubt"]
+    assert doubt == service.get("/info").json()["doubt"]
+    assert doubt.startswith("The recogniser hardly distinguishes faces: ")
+
+
+def test_compose_file_publishes_on_this_machine_unless_set_otherwise() -> None:
+    """The service has no authentication."""
+    compose = (Path(__file__).parents[2] / "compose.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"    ports:\n((?:      .*\n)+)", compose) == [
+        '      - "${ARCFACE_PUBLISH:-127.0.0.1:5555}:5555"\n'
+    ]

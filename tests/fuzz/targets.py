@@ -10,8 +10,9 @@ import numpy as np
 
 from arcface_api.errors import RequestError
 from arcface_api.image import ImageLimits, decode
-from arcface_api.image.container import Container
+from arcface_api.image.container import Container, ImageFormat
 from arcface_api.image.decode import take_apart
+from arcface_api.image.decoder_process import decode_pixels
 
 LIMITS = ImageLimits(max_pixels=2_000_000)
 """More than what is never reduced; with the service's 50 million, an honest picture takes up to 2 s."""
@@ -20,7 +21,7 @@ LEAST_SIDE = 100
 
 
 def decode_picture(content: bytes) -> str:
-    """`image.decode`, the service's whole way from bytes to pixels, and the promises of `take_apart`.
+    """`image.decode`, the service's whole way from bytes to pixels, and the promises of `take_apart` and of pixels.
 
     Raises:
         AssertionError: A promise is broken.
@@ -37,6 +38,8 @@ def decode_picture(content: bytes) -> str:
         return type(error).__name__
     assert image.dtype == np.uint8
     assert image.ndim == 3
+    if container.format is ImageFormat.JPEG:
+        _check_pixels(container.pixel_file)
     height, width = image.shape[1::-1] if container.orientation >= 5 else image.shape[:2]
     divisor = round(container.width / width)
     assert (width, height) == (-(-container.width // divisor), -(-container.height // divisor))
@@ -53,6 +56,13 @@ def _check_pixel_file(content: bytes, container: Container) -> None:
     assert container.top + again.height <= container.height
     if container.left == container.top == 0 and content[12:16] != b"VP8X":  # a frame may be smaller than its animation
         assert (again.width, again.height) == (container.width, container.height)
+
+
+def _check_pixels(jpeg: bytes) -> None:
+    """They are OpenCV's, whichever library decoded them."""
+    pixels, wanted = decode_pixels(jpeg, 1), cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert pixels is not None
+    assert np.array_equal(pixels.array, wanted)  # type: ignore[arg-type]  # None is not equal
 
 
 def bare_opencv(content: bytes) -> str:

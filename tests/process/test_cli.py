@@ -1,19 +1,28 @@
 """Promises of the command line: one sentence for what is wrong, exit statuses that mean something, a clean stop."""
 
+import errno
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
+import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import numpy_helper
 
 from arcface_api.cli import cli
+from arcface_api.errors import ModelFailed
+from arcface_api.serving.process import refusal
 from arcface_api.settings import Settings
+from serving import Run, until
+from tiny_models import linear_model
 
 
 def arcface_api(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -52,6 +61,19 @@ def test_error_that_names_a_command_unknown_to_the_shell_says_how_to_run_it_here
     assert here in arcface_api("serve", **settings, PATH=str(tmp_path)).stderr
     (tmp_path / "arcface-api").touch(0o755)
     assert here not in arcface_api("serve", **settings, PATH=str(tmp_path)).stderr
+
+
+def test_report_and_help_say_how_a_command_unknown_to_the_shell_is_called_here(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    """As in `make doctor`."""
+    command = ("doctor", "--quick", "--no-network", "--models-dir", models_dir, "--port", "0")
+    here = f"(Here `arcface-api` is `{sys.executable} -m arcface_api`;"
+    assert here in arcface_api(*command, PATH=str(tmp_path)).stdout
+    assert f"Usage: {sys.executable} -m arcface_api packs" in arcface_api("packs", "-h", PATH=str(tmp_path)).stdout
+    (tmp_path / "arcface-api").touch(0o755)
+    assert here not in arcface_api(*command, PATH=str(tmp_path)).stdout
+    assert "Usage: arcface-api packs" in arcface_api("packs", "-h", PATH=str(tmp_path)).stdout
 
 
 def test_nothing_is_downloaded_without_the_licence(models_dir: Path) -> None:
@@ -113,10 +135,13 @@ def test_signal_to_stop_is_no_failure(tiny_recogniser: Path, number: signal.Sign
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_stop_while_loading_is_no_failure(tmp_path: Path, number: signal.Signals) -> None:
-    """A pipe in the place of the model: opening it waits for a writer that never comes, as a download may."""
-    os.mkfifo(tmp_path / "model.onnx")
-    command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--log-level", "debug"]
-    with subprocess.Popen([*command, "--pack", str(tmp_path / "model.onnx")], stderr=subprocess.PIPE) as service:
+    """It downloads its pack from a server that never answers."""
+    command = [sys.executable, "-m", "arcface_api", "serve", "--port", "0", "--log-level", "debug", "--pull"]
+    command += ["--accept-license", "antelopev2", "--models-dir", str(tmp_path), "--pack-mirror"]
+    with ExitStack() as at_end:
+        silent = at_end.enter_context(socket.create_server(("127.0.0.1", 0)))
+        command.append(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        service = at_end.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE))
         assert service.stderr is not None
         status = Path(f"/proc/{service.pid}/status")
         # the mask of caught signals says when the handlers are there: bit 14 is SIGTERM, the last one to be set
@@ -127,6 +152,74 @@ def test_signal_to_stop_while_loading_is_no_failure(tmp_path: Path, number: sign
         log = service.stderr.read()
         assert b"Traceback" not in log
         assert b"Aborted" not in log
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_thread_that_the_system_refuses_is_a_sentence(
+    run: Run, tiny_recogniser: Path, tmp_path: Path, workers: str
+) -> None:
+    """As where a container may have few (`--pids-limit`)."""
+    refuse = 'def refuse(*given, **named): raise RuntimeError("can\'t start new thread")\n'
+    names = ("_start_new_thread", "_start_joinable_thread")  # of Pythons up to 3.12, and of later ones
+    refusals = "".join(f"threading.{name} = refuse\n" for name in names)
+    (tmp_path / "sitecustomize.py").write_text(f"import threading\n{refuse}{refusals}")
+    log = (service := run("--pack", tiny_recogniser, "--workers", workers, faults=tmp_path)).end()
+    assert service.process.returncode == 1
+    assert "Error: This system refuses what the service needs: can't start new thread. Raise its limits" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "needs: memory."),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (OSError(errno.ENOENT, "No such file"), None),
+        (RuntimeError("a defect"), None),
+    ],
+)
+def test_defect_is_not_taken_for_a_refusal(error: Exception, said: str | None) -> None:
+    found = refusal(error)
+    assert found is None if said is None else said in str(found)
+
+
+def test_library_that_cannot_be_loaded_is_a_sentence(tiny_recogniser: Path, tmp_path: Path) -> None:
+    """As where memory is limited, or a system's library is missing."""
+    (tmp_path / "cv2.py").write_text("raise ImportError('libx.so: failed to map segment from shared object')")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = arcface_api("serve", "--pack", tiny_recogniser, "--port", "0", PYTHONPATH=paths)
+    assert done.returncode == 1
+    assert "Error: A library cannot be loaded: libx.so: failed to map segment" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "workers"),
+    [
+        ("<&- >&- 2>&-", "1"),  # their numbers go to other files then, and closing these ended the process
+        (">/dev/full 2>/dev/full", "2"),  # what could not be written kept workers from starting
+    ],
+    ids=["closed", "full"],
+)
+def test_service_serves_and_stops_whatever_its_standard_files_are(
+    tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch, files: str, workers: str
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", str(port)]
+    with subprocess.Popen(["sh", "-c", f'exec "$@" {files}', "sh", *command, "--workers", workers]) as service:
+
+        def is_ready() -> bool:
+            assert service.poll() is None
+            with suppress(httpx.ConnectError):
+                return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
+            return False
+
+        until(is_ready)
+        service.terminate()
+        assert service.wait(30) == 0
 
 
 def test_interrupt_while_modules_load_leaves_no_traceback() -> None:
@@ -180,6 +273,42 @@ def test_pack_is_imported_listed_found_and_verified(models_dir: Path, tiny_recog
     assert "ok   tiny_recogniser.onnx" in run("packs", "verify", "--pack", "mine")
 
 
+def test_import_says_how_well_a_recogniser_distinguishes_faces(models_dir: Path, real_recogniser: Path) -> None:
+    """As the service does at start, which is too late to find a model's right feed."""
+    command = ["packs", "import", "--models-dir", str(models_dir)]
+    done = CliRunner().invoke(cli, [*command, str(real_recogniser), "--name", "good"])
+    assert "Measured: different synthetic faces have a median cosine of 0.6" in done.output
+    assert "`arcface-api packs check`" in done.output
+    folder = models_dir / "good"
+    stated = (folder / "pack.toml").read_text().replace("mean = 127.5", "mean = 0").replace("std = 127.5", "std = 1")
+    (folder / "pack.toml").write_text(stated)
+    done = CliRunner().invoke(cli, [*command, str(folder), "--name", "bad"])
+    assert "Warning: The recogniser hardly distinguishes faces" in done.output
+    assert "Fed otherwise: (pixel - " in done.output
+    assert (models_dir / "bad").is_dir()
+
+
+def test_a_recogniser_that_cannot_be_run_is_not_installed(models_dir: Path, tmp_path: Path) -> None:
+    model = linear_model(112, 512)
+    onnx.save(model, tmp_path / "good.onnx")
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((7, 7), np.float32), "weights"))
+    onnx.save(model, tmp_path / "bad.onnx")
+    command = ["packs", "import", "--models-dir", str(models_dir), "--name", "mine"]
+    done = CliRunner().invoke(cli, [*command, str(tmp_path / "bad.onnx")])
+    assert isinstance(done.exception, ModelFailed)
+    assert str(done.exception).startswith("bad.onnx cannot be run, so it is not installed: ")
+    assert not (models_dir / "mine").exists()
+    assert CliRunner().invoke(cli, [*command, str(tmp_path / "good.onnx")]).exit_code == 0
+
+
+def test_what_is_assumed_is_logged_at_every_start(run: Run, models_dir: Path, tiny_recogniser: Path) -> None:
+    CliRunner().invoke(
+        cli, ["packs", "import", str(tiny_recogniser), "--name", "mine", "--models-dir", str(models_dir)]
+    )
+    service = run("--pack", "mine", "--models-dir", models_dir)
+    service.logged(r"WARNING .*Assumed: tiny_recogniser\.onnx is fed its colour planes in the order red, green, blue")
+
+
 def test_list_names_the_folder_that_is_used(models_dir: Path, tmp_path: Path) -> None:
     """Of two packs with one name, the first in search order."""
     settings = {"ARCFACE_MODELS_DIR": str(models_dir), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
@@ -205,7 +334,7 @@ def test_every_setting_is_an_option_of_serve() -> None:
     shown = CliRunner().invoke(cli, ["serve", "--help"]).output
     for name in Settings.model_fields:
         assert f"--{name.replace('_', '-')}" in shown
-        assert f"[ARCFACE_{name.upper()}]" in re.sub(r"\s+", " ", shown)
+        assert re.search(rf"\[ARCFACE_{name.upper()}(; default: [^\]]+)?\]", re.sub(r"\s+", " ", shown))
 
 
 BARE = """
@@ -250,3 +379,13 @@ def test_bare_installation_says_what_a_command_needs(arguments: list[str]) -> No
     assert "the package click is missing" in done.stderr
     assert "pip install 'arcface-api[cpu]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--quick"]])
+def test_bare_installation_is_examined_by_doctor(arguments: list[str]) -> None:
+    done = bare("doctor", *arguments)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "Only the bare package is installed" in done.stdout
+    assert "Could not be checked: the package" in done.stdout
+    assert "after the installation" in done.stdout  # the clock needs no package
+    assert "pip install 'arcface-api[cpu]'" in done.stdout

@@ -17,6 +17,7 @@ import pytest
 
 from arcface_api.cpus import available_cpus
 from arcface_api.loading import _capacity
+from arcface_api.serving import metrics_folder
 from arcface_api.serving.supervisor import LONGEST_PAUSE_SECONDS, pause_seconds
 from arcface_api.settings import Settings
 from pictures import picture_bytes
@@ -185,6 +186,57 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(
     assert "Traceback" not in command.end()
 
 
+def test_counts_of_a_supervisor_that_was_killed_are_removed_by_the_next_one(
+    run: Run, tiny_recogniser: Path, tmp_path: Path
+) -> None:
+    def counts() -> set[Path]:
+        return {*Path(metrics_folder.MEMORY).glob(f"{metrics_folder.PREFIX}*")}
+
+    before = counts()
+    killed = run("--workers", "2", "--pack", tiny_recogniser)
+    killed.serving()
+    (left,) = counts() - before
+    running = run("--workers", "2", "--pack", tiny_recogniser)
+    running.serving()
+    assert left in counts()  # it is used
+    family = descendants(killed.process.pid)
+    killed.process.kill()
+    until(lambda: not any(map(is_running, family)))
+    assert left in counts()  # nobody was there to remove it
+    (used,) = counts() - before - {left}
+    with ExitStack() as stack:
+        own = metrics_folder.make(stack)
+        assert counts() - before == {used, own}
+    assert counts() - before == {used}
+    running.stop()
+    assert counts() <= before
+
+
+def test_folder_that_is_removed_before_it_is_held_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by another supervisor that starts at the same moment."""
+    monkeypatch.setattr(metrics_folder, "MEMORY", tmp_path)
+    moments = ["before it is opened", "before it is locked"]
+
+    def hold(folder: Path, hold: Callable[[Path], int] = metrics_folder.hold) -> int:
+        moment = moments.pop() if moments else None
+        if moment == "before it is opened":
+            folder.rmdir()
+        descriptor = hold(folder)
+        if moment == "before it is locked":
+            folder.rmdir()
+        return descriptor
+
+    monkeypatch.setattr(metrics_folder, "hold", hold)
+    with ExitStack() as stack:
+        folder = metrics_folder.make(stack)
+        assert folder is not None
+        assert folder.is_dir()
+        assert folder.parent == tmp_path
+    assert not list(tmp_path.iterdir())
+
+
 # ── dying ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -193,7 +245,7 @@ def test_killed_worker_is_replaced_and_the_other_goes_on(run: Run, tiny_recognis
     killed, other = command.serving()
     url = f"http://127.0.0.1:{command.port}"
     os.kill(killed, signal.SIGKILL)
-    command.logged(rf"Worker {killed} was killed by SIGKILL\. A new one starts in 1 s; 1 serve meanwhile\.")
+    command.logged(rf"Worker {killed} was killed by SIGKILL\. A new one starts in 1 s; serving meanwhile: 1\.")
     for _ in range(CONNECTIONS):
         assert httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=30).status_code == 200
     answering = command.logged(r"\[(\d+)\] \S+ - \"POST /embed HTTP/1.1\" 200", CONNECTIONS)
@@ -211,7 +263,7 @@ def test_replacement_that_cannot_start_ends_the_service_only_when_none_is_left(r
     url = f"http://127.0.0.1:{command.port}"
     model.unlink()
     os.kill(first, signal.SIGKILL)
-    command.logged(r"Worker \d+ could not start: .*model\.onnx.* A new one starts in 2 s; 1 serve meanwhile\.")
+    command.logged(r"Worker \d+ could not start: .*model\.onnx.* A new one starts in 2 s; serving meanwhile: 1\.")
     assert httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=30).status_code == 200
     os.kill(second, signal.SIGKILL)
     assert re.search(r"^Error: .*model\.onnx", command.end(), re.MULTILINE)

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcface_api.batching import BULK_SHARE, Batched, Batcher, _Waiting, both
+from arcface_api import batching
+from arcface_api.batching import BULK_SHARE, Batched, Batcher, _Run, _Waiting, both
 from arcface_api.errors import DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing
 
 SIZES = (1, 2, 4, 8)
@@ -155,6 +156,44 @@ def test_as_many_batches_run_side_by_side_as_there_are_lanes(model: HeldModel) -
     asyncio.run(asyncio.wait_for(check(), 30))
 
 
+def test_callers_whose_batch_has_ended_come_back_as_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one lane: what several lanes find of each other depends on which of them ends first."""
+    monkeypatch.setattr(batching, "REFILL_SHARE", 1e6)  # it waits for all of them, however slow this machine is
+    model = HeldModel()
+
+    async def check() -> None:
+        queue = batcher(model)
+
+        async def call(number: int, times: int) -> None:
+            for _ in range(times):
+                await queue.submit(number)
+                await asyncio.sleep(number / 1000)
+
+        model.hold()
+        callers = [asyncio.create_task(call(0, times=3))]
+        await asyncio.to_thread(model.entered.acquire)
+        callers += [asyncio.create_task(call(number, times=2)) for number in (1, 2, 3)]
+        await asyncio.sleep(0)
+        model.let_go()
+        await asyncio.gather(*callers)
+        assert [len(batch) for batch in model.batches] == [1, 4, 4]
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+def test_nobody_waits_long_for_callers_that_do_not_come_back(model: HeldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def check() -> None:
+        queue = batcher(model)
+        await asyncio.gather(*map(queue.submit, range(8 * model.lanes)))
+        assert (await queue.submit(1)).batch_size == 1
+        monkeypatch.setattr(batching, "REFILL_SHARE", 1e6)
+        assert [(await queue.submit(item)).row for item in range(3)] == [0, 2, 4], "a lone caller waits for nobody"
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
 @pytest.mark.parametrize(("lanes", "shares"), [(1, [8]), (2, [4, 4]), (4, [2, 2, 2, 2])])
 def test_lanes_that_are_free_together_share_what_waits(lanes: int, shares: list[int]) -> None:
     """The lanes are asked one after the other, as if none had begun before all eight items were there."""
@@ -163,14 +202,17 @@ def test_lanes_that_are_free_together_share_what_waits(lanes: int, shares: list[
 
     async def check() -> None:
         loop = asyncio.get_running_loop()
+        await queue.submit(0)  # the threads start
         for item in range(8):
             queue._single.append(_Waiting(item, loop.create_future(), time.monotonic(), float("inf")))
         taken = []
         for lane in range(lanes):
             _, batch = queue._take_batch()
-            queue._running[lane] = time.monotonic()
+            queue._running[lane] = _Run(time.monotonic(), len(batch))
             taken.append(len(batch))
         assert taken == shares
+        queue._running.clear()
+        await queue.close()
 
     asyncio.run(check())
 
@@ -246,12 +288,15 @@ def test_a_batch_beside_others_is_expected_to_take_longer() -> None:
     queue = batcher(HeldModel(2))
 
     async def check() -> None:
+        await queue.submit(0)  # the threads start
         loop, now = asyncio.get_running_loop(), time.monotonic()
-        queue._item_seconds, queue._running = 1.0, {0: now}
+        queue._item_seconds, queue._running = 1.0, {0: _Run(now, 1)}
         for item, seconds in ((1, 3.0), (2, 5.0)):
             queue._single.append(_Waiting(item, loop.create_future(), now, now + seconds))
         late, batch = queue._take_batch()
         assert ([each.item for each in late], [each.item for each in batch]) == ([1], [2])
+        queue._running.clear()
+        await queue.close()
 
     asyncio.run(check())
 
@@ -298,18 +343,53 @@ def test_failing_batch_fails_its_own_callers_only(model: HeldModel) -> None:
     asyncio.run(check())
 
 
-def test_item_that_fails_alone_fails_its_own_caller_only() -> None:
+@pytest.mark.parametrize("error", [ValueError("odd"), StopIteration()])
+def test_item_that_fails_alone_fails_its_own_caller_only(error: Exception) -> None:
     async def check() -> None:
         def run(items: Sequence[int]) -> list[int | Exception]:
-            return [ModelFailed(f"not {item}") if item % 2 else item for item in items]
+            return [2 * item if item % 2 == 0 else error for item in items]
 
-        queue: Batcher[int, int] = Batcher(run, name="test", sizes=(1, 2, 4), capacity=10)
-        answers = await asyncio.gather(*map(queue.submit, range(4)), return_exceptions=True)
-        received = [str(each) if isinstance(each, Exception) else each.row for each in answers]  # type: ignore[union-attr]  # BaseException
-        assert received == [0, "not 1", 2, "not 3"]
+        queue: Batcher[int, int] = Batcher(run, name="test", sizes=(1, 4), capacity=100)
+        results = await asyncio.gather(*map(queue.submit, range(9)), return_exceptions=True)
+        rows = [result.row for result in results if isinstance(result, Batched)]
+        assert rows == [0, 4, 8, 12, 16]
+        failures = [result for result in results if isinstance(result, Exception)]
+        assert len(failures) == 4
+        assert all(repr(error) in repr(failure) for failure in failures)
         await queue.close()
 
-    asyncio.run(check())
+    asyncio.run(asyncio.wait_for(check(), 30))
+
+
+@pytest.mark.parametrize("startable", [0, 1])
+def test_without_all_its_threads_it_works_with_those_that_start(
+    startable: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, started = threading.Thread.start, list[str]()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("test "):
+            if len(started) == startable:
+                raise RuntimeError("can't start new thread")
+            started.append(thread.name)
+        real(thread)
+
+    async def check() -> None:
+        queue = batcher(HeldModel(lanes=2))
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            if startable:
+                assert [(await queue.submit(item)).row for item in (1, 2)] == [2, 4]
+                assert "test has 1 thread instead of 2: can't start new thread. Allow" in caplog.text
+            else:
+                with pytest.raises(ModelFailed, match="No thread can be started for test: can't start new thread"):
+                    await queue.submit(1)
+        assert not queue.has_lost_a_thread
+        if not startable:  # it tries again
+            assert (await queue.submit(3)).row == 6
+        await queue.close()
+
+    asyncio.run(asyncio.wait_for(check(), 30))
 
 
 def test_wrong_number_of_rows_is_an_error_not_a_mix_up(model: HeldModel) -> None:

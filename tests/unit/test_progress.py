@@ -68,3 +68,34 @@ def test_a_log_has_a_line_for_each_tenth_and_for_64_mib_of_an_unknown_total(capl
             progress("Downloading b.zip", done << 20, None)
     assert caplog.messages[:2] == ["Downloading a.zip: 0 of 100 MB", "Downloading a.zip: 10 of 100 MB"]
     assert caplog.messages[11:] == ["Downloading b.zip: 0 MB", "Downloading b.zip: 67 MB", "Downloading b.zip: 134 MB"]
+
+
+def test_without_a_terminal_long_work_has_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("arcface_api.progress.time.monotonic", lambda: float(next(clock)))
+    with BarProgress("Embedding", line_seconds=10) as progress:
+        for done in range(40):
+            progress(f"{done} of 100", done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Embedding"
+    assert 3 <= len(lines[1:]) <= 8
+    assert all(line.startswith("Embedding ") and " s left: " in line for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left"), [(30, "30 s left"), (599, "599 s left"), (1200, "20 min left"), (86_400, "24 h left")]
+)
+def test_time_left_has_a_unit_that_keeps_it_short(monkeypatch: pytest.MonkeyPatch, seconds: int, left: str) -> None:
+    """Half is done after as many seconds as are left; loading the model before that is no measure of it."""
+    monkeypatch.setenv("COLUMNS", "200")
+    now = 0.0
+    monkeypatch.setattr("arcface_api.progress.time.monotonic", lambda: now)
+    with redirect_stderr(Terminal()) as terminal, BarProgress("Embedding") as progress:
+        progress("loading the model", 0.0, None)
+        now = 5000.0
+        progress("loading the model", 0.0, None)
+        now += seconds
+        progress("half", 50, 100)
+    assert f"50% {left} " in terminal.getvalue()

@@ -31,12 +31,55 @@ def test_empty_variable_means_default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("PORT", '"7000"', 7000),
+        ("PORT", " 7000 ", 7000),
+        ("HOST", "0.0.0.0\r", "0.0.0.0"),
+        ("DEVICE", "'CPU'", "cpu"),
+        ("PULL", '"true"', True),
+        ("TRUSTED_PROXIES", '"10.0.0.0/8, 192.0.2.7"', {"10.0.0.0/8", "192.0.2.7"}),
+        ("MODELS_DIR", '"/models"', Path("/models")),
+        ("MODELS_DIR", '""', None),
+        ("THREADS", " ", None),
+    ],
+)
+def test_quotes_and_blanks_around_a_value_mean_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, read: object
+) -> None:
+    """`docker run --env-file` keeps quotes, and the line ends of files from Windows."""
+    monkeypatch.setenv(f"ARCFACE_{name}", value)
+    assert getattr(read_settings(), name.lower()) == read
+
+
+@pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"port": "99999"}, r"--port='99999' is not allowed: it must be less than or equal to 65535\."),
+        ({"port": "99999"}, r"--port='99999' is not allowed: it must be a whole number from 0 to 65535\."),
         ({"device": "gpu"}, r"--device='gpu' is not allowed: it must be 'auto', 'cpu', 'cuda' or 'tensorrt'"),
         ({"precision": "int8"}, r"--precision='int8' is not allowed: it must be 'auto', 'float32', 'bfloat16' or"),
-        ({"max_image_bytes": "10MB"}, r"--max-image-bytes='10MB' is not allowed: it must be a valid integer"),
+        (
+            {"pack_mirror": "http://me:secret@mirror.test"},
+            r"'http://\*\*\*@mirror\.test' is not allowed",
+        ),
+        ({"root_path": "/a/../b"}, r"--root-path='/a/../b' is not allowed: it must be a path such as /face"),
+        ({"cors_origins": "https://*.example.com"}, "write https://host or https://host:port, without a path or"),
+        ({"cors_origins": "https://app.example:443"}, "has the usual port, which browsers leave out; write it without"),
+        (
+            {"max_image_bytes": "10MB"},
+            r"'10MB' is not allowed: it must be a whole number of at least 1, without a unit",
+        ),
+        (
+            {"hang_seconds": "15s"},
+            r"'15s' is not allowed: it must be a number above 0 and at most 86400, without a unit\.",
+        ),
+        (
+            {"hang_seconds": "inf"},
+            r"--hang-seconds='inf' is not allowed: it must be a number above 0 and at most 86400",
+        ),
+        ({"threads": "0"}, r"--threads='0' is not allowed: it must be a whole number from 1 to 1024\."),
+        ({"trace_share": "2"}, r"--trace-share='2' is not allowed: it must be a number from 0 to 1\."),
+        ({"lanes": "some"}, r"it must be auto, or a whole number from 1 to 1024, without a unit\."),
         ({"colour": "red"}, "There is no setting called colour"),
     ],
 )

@@ -1,6 +1,6 @@
 """Crops as detectors, cameras and networks make them: one labelled picture into endless training samples.
 
-    Face ──cut──▶ crop + landmarks ──degrade──▶ crop ──views──▶ what the regressor is shown in its two passes
+    Face ──cut──▶ crop + landmarks ──degrade──▶ crop ──views──▶ what the regressor is shown in a first and a second pass
 
 The views are made by the very functions that the service uses, so that nothing differs between training and use.
 """
@@ -121,7 +121,7 @@ def degrade(image: Image, rng: Generator) -> Image:
 
 
 def views(crop: Image, points: Points, rng: Generator) -> list[tuple[View, Points]]:
-    """What the regressor sees of a crop in its two passes, and the landmarks in each view's sides.
+    """What the regressor sees of a crop in a first and a second pass, and the landmarks in each view's sides.
 
     The first pass's error is imitated: mostly small, now and then so large that the second pass must cope with it.
     """

@@ -4,6 +4,7 @@
 compare description and body. One long module, because a key that changes here changes in both.
 """
 
+import base64
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,7 @@ from arcface_api import __version__, wire
 from arcface_api.api.options import RequestOptions
 from arcface_api.api.problems import ProblemAnswer
 from arcface_api.arrays import Embedding
+from arcface_api.cpus import usable_cpus
 from arcface_api.embedder import Embedded, Embedder
 from arcface_api.face.landmarks import REGRESSOR_PROVENANCE
 from arcface_api.face.quality import QualityWarning
@@ -56,11 +58,28 @@ _Model = Annotated[str, Field(description="The loaded recogniser.", examples=["a
 _InputSize = Annotated[str, Field(description="The recogniser's input, width x height.", examples=["112x112"])]
 _Attributes = Annotated[AttributesAnswer | None, Field(description="Only with `include_attributes=true`.")]
 _Quality = Annotated[QualityAnswer | None, Field(description="Only with `include_quality=true`.")]
-_Warnings = Annotated[
-    list[QualityWarning] | None,
+_Landmarks = Annotated[
+    list[list[float]] | None,
     Field(
-        description="What may be wrong with the picture. Only with `include_quality=true` or `align=auto` in the query;"
-        " with the latter alone, `landmarks_unsure` is the only one."
+        description="Left eye, right eye, nose tip, left and right mouth corner, each x, y in pixels of the upright"
+        " picture; left is the left side of the picture. Only with `include_landmarks=true`.",
+        examples=[[[38.29, 51.7], [73.53, 51.5], [56.03, 71.74], [41.55, 92.37], [70.73, 92.2]]],
+    ),
+]
+_CropPng = Annotated[
+    str | None,
+    Field(
+        description="Base64 of a PNG: the recogniser's very pixels, before `flip`. Only with `include_crop=true`.",
+        examples=["iVBORw0KGgo…"],
+    ),
+]
+_Warnings = Annotated[
+    list[str] | None,
+    Field(
+        description="Codes of what may be wrong with the picture; later versions may have more. Only with"
+        " `include_quality=true`, `include_landmarks=true` or `align=auto` in the query; without the first, only"
+        " `landmarks_unsure` and `truncated`.",
+        examples=[list(QualityWarning)],
     ),
 ]
 
@@ -78,6 +97,8 @@ class EmbedAnswer(BaseModel):
     input_size: _InputSize
     attributes: _Attributes = None
     quality: _Quality = None
+    landmarks: _Landmarks = None
+    crop: _CropPng = None
     warnings: _Warnings = None
 
 
@@ -86,8 +107,11 @@ class ResultAnswer(BaseModel):
 
     embedding: list[float] | str | None = None
     norm: float | None = Field(None, description="Length of the raw embedding; with `flip`, of the sum of two.")
+    recipe: str | None = Field(None, description="As `X-Embedding-Recipe` of /embed.", examples=["0c3b5f2a9d1e4876"])
     attributes: _Attributes = None
     quality: _Quality = None
+    landmarks: _Landmarks = None
+    crop: _CropPng = None
     warnings: _Warnings = None
     problem: ProblemAnswer | None = Field(None, description="Why there is no embedding.")
 
@@ -118,6 +142,10 @@ class HealthAnswer(BaseModel):
     )
     reason: str | None = Field(
         None, description="Why it is failing, or why nothing faster is used; null if there is nothing to explain."
+    )
+    doubt: str | None = Field(
+        description="Why the embeddings of a model that is not registered are probably useless; null if nothing speaks"
+        " against them."
     )
 
 
@@ -166,11 +194,30 @@ class CropInfo(BaseModel):
     regressor_sha256: str = Field(description="Of the landmark regressor behind `align=auto`.")
 
 
+class RecipeInfo(BaseModel, from_attributes=True):
+    """What a recipe is the hash of. A part is null where it had no influence."""
+
+    fingerprint: str
+    preprocessing_version: int
+    align: str = Field(description="As `X-Alignment` states it.", examples=["unsure"])
+    alignment_version: int | None = Field(description="Of how faces are found and cut.")
+    regressor_sha256: str | None
+    fit: str | None = Field(description="Of pictures that are not aligned.")
+    resize: str
+    flip: bool
+
+
 class ThresholdInfo(BaseModel, from_attributes=True):
-    """The cosine similarity from which on two pictures may count as the same person, as measured on LFW."""
+    """The cosine similarity from which on two pictures may count as the same person: a number to start from."""
 
     far: float = Field(description="False accept rate: the share of pairs of different people that it accepts.")
     similarity: float
+    basis: str = Field(
+        description="`measured` with this service, or `published` by somebody who measured the same file.",
+        examples=["measured"],
+    )
+    data_set: str | None = Field(description="Whose pairs those were, and how their pictures were made.")
+    source: str | None = Field(description="Where that is published.")
 
 
 class LimitsInfo(BaseModel):
@@ -195,6 +242,11 @@ class InfoAnswer(BaseModel):
     pack: str
     model: str
     fingerprint: str = Field(description="Embeddings may be compared only if it is equal.")
+    recipe: str = Field(
+        description="Of a request that chooses no options; with `crop.align` `auto`, of one whose landmarks are sure."
+        " Embeddings compare well only if it is equal."
+    )
+    recipes: dict[str, RecipeInfo] = Field(description="All that the options can choose, and what they are made of.")
     embedding_dim: int
     roles: list[str] = Field(description="What the pack's models can do.")
     assumptions: list[str] = Field(description="What had to be assumed about an imported pack.")
@@ -202,16 +254,23 @@ class InfoAnswer(BaseModel):
     licence: LicenceInfo
     input: InputInfo
     crop: CropInfo
-    thresholds: list[ThresholdInfo] = Field(description="For aligned pictures; empty if none were measured.")
+    thresholds: list[ThresholdInfo] = Field(
+        description="For aligned pictures, by rising similarity; empty if none are known."
+    )
     provider: str
     precision: str
     workers: int = Field(description="Processes that serve the port. The other figures hold for each of them.")
+    cpus: str = Field(
+        description="How many of the machine's CPUs the service may use, and why not all.",
+        examples=["1 of 2 (the quota in /sys/fs/cgroup/cpu.max allows 0.5)"],
+    )
     threads: int = Field(description="Of all lanes together.")
     lanes: int = Field(description="Inferences that run side by side.")
     has_wide_lane: bool = Field(description="Whether a lone request runs on all threads, although there are lanes.")
     batch_sizes: list[int]
     self_test_cosine: float
     reason: str | None = Field(description="Why nothing faster is used.")
+    doubt: str | None = Field(description="Why the embeddings are probably useless.")
     limits: LimitsInfo
 
     @classmethod
@@ -245,6 +304,10 @@ class InfoAnswer(BaseModel):
             pack=manifest.name,
             model=recogniser.name,
             fingerprint=recogniser.fingerprint,
+            recipe=embedder.recipes.of(defaults, wire.Alignment(defaults.align)).digest,
+            recipes={
+                digest: RecipeInfo.model_validate(recipe) for digest, recipe in embedder.recipes.by_digest.items()
+            },
             embedding_dim=recogniser.dim,
             roles=[role.value for role in verified],
             assumptions=list(manifest.assumptions),
@@ -256,12 +319,14 @@ class InfoAnswer(BaseModel):
             provider=session.provider,
             precision=session.precision,
             workers=settings.workers,
+            cpus=str(usable_cpus()),
             threads=session.threads,
             lanes=session.lanes,
             has_wide_lane=recogniser.wide is not None,
             batch_sizes=list(session.batch_sizes),
             self_test_cosine=recogniser.self_test_cosine,
             reason=recogniser.reason,
+            doubt=recogniser.doubt,
             limits=LimitsInfo.model_validate(settings.model_dump() | {"max_batch_files": max_batch_files(settings)}),
         )
 
@@ -299,7 +364,7 @@ def _result(result: Embedded | Exception, options: RequestOptions) -> dict[str, 
         return {"problem": ProblemAnswer.of(result).model_dump()}
     embedding = result.embedding
     vector = wire.embedding_base64(embedding) if options.encoding is wire.Encoding.BASE64 else embedding
-    body = {"embedding": vector, "norm": result.norm}
+    body = {"embedding": vector, "norm": result.norm, "recipe": result.recipe}
     return _with_optional(body, result, options)
 
 
@@ -318,6 +383,10 @@ def _with_optional(body: dict[str, Any], embedded: Embedded, options: RequestOpt
             contrast=round(embedded.quality.contrast, 4),
             norm=embedded.norm,
         ).model_dump()
+    if embedded.landmarks is not None:
+        body["landmarks"] = [[round(x, 2), round(y, 2)] for x, y in embedded.landmarks.tolist()]
+    if embedded.crop_png is not None:
+        body["crop"] = base64.b64encode(embedded.crop_png).decode()
     if options.has_warnings:
         body["warnings"] = list(embedded.warnings)
     return body

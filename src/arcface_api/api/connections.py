@@ -1,4 +1,4 @@
-"""How many connections there may be, how one ends, and what its end means for the request on it."""
+"""How many connections there may be and how long, how one ends, and what its end means for the request on it."""
 
 import asyncio
 import ctypes
@@ -8,6 +8,9 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from arcface_api.errors import RuntimeUnfit
+from arcface_api.wording import counted
+
 if sys.platform != "win32":
     import resource
 
@@ -15,15 +18,23 @@ LINGER_SECONDS = 5.0
 """How long a caller that is still sending may take to read why its request was refused."""
 MOST_LINGERING = 256
 """The most connections that linger at once; further ones are cut off."""
+IDLE_SECONDS = 1.0
+"""A connection that has been idle for less is not closed for another one: its next request may be on its way."""
+LATE_SECONDS = 3
+"""A connection stays open this much longer than announced: callers' clocks start later, and requests take time."""
 WRITE_SECONDS = 30.0
 """How often a caller that does not read its answer is checked."""
 OTHER_FILES = 256
 """Room for the other files of a process: models, libraries, pipes, devices."""
+LEAST_FILES = 32
+"""With fewer, not even the event loop starts, or callers wait for ever."""
 TRIM_SECONDS = 10.0
 """The shortest time between two trims of freed memory, which take a few milliseconds each on a thread of their own."""
 
 TASK = "arcface_api.task"
 """Key in an ASGI scope: the task that ends when the caller leaves."""
+PEER = "arcface_api.peer"
+"""Key in an ASGI scope: the address and port of the other end of the connection, which may be a proxy."""
 _HAS_LEFT = "arcface_api.has_left"
 
 _log = logging.getLogger(__name__)
@@ -70,22 +81,47 @@ class Trimmer:
 class Connections:
     """The limits of the connections of one process, and what they share."""
 
-    most: int  # served at once; one more is refused
+    most: int
+    """At once. One more closes the one that has been idle longest, for `IDLE_SECONDS` at least, or is refused."""
+    keep_alive_seconds: int  # between two requests, as callers are informed
     upload_seconds: float  # that the rest of a refused body is read and dropped
     min_bytes_per_second: int  # of that rest, and of an answer that is being read
-    lingering: int = 0  # answered and closed, but the caller may still read
+    on_refusal: Callable[[int, str], None] = lambda _status, _code: None
+    """Is called with the status and code of what is refused before it is a request."""
+    open: int = 0
+    lingering: int = 0  # of them closed, but not gone: the caller may still read
+    idle: dict["GentleTransport", float] = field(default_factory=dict)
+    """Those between two requests, by the loop's time from which on; the one that has been so longest is first."""
     trimmer: Trimmer = field(default_factory=Trimmer)
+
+    def __post_init__(self) -> None:
+        keep = b"timeout=%d" % self.keep_alive_seconds
+        self.keep_alive_headers = [(b"connection", b"keep-alive"), (b"keep-alive", keep)]
+        """Of every answer after which the connection stays open; Java's client wants both."""
+
+
+def open_files(connections: int) -> int:
+    """How many files a process with that many connections may have open at once."""
+    return connections + MOST_LINGERING + OTHER_FILES
 
 
 def allow_open_files(connections: int) -> None:
-    """Allow this process that many connections. Many systems allow 1,024 files unless a process asks for more."""
+    """Allow this process that many connections. Many systems allow 1,024 files unless a process asks for more.
+
+    Raises `RuntimeUnfit` if it may hardly open any.
+    """
     if sys.platform == "win32":
         return
-    needed = connections + MOST_LINGERING + OTHER_FILES
+    needed = open_files(connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if allowed < LEAST_FILES:
+        raise RuntimeUnfit(
+            f"This system allows {counted(hard, 'open file')}, of which the service needs {needed}, and at least"
+            f" {LEAST_FILES}. Raise the limit (ulimit -n)."
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         _log.warning(
@@ -155,6 +191,12 @@ class GentleTransport(asyncio.Transport):
             self._unsent.clear()
             self._transport.write(data)
 
+    def make_room(self) -> None:
+        """End it, between two requests, for another connection; it no longer counts."""
+        self._is_lingering = True
+        self._shared.lingering += 1
+        self.close()
+
     def closed(self) -> None:
         """The connection is gone."""
         self._is_closing = True
@@ -165,6 +207,7 @@ class GentleTransport(asyncio.Transport):
         if self._is_lingering:
             self._is_lingering = False
             self._shared.lingering -= 1
+        self._shared.idle.pop(self, None)
 
     def watch_writing(self) -> None:
         """The caller has data to read: cut it off if it does not."""

@@ -65,9 +65,13 @@ class Health:
             if now - last > TICK_SECONDS + self._hang_seconds / 4:
                 running_since = now
             last = now
-            stuck = self._embedder.why_stuck(now - self._hang_seconds)
+            try:
+                stuck = self._embedder.why_stuck(self._hang_seconds)
+            except Exception:  # noqa: BLE001  # a defect must not end the watch
+                _log.exception("A defect in looking for hangs:")
+                continue
             if stuck is not None and now - running_since >= self._hang_seconds:
-                self._hang(f"{stuck}: it began more than {self._hang_seconds:g} seconds ago")
+                self._hang(stuck)
 
     async def close(self, patience_seconds: float) -> None:
         """Close the embedder. Waits this long for its threads to end, or longer if `closes_before` allows it."""
@@ -76,12 +80,11 @@ class Health:
         try:
             await asyncio.wait_for(self._embedder.close(), patience_seconds)
         except TimeoutError:
-            now = time.monotonic()
-            stuck = self._embedder.why_stuck(now - self._hang_seconds)
+            stuck = self._embedder.why_stuck(self._hang_seconds)
             if stuck is not None:
                 self._hang(stuck)
             else:
-                self.unfinished = self._embedder.why_stuck(now) or "closing does not end"
+                self.unfinished = self._embedder.why_stuck(0) or "closing does not end"
                 _log.warning("Ended without waiting longer: %s.", self.unfinished)
 
     def _hang(self, why: str) -> None:

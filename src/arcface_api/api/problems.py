@@ -1,13 +1,14 @@
 """The HTTP status of every error, in one table from which answers and OpenAPI are made.
 
-A problem is RFC 9457's `application/problem+json`; `title` and `status` are HTTP's, `code` is for programs.
+A problem is RFC 9457's `application/problem+json`; `title` and `status` are HTTP's, `code` is for programs, which
+have to expect codes that they do not know (docs/compatibility.md).
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -21,14 +22,16 @@ from arcface_api.api.connections import has_left
 from arcface_api.errors import ArcFaceError
 
 MEDIA_TYPE = "application/problem+json"
+CODE = "arcface_api.code"
+"""Key in an ASGI scope: the code of the problem that answers its request."""
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _ERRORS_BY_STATUS: dict[HTTPStatus, tuple[type[ArcFaceError], ...]] = {
-    HTTPStatus.BAD_REQUEST: (errors.RequestMalformed, errors.MultipartMalformed),
+    HTTPStatus.BAD_REQUEST: (errors.RequestMalformed, errors.MultipartMalformed, errors.JsonMalformed),
     HTTPStatus.NOT_ACCEPTABLE: (errors.NotAcceptable,),
     HTTPStatus.REQUEST_TIMEOUT: (errors.UploadStalled,),
-    HTTPStatus.CONFLICT: (errors.FingerprintDiffers,),
+    HTTPStatus.CONFLICT: (errors.FingerprintDiffers, errors.RecipeDiffers),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (errors.BodyTooLarge, errors.TooManyFiles, errors.ImageTooManyPixels),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (errors.ContentTypeUnsupported, errors.ImageFormatUnsupported),
     HTTPStatus.UNPROCESSABLE_ENTITY: (
@@ -39,6 +42,7 @@ _ERRORS_BY_STATUS: dict[HTTPStatus, tuple[type[ArcFaceError], ...]] = {
         errors.AttributesUnavailable,
         errors.AlignmentUnavailable,
         errors.FileRepeated,
+        errors.Base64Invalid,
         errors.ImageEmpty,
         errors.ImageDamaged,
     ),
@@ -50,11 +54,40 @@ _ERRORS_BY_STATUS: dict[HTTPStatus, tuple[type[ArcFaceError], ...]] = {
 STATUS_BY_ERROR = {error: status for status, group in _ERRORS_BY_STATUS.items() for error in group}
 """Every error that a request can meet. Any other is a defect and becomes 500 `internal_error`."""
 
+_TITLES = {
+    HTTPStatus.BAD_REQUEST: "Bad Request",
+    HTTPStatus.NOT_FOUND: "Not Found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "Method Not Allowed",
+    HTTPStatus.NOT_ACCEPTABLE: "Not Acceptable",
+    HTTPStatus.REQUEST_TIMEOUT: "Request Timeout",
+    HTTPStatus.CONFLICT: "Conflict",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request Entity Too Large",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Unsupported Media Type",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Entity",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too Many Requests",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "Request Header Fields Too Large",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "Internal Server Error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Service Unavailable",
+}
+"""A problem's `title`, part of the contract. Python's own phrases differ between its versions."""
 INTERNAL_ERROR = "internal_error"
 _ROUTER_ERRORS = {
-    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at {path}. The operations are listed at /docs."),
-    HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "{path} takes no {method}, only {allowed}; see /docs."),
+    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at {path}. The operations are listed at {prefix}/docs."),
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "method_not_allowed",
+        "{path} takes no {method}, only {allowed}; see {prefix}/docs.",
+    ),
 }
+_UNKNOWN_ROUTER_ERROR = ("http_error", "{method} {path} was refused; see {prefix}/docs.")
+CODES = frozenset(
+    {
+        *(error.code for error in STATUS_BY_ERROR),
+        *(code for code, _ in _ROUTER_ERRORS.values()),
+        _UNKNOWN_ROUTER_ERROR[0],
+        INTERNAL_ERROR,
+    }
+)
+"""All codes of this version."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +95,14 @@ _log = logging.getLogger(__name__)
 class ProblemAnswer(BaseModel):
     """An error in the form of RFC 9457."""
 
-    type: Literal["about:blank"]
+    type: str = Field(examples=["about:blank"])
     title: str = Field(examples=["Unsupported Media Type"])
     status: int = Field(examples=[415])
     detail: str = Field(description="What was wrong, what is allowed, what to do.")
-    code: str = Field(description="Stable; one of those that /embed can answer with.", examples=["image_damaged"])
+    code: str = Field(
+        description="For programs: what was wrong. Codes keep their meaning, and later versions may have more.",
+        examples=sorted(CODES),
+    )
 
     @classmethod
     def of(cls, error: BaseException) -> Self:
@@ -79,7 +115,8 @@ class ProblemAnswer(BaseModel):
     @classmethod
     def made(cls, status: HTTPStatus, code: str, detail: str) -> Self:
         """The problem with these members."""
-        return cls(type="about:blank", title=status.phrase, status=int(status), detail=detail, code=code)
+        title = _TITLES.get(status, "Error")
+        return cls(type="about:blank", title=title, status=int(status), detail=detail, code=code)
 
     def response(self, headers: dict[str, str] | None = None) -> Response:
         """The answer. Caches never store it, as it may describe the picture."""
@@ -103,6 +140,11 @@ class ProblemRoute(APIRoute):
         return answered
 
 
+def code_of(error: BaseException) -> str:
+    """The code of the problem that an error becomes."""
+    return error.code if isinstance(error, ArcFaceError) and type(error) in STATUS_BY_ERROR else INTERNAL_ERROR
+
+
 def answer_failed(request: Request, error: BaseException) -> Response:
     """The answer to a request whose operation raised this.
 
@@ -110,13 +152,16 @@ def answer_failed(request: Request, error: BaseException) -> Response:
     would fail.
     """
     if isinstance(error, ArcFaceError):
+        request.scope[CODE] = code_of(error)
         return answer_to(error)
     is_cancelled = isinstance(error, asyncio.CancelledError)
     if isinstance(error, ClientDisconnect) or (is_cancelled and has_left(request.scope)):
         return Response(status_code=HTTPStatus.BAD_REQUEST)  # never sent: nobody is there to read it
     if is_cancelled:  # only the end of the grace period cancels other requests
+        request.scope[CODE] = errors.ServiceClosing.code
         closing = errors.ServiceClosing("The service was shut down before it could answer. Send it again.")
         return ProblemAnswer.of(closing).response({"Connection": "close", "Retry-After": "1"})
+    request.scope[CODE] = INTERNAL_ERROR
     _log.error("A defect in %s %s:", request.method, request.url.path, exc_info=error)
     return ProblemAnswer.of(error).response()
 
@@ -127,8 +172,10 @@ def install(app: FastAPI) -> None:
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  # it is registered for this class
         status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
-        code, sentence = _ROUTER_ERRORS.get(status, ("http_error", "{method} {path} was refused; see /docs."))
-        detail = sentence.format(method=request.method, path=request.url.path, allowed=headers.get("Allow", ""))
+        code, sentence = _ROUTER_ERRORS.get(status, _UNKNOWN_ROUTER_ERROR)
+        request.scope[CODE] = code
+        prefix, allowed = request.scope.get("root_path", ""), headers.get("Allow", "")
+        detail = sentence.format(method=request.method, path=request.url.path, allowed=allowed, prefix=prefix)
         return ProblemAnswer.made(status, code, detail).response(headers)
 
     app.router.route_class = ProblemRoute

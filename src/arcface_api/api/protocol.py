@@ -9,6 +9,7 @@
 - *Callers that leave* end the work for them (`connections.leave`). uvicorn informs only an application that asks, which
   ours does not once it has the picture. Behind more than `PIPELINE_BYTES` of pipelined requests this is seen late.
 - *Silent connections* are closed: those that send no whole head, or stop in a body that was answered before its end.
+- *Idle connections* stay open for as long as their answers announce, unless another one needs their room.
 
 The parser alone decides what belongs to one message and what to the next. A second message in what was fed for one is
 refused, so that no mistake here can make it read a body as a request.
@@ -18,15 +19,15 @@ One module, because it is one state machine for one connection.
 
 import asyncio
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import httptools
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from arcface_api.api import heads
 from arcface_api.api.app import DirectApp
-from arcface_api.api.connections import Connections, GentleTransport, leave
+from arcface_api.api.connections import IDLE_SECONDS, LATE_SECONDS, PEER, Connections, GentleTransport, leave
 from arcface_api.api.problems import answer_to
 from arcface_api.errors import ArcFaceError, RequestHeadTooLarge, RequestMalformed, TooManyConnections
 
@@ -66,12 +67,18 @@ class HttpProtocol(HttpToolsProtocol):
         """A caller has connected."""
         self._unread = bytearray()
         self._shared = cast("DirectApp", self.config.app).connections  # or an app around one, with its `connections`
+        self.timeout_keep_alive = self._shared.keep_alive_seconds + LATE_SECONDS
         super().connection_made(GentleTransport(transport, self._shared, self._has_more))
-        if len(self.connections) - self._shared.lingering > self._shared.most:
-            self._refuse(TooManyConnections(self._shared.most))
-        else:
-            self._head_until = self.loop.time() + HEAD_SECONDS
-            self._watch()
+        self._shared.open += 1
+        if self._shared.open - self._shared.lingering > self._shared.most:
+            oldest, since = next(iter(self._shared.idle.items()), (None, 0.0))
+            if oldest is None or self.loop.time() - since < IDLE_SECONDS:
+                self._refuse(TooManyConnections(self._shared.most))
+                return
+            del self._shared.idle[oldest]
+            oldest.make_room()
+        self._head_until = self.loop.time() + HEAD_SECONDS
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller has left."""
@@ -79,6 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._rest_timer is not None:
             self._rest_timer.cancel()
         self.transport.closed()
+        self._shared.open -= 1
         self._unread = bytearray()
         super().connection_lost(exc)
         if self._is_serving:
@@ -123,9 +131,26 @@ class HttpProtocol(HttpToolsProtocol):
                 self._body_left = int(value)
             elif name == b"transfer-encoding":
                 self._body_left = None
+        cast("Scope", self.scope)[PEER] = self.client  # the access log puts the caller behind a proxy in its place
         super().on_headers_complete()
         self.headers = []  # the trailers of a chunked body would be added, and nothing reads them
         self._is_in_head, self._head_until = False, None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Serve a request. An answer after which the connection stays open says for how long."""
+
+        def announcing(scope: Any, receive: Any, send: Any) -> Any:
+            def announce(message: Any) -> Any:
+                is_start = message["type"] == "http.response.start"
+                if is_start and cycle.waiting_for_100_continue:
+                    cycle.keep_alive = False  # the caller may send the body now or not, and nothing shows which
+                if is_start and cycle.keep_alive and b"connection" not in dict(message["headers"]):
+                    cycle.default_headers = [*cycle.default_headers, *self._shared.keep_alive_headers]
+                return send(message)
+
+            return app(scope, receive, announce)
+
+        super()._start_asgi_task(cycle, announcing)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body has arrived."""
@@ -149,8 +174,8 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._is_in_message:
             if self._unread:
                 self._go_on()
-        elif self.expect_100_continue and not self._body_bytes:
-            self.transport.close()  # the caller may send the body now or not, and nothing shows which
+            else:
+                self._shared.idle[self.transport] = self.loop.time()
         else:
             self._unset_keepalive_if_required()
             end = self.loop.time() + self._shared.upload_seconds
@@ -167,6 +192,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _go_on(self) -> None:
         """Parse what can be parsed now: the rest of a message, then the next head, unless a request is being served."""
         self._unset_keepalive_if_required()
+        self._shared.idle.pop(self.transport, None)
         unread, read = self._unread, 0
         try:
             while read < len(unread) and not self.transport.is_closing():
@@ -251,6 +277,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         if not is_answered:
             answer = answer_to(error)
+            self._shared.on_refusal(answer.status_code, error.code)
             answer.headers["Connection"] = "close"
             lines = [b"%s: %s\r\n" % header for header in (*self.server_state.default_headers, *answer.raw_headers)]
             self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)]))
@@ -265,6 +292,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_until = now + HEAD_SECONDS
         if self._head_until is not None:
             seconds = self._head_until - now
+        else:
+            self._shared.idle.setdefault(self.transport, now)
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 

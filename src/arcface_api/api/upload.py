@@ -3,28 +3,30 @@
 All uploads of a process are counted together. Each is limited in size and time, and is refused as soon as it exceeds a
 limit.
 
-Longer than most modules: its three layers (body, form, landmarks) read the same bytes in one pass.
+Longer than most modules: its two layers (body, form) read the same bytes in one pass. `json_bodies` reads JSON.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
 
-import orjson
 from fastapi import Request
-from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, header_unquote
 from starlette.requests import ClientDisconnect
 
 from arcface_api import errors
+from arcface_api.api import json_bodies
 from arcface_api.api.answers import LimitsInfo
 from arcface_api.api.connections import Trimmer
+from arcface_api.api.json_bodies import EXAMPLES, IMAGE_KEY, IMAGES_KEY, JSON_TYPE, LANDMARKS
 from arcface_api.api.options import OPTION_NAMES, header
 from arcface_api.embedder import Picture
 from arcface_api.wire import Align
+from arcface_api.wording import counted
 
 STALL_SECONDS = 30.0
 """The longest silence in the middle of an upload."""
@@ -35,13 +37,12 @@ SMALL_BYTES, LARGE_SHARE = 64 * 1024, 3 / 4
 
 FORM_TYPE = "multipart/form-data"
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp")
-ALSO_RAW_TYPES = ("image/jpg",)
-"""Not registered, but common. The content decides in any case."""
+ALSO_RAW_TYPES = ("image/jpg", "application/octet-stream", "binary/octet-stream", "")
+"""Common, too; the last one is no type at all. The content decides in any case."""
+COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
+"""Content codings that are refused. Other values are mistakes that change no byte, such as `utf-8`."""
 PART_NAME = "file"
 BATCH_PART_NAME = "files"
-LANDMARKS_PART_NAME = "landmarks"
-LANDMARKS_EXAMPLE = "[[38,52],[74,52],[56,72],[42,92],[71,92]]"
-"""ArcFace's template, rounded."""
 _PATHS = {PART_NAME: "/embed", BATCH_PART_NAME: "/embed/batch"}
 
 FORM_OVERHEAD_BYTES = 64 * 1024
@@ -50,6 +51,13 @@ LANDMARKS_BYTES = 1024
 """Most bytes for the landmarks of one picture as JSON. Ten numbers with all their digits take 250."""
 OTHERS_NAMED, OTHER_CHARACTERS = 5, 40
 """How many ignored parts an error names, and with how many characters of each name."""
+BEGINNING_BYTES = 1024
+"""Of a form that cannot be read: without a boundary in them, it has another one than its Content-Type."""
+BOUNDARY_CHARACTERS = 70
+"""As many of a boundary as an error names; RFC 2046 section 5.1.1 allows no longer one."""
+
+# Older Java clients do not quote a boundary with `=` and other characters that must be quoted: it ends at the next `;`.
+_PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:\\.|[^"\\])*"|[^;]*)')
 
 
 _IMAGE_TOO_LARGE = (
@@ -64,7 +72,8 @@ class Uploads:
     def __init__(self, limits: LimitsInfo) -> None:
         """The largest request that `limits` allow always fits."""
         capacity = limits.max_upload_bytes_inside
-        largest = max(limits.max_image_bytes + FORM_OVERHEAD_BYTES, _batch_body_bytes(limits))
+        image_bytes = max(limits.max_image_bytes, limits.max_batch_bytes)
+        largest = _batch_body_bytes(limits, json_bodies.text_bytes(image_bytes))
         self.capacity = max(capacity, largest)
         self.large_capacity = max(int(LARGE_SHARE * capacity), largest)
         self.limits = limits
@@ -126,7 +135,7 @@ class Body:
                     raise errors.DeadlineExceeded from None
                 broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
                 if end == whole:
-                    broken = f"The upload took longer than the {most_seconds:g} seconds allowed"
+                    broken = f"The upload took longer than the {most_seconds:g} s allowed"
                 elif end == slow:
                     broken = f"The upload is slower than {min_speed:,} bytes a second"
                 raise errors.UploadStalled(f"{broken}. Send the request again over a faster connection.") from None
@@ -148,69 +157,127 @@ class Body:
 
 
 async def read_image(request: Request, body: Body, align: Align) -> Picture:
-    """Read the picture of `/embed`: the form's part `file`, or the whole body.
+    """Read the picture of `/embed`: the form's part `file`, the JSON's key `image`, or the whole body.
 
     Raises:
-        ContentTypeUnsupported: The request is neither a form nor a JPEG, PNG or WebP body.
-        MultipartMalformed, FileMissing, FileRepeated, ParameterInvalid: The form cannot be used.
+        ContentTypeUnsupported: The request is neither a form, JSON nor a picture, or it is compressed.
+        MultipartMalformed, JsonMalformed, Base64Invalid, FileMissing, FileRepeated, ParameterInvalid: The form or the
+            JSON cannot be used.
         LandmarksInvalid, ParametersConflict: The landmarks cannot be read, or `align` does not use them.
         Exception: Those of `Body`.
     """
     max_bytes = body.uploads.limits.max_image_bytes
     too_large = _IMAGE_TOO_LARGE.format("The request", max_bytes)
-    content_type, parameters = parse_options_header(header(request, b"content-type") or "")
+    content_type, boundary = _content_type(request)
+    image, landmarks = BytesIO(), None
     if content_type == FORM_TYPE:
         body.limit(max_bytes + FORM_OVERHEAD_BYTES, too_large)
         form = _Form(PART_NAME, 1, max_bytes)
-        await form.read(body, parameters.get("boundary", ""))
-        image, landmarks = form.images[0], form.landmarks
-        if isinstance(image, errors.BodyTooLarge):
-            raise image
+        await form.read(body, boundary)
+        uploaded, landmarks = form.images[0], form.landmarks
+        if isinstance(uploaded, errors.BodyTooLarge):
+            raise uploaded
+        image = uploaded
+    elif content_type == JSON_TYPE:
+        body.limit(json_bodies.text_bytes(max_bytes) + FORM_OVERHEAD_BYTES, too_large)
+        content, points = json_bodies.read_one(await _whole(body))
+        if len(content) > max_bytes:
+            raise errors.BodyTooLarge(_IMAGE_TOO_LARGE.format("The image", max_bytes))
+        return Picture(content, json_bodies.landmarks(points, align))
     elif content_type in RAW_TYPES + ALSO_RAW_TYPES:
         body.limit(max_bytes, too_large)
-        image, landmarks = BytesIO(), None
         while chunk := await body.read():
             image.write(chunk)
-    else:
+    if content_type not in (FORM_TYPE, *RAW_TYPES, *ALSO_RAW_TYPES) or not (content_type or image.tell()):
         raise errors.ContentTypeUnsupported(
             f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME}"
-            f" (curl -F {PART_NAME}=@face.jpg), or the image as the body with Content-Type {' or '.join(RAW_TYPES)}."
+            f" (curl -F {PART_NAME}=@face.jpg), the image as the body with Content-Type {' or '.join(RAW_TYPES)}, or"
+            f" {EXAMPLES[IMAGE_KEY]} with {JSON_TYPE}."
         )
-    return Picture(image.getvalue(), _landmarks(landmarks, align))
+    points = None
+    if landmarks is not None or align is Align.LANDMARKS:
+        points = json_bodies.landmarks(landmarks and landmarks.getvalue(), align)
+    return Picture(image.getvalue(), points)
 
 
-async def read_images(request: Request, body: Body, align: Align) -> list[Picture | errors.BodyTooLarge]:
-    """Read the pictures of `/embed/batch`: the form's parts `files`, in order, or the error of one that is too large.
+async def read_images(request: Request, body: Body, align: Align) -> list[Picture | errors.RequestError]:
+    """Read the pictures of `/embed/batch`, in order: the form's parts `files`, or the JSON's list `images`.
+
+    In the place of one that is too large or no base64 stands its error.
 
     Raises:
-        ContentTypeUnsupported: The request is not a form.
+        ContentTypeUnsupported: The request is neither a form nor JSON, or it is compressed.
         TooManyFiles: It has more images than one batch request may have.
         Exception: Those of `read_image`.
     """
     limits = body.uploads.limits
-    content_type, parameters = parse_options_header(header(request, b"content-type") or "")
-    if content_type != FORM_TYPE:
+    content_type, boundary = _content_type(request)
+    is_json = content_type == JSON_TYPE
+    if content_type != FORM_TYPE and not is_json:
         raise errors.ContentTypeUnsupported(
             f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with a part {BATCH_PART_NAME}"
-            f" for each image (curl -F {BATCH_PART_NAME}=@a.jpg -F {BATCH_PART_NAME}=@b.jpg)."
+            f" for each image (curl -F {BATCH_PART_NAME}=@a.jpg -F {BATCH_PART_NAME}=@b.jpg), or {EXAMPLES[IMAGES_KEY]}"
+            f" with {JSON_TYPE}."
         )
-    body.limit(
-        _batch_body_bytes(limits),
-        f"The images of this request have more than {limits.max_batch_bytes:,} bytes together. Send fewer at once, or"
-        " ask the operator to raise ARCFACE_MAX_BATCH_BYTES.",
+    image_bytes = limits.max_batch_bytes
+    too_large = (
+        f"The images of this request have more than {image_bytes:,} bytes together. Send fewer at once, or ask the"
+        " operator to raise ARCFACE_MAX_BATCH_BYTES."
     )
-    form = _Form(BATCH_PART_NAME, limits.max_batch_files, limits.max_image_bytes)
-    await form.read(body, parameters.get("boundary", ""))
-    landmarks = _landmarks(form.landmarks, align, len(form.images)) or [None] * len(form.images)
+    body.limit(_batch_body_bytes(limits, json_bodies.text_bytes(image_bytes) if is_json else image_bytes), too_large)
+    images: list[bytes | errors.RequestError] = []
+    if is_json:
+        contents, points = json_bodies.read_many(await _whole(body), limits.max_batch_files)
+        for content in contents:
+            images.append(content)
+            image_bytes -= len(content) if isinstance(content, bytes) else 0
+            if image_bytes < 0:
+                raise errors.BodyTooLarge(too_large)
+            if isinstance(content, bytes) and len(content) > limits.max_image_bytes:
+                images[-1] = errors.BodyTooLarge(_IMAGE_TOO_LARGE.format("The image", limits.max_image_bytes))
+            await asyncio.sleep(0)  # the event loop serves others between large pictures
+    else:
+        form = _Form(BATCH_PART_NAME, limits.max_batch_files, limits.max_image_bytes)
+        await form.read(body, boundary)
+        images += [image if isinstance(image, errors.RequestError) else image.getvalue() for image in form.images]
+        points = form.landmarks and form.landmarks.getvalue()
+    landmarks = json_bodies.landmarks(points, align, len(images)) or [None] * len(images)
     return [
-        image if isinstance(image, errors.BodyTooLarge) else Picture(image.getvalue(), points)
-        for image, points in zip(form.images, landmarks, strict=True)
+        image if isinstance(image, errors.RequestError) else Picture(image, points)
+        for image, points in zip(images, landmarks, strict=True)
     ]
 
 
-def _batch_body_bytes(limits: LimitsInfo) -> int:
-    """Most bytes in the body of a batch request."""
-    return limits.max_batch_bytes + FORM_OVERHEAD_BYTES + 1024 * limits.max_batch_files
+async def _whole(body: Body) -> BytesIO:
+    """All of a body that is not taken apart as it arrives."""
+    content = BytesIO()
+    while chunk := await body.read():
+        content.write(chunk)
+    return content
+
+
+def _content_type(request: Request) -> tuple[str, str]:
+    """The request's Content-Type, in lower case, and its boundary; each may be empty.
+
+    Raises `ContentTypeUnsupported` if the body is compressed.
+    """
+    coding = (header(request, b"content-encoding") or "").strip().lower()
+    if COMPRESSIONS.intersection(re.split(r"[,\s]+", coding)):
+        raise errors.ContentTypeUnsupported(
+            f"The request's Content-Encoding is {coding}, but request bodies must not be compressed; pictures already"
+            " are. Send the body as it is, without Content-Encoding."
+        )
+    content_type, _, rest = (header(request, b"content-type") or "").partition(";")
+    boundary = ""
+    for name, value in _PARAMETER.findall(f";{rest}"):
+        if name.lower() == "boundary":
+            boundary = header_unquote(value.strip())
+    return content_type.strip().lower(), boundary
+
+
+def _batch_body_bytes(limits: LimitsInfo, image_bytes: int) -> int:
+    """Most bytes in the body of a batch request whose pictures may take so many in it."""
+    return image_bytes + FORM_OVERHEAD_BYTES + 1024 * limits.max_batch_files
 
 
 @dataclass
@@ -232,9 +299,12 @@ class _Form:
             raise errors.MultipartMalformed(
                 "The Content-Type multipart/form-data names no boundary. Let the HTTP client set this header itself."
             )
+        beginning = b""
         try:
-            with PushMultipartParser(boundary, header_charset="latin-1") as parser:
+            with PushMultipartParser(boundary.encode("latin-1"), header_charset="latin-1") as parser:
                 while chunk := await body.read():
+                    if len(beginning) < BEGINNING_BYTES:
+                        beginning += chunk[:BEGINNING_BYTES]
                     for event in parser.parse(chunk):
                         if isinstance(event, MultipartSegment):
                             self._begin(event.name)
@@ -244,6 +314,12 @@ class _Form:
                                 self._refuse_part()
         except MultipartError as error:
             # not the parser's own words: they can quote the form, file name and pixels included
+            if b"--" + boundary.encode("latin-1") not in beginning:
+                raise errors.MultipartMalformed(
+                    "The body has no part that begins with the boundary of its Content-Type,"
+                    f" --{boundary[:BOUNDARY_CHARACTERS]}: it is cut short, or no form, or has another boundary. Let"
+                    f" the HTTP client set both (curl -F {self.name}=@face.jpg)."
+                ) from error
             raise errors.MultipartMalformed(
                 "The multipart form is cut short or not built as RFC 7578 requires. Let the HTTP client build it (curl"
                 f" -F {self.name}=@face.jpg)."
@@ -259,10 +335,10 @@ class _Form:
                 raise self._too_many()
             self.part, self.room = BytesIO(), self.image_bytes
             self.images.append(self.part)
-        elif name == LANDMARKS_PART_NAME:
+        elif name == LANDMARKS:
             if self.landmarks is not None:
                 raise errors.LandmarksInvalid(
-                    f"The form has more than one part named {LANDMARKS_PART_NAME}. Send one, with the landmarks of"
+                    f"The form has more than one part named {LANDMARKS}. Send one, with the landmarks of"
                     " every file in it."
                 )
             self.landmarks = self.part = BytesIO()
@@ -279,7 +355,7 @@ class _Form:
         """The part that is arriving is too large: an image is dropped, landmarks are an error."""
         if self.part is self.landmarks:
             raise errors.LandmarksInvalid(
-                f"The form's part {LANDMARKS_PART_NAME} has more than {self.room:,} bytes; five pairs of numbers for"
+                f"The form's part {LANDMARKS} has more than {self.room:,} bytes; five pairs of numbers for"
                 " each file take less. Send only those."
             )
         self.images[-1], self.part = errors.BodyTooLarge(_IMAGE_TOO_LARGE.format("The image", self.image_bytes)), None
@@ -291,8 +367,8 @@ class _Form:
                 " /embed/batch."
             )
         return errors.TooManyFiles(
-            f"The form has more than {self.max_parts} parts named {self.name}, the most allowed. Send them in several"
-            " requests."
+            f"The form has more than {counted(self.max_parts, 'part')} named {self.name}, the most allowed."
+            " Send them in several requests."
         )
 
     def _missing(self) -> errors.FileMissing:
@@ -302,37 +378,3 @@ class _Form:
             if other in self.others:
                 advice = f". A form with {other} belongs to {path}."
         return errors.FileMissing(f"The form has no part named {self.name}{advice}")
-
-
-def _landmarks(part: BytesIO | None, align: Align, files: int | None = None) -> Any:
-    """The JSON of the form's part `landmarks`; None if not needed. `files`: those of a batch, None for one picture."""
-    content = part.getvalue() if part else b""  # a form that is not filled in sends an empty part
-    if align is not Align.LANDMARKS:
-        if content:
-            raise errors.ParametersConflict(
-                f"The form has a part {LANDMARKS_PART_NAME}, but align is {align}. Add align=landmarks to the query, or"
-                " leave out the part."
-            )
-        return None
-    is_batch = files is not None
-    example = f"[{LANDMARKS_EXAMPLE},…]" if is_batch else LANDMARKS_EXAMPLE
-    if not content:
-        raise errors.LandmarksInvalid(
-            f"align=landmarks needs a form with the part {LANDMARKS_PART_NAME}: left eye, right eye, nose tip, left and"
-            f" right mouth corner as JSON (curl -F {'files=@a.jpg -F files=@b.jpg' if is_batch else 'file=@face.jpg'}"
-            f" -F '{LANDMARKS_PART_NAME}={example}')."
-        )
-    try:
-        landmarks = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        raise errors.LandmarksInvalid(
-            f"The form's part {LANDMARKS_PART_NAME} is not JSON. Send five pairs of finite numbers x, y"
-            f"{' for each file' if is_batch else ''}: {example}."
-        ) from None
-    if is_batch and landmarks is not None and not (isinstance(landmarks, list) and len(landmarks) == files):
-        what = f"a list of {len(landmarks)}" if isinstance(landmarks, list) else "not a list"
-        raise errors.LandmarksInvalid(
-            f"The form's part {LANDMARKS_PART_NAME} is {what}, but {files} files came. Send a JSON list with the five"
-            f" points of each file, in order: {example}."
-        )
-    return landmarks

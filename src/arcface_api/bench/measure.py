@@ -28,6 +28,7 @@ from arcface_api.bench.load import LoadReport, closed_loop
 from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
 from arcface_api.session.self_test import probe_crops
+from arcface_api.wording import counted
 
 HEIGHT, WIDTH, JPEG_QUALITY = 160, 128, 90
 """Of the pictures that are sent, in pixels: a face as a detector cuts it from a picture of medium size."""
@@ -142,11 +143,6 @@ def measure(address: Address, clients: Sequence[int], seconds: float, on_progres
         steps.append(step)
     on_progress("done", 1)
     return Measurement(about, url, tuple(steps))
-
-
-def counted(count: int | None, thing: str) -> str:
-    """`1 client`, `4 clients`."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _reasons(step: LoadReport) -> str:
@@ -275,10 +271,11 @@ def running(
 
 
 def _last_words(process: subprocess.Popen[bytes], log: Path | None) -> str:
-    """The last line of the log, in which our service says why it ended; otherwise its command and status."""
+    """The line of the log in which our service says why it ended, else the last one, else its command and status."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log else []
     if lines:
-        return lines[-1].removeprefix("Error: ")
+        why = next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1])
+        return why.removeprefix("Error: ")
     return f"{process.args!r} ended with status {process.returncode}."
 
 

@@ -4,6 +4,8 @@
         ─▶ more rounds of the others, and of the best with smaller and larger batches ─▶ recommended
 
 A setting is measured as `measure_own` measures: from outside, with what HTTP and decoding cost.
+
+One module, because the rounds decide from each other's figures what is measured next.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +15,11 @@ from typing import Any
 
 from arcface_api import __version__
 from arcface_api.bench.load import LoadReport
-from arcface_api.bench.measure import WARM_UP_SECONDS, Measurement, OnProgress, counted
+from arcface_api.bench.measure import WARM_UP_SECONDS, Measurement, OnProgress
 from arcface_api.cpus import machine
 from arcface_api.errors import MeasurementFailed
 from arcface_api.session.lanes import candidates as lane_candidates
+from arcface_api.wording import counted
 
 LATER_ROUNDS = 3
 WORKERS = 1, 2, 4

@@ -1,6 +1,8 @@
 """`arcface-api bench`: measures, prints a row for each number of clients, and writes the figures and a plot.
 
 With --sweep: a row for each setting, and the best one as lines of an environment file.
+
+One module, because both print and write the same kinds of figures.
 """
 
 import json
@@ -21,6 +23,7 @@ from arcface_api.errors import MeasurementFailed
 from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings, read_settings
+from arcface_api.wording import counted
 
 if TYPE_CHECKING:  # bench.load and bench.measure bring the models' libraries
     from arcface_api.bench.load import LoadReport
@@ -49,18 +52,32 @@ def _json_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path
     return path
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+    Examples:
+      arcface-api bench --pack open
+      arcface-api bench --url http://localhost:5555 --clients 8 --seconds 5
+      arcface-api bench --sweep --output sweep.json
+
+    \b
+    Exit status:
+      0  it was measured
+      1  the service could not be started or reached, requests failed, or Ctrl-C ended it
+      2  an option or a setting is wrong"""
+)
 @click.option("--url", metavar="URL", callback=_address, help="Measure a running service: http://host:port.")
 @click.option(
     "--clients",
+    metavar="NUMBER",
     type=click.IntRange(1, 1024),
     multiple=True,
-    help="Number of clients in one step; each sends its next picture when the last is answered. Repeat for more steps."
+    help="Clients in one step; each sends its next picture when the last is answered. Repeat it for more steps."
     f" Default: {', '.join(map(str, CLIENTS))}. With --sweep, the most of them are the load; default: 4 for each CPU,"
     " 32 to 160.",
 )
 @click.option(
     "--seconds",
+    metavar="NUMBER",
     type=click.FloatRange(min=0.1),
     help=f"Length of a step. Default: {SECONDS:g}; with --sweep {SWEEP_SECONDS:g}.",
 )
@@ -89,7 +106,8 @@ def bench(
 ) -> None:
     """Measure how fast the service is on this machine.
 
-    Takes about a minute. Starts a service and stops it afterwards, unless --url names a running one.
+    Takes about a minute. Starts a service and stops it afterwards, unless --url names a running one. Prints the
+    throughput, the latency and the size of batches for each number of clients.
     """
     if url and is_sweep:
         raise click.UsageError(
@@ -122,15 +140,16 @@ def run_sweep(
     given: Mapping[str, str], settings: Settings, clients: int | None, seconds: float, output: Path | None
 ) -> None:
     """Try settings; print what was measured, also when Ctrl-C ends it early."""
-    from arcface_api.bench.measure import counted, measure_own  # noqa: PLC0415  # as above
+    from arcface_api.bench.measure import measure_own  # noqa: PLC0415  # as above
     from arcface_api.bench.sweep import LATER_ROUNDS, VARIED, Sweep  # noqa: PLC0415
 
     # Only what was given on the command line; `lanes` is None for `auto`.
     fixed = {name: number for name in VARIED if name in given and (number := getattr(settings, name)) is not None}
     sweep = Sweep(given, fixed, available_cpus(), clients, seconds)
+    minutes = counted(max(1, round(sweep.most_seconds / 60)), "minute")
     click.echo(
         f"Trying {counted(len(sweep.trials), 'setting')} with 1 client and with {sweep.clients},"
-        f" in {1 + LATER_ROUNDS} rounds: at most about {sweep.most_seconds / 60:.0f} minutes, or more where a start"
+        f" in {1 + LATER_ROUNDS} rounds: at most about {minutes}, or more where a start"
         " takes long. Ctrl-C ends it and shows what was measured.",
         err=True,
     )
@@ -185,8 +204,6 @@ def _sweep_row(trial: "Trial", highest: float, *, is_best: bool) -> str:
 
 def text(measurement: "Measurement") -> str:
     """The service in a few lines, and a row for each number of clients."""
-    from arcface_api.bench.measure import counted  # noqa: PLC0415  # as above
-
     service = measurement.service
     lines = [
         f"{service['model']} on {service['provider']} in {service['precision']},"
@@ -201,8 +218,8 @@ def text(measurement: "Measurement") -> str:
     most = max(step.served_per_second for step in measurement.steps)
     lines += [_row(step, most) for step in measurement.steps]
     lines += [
-        f"With {counted(step.clients, 'client')} {sum(step.refused.values())} requests were refused (429 or 503): the"
-        " latencies are of the others."
+        f"With {counted(step.clients, 'client')}, refused with 429 or 503:"
+        f" {counted(sum(step.refused.values()), 'request')}. The latencies are of the others."
         for step in measurement.steps
         if step.refused
     ]

@@ -19,7 +19,8 @@ MODEL_SETTINGS = ("pack", "models_dir", "device", "precision", "cache_dir", "thr
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+def service_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    """The address of a service, without a final slash."""
     if url is None:
         return None
     with suppress(ValueError):  # raised for a malformed host or port
@@ -30,10 +31,22 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
     raise click.BadParameter(f"{url!r} is not allowed. Give http://host:port or https://host:port.")
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+    Examples:
+      arcface-api evaluate pairs.csv crops/ --output report
+      arcface-api evaluate pairs.csv photos.tar --boxes boxes.csv --align auto
+      arcface-api evaluate pairs.csv crops/ --url http://localhost:5555
+
+    \b
+    Exit status:
+      0  all pairs were compared
+      1  the pairs cannot be used, or some pictures could not be embedded; figures of the others are printed
+      2  an option or a setting is wrong"""
+)
 @click.argument("pairs", metavar="PAIRS", type=FILE)
 @click.argument("images", metavar="IMAGES", type=click.Path(exists=True, path_type=Path))
-@click.option("--url", metavar="URL", callback=_service, help="Embed with a running service: http://host:port.")
+@click.option("--url", metavar="URL", callback=service_url, help="Embed with a running service: http://host:port.")
 @click.option(
     "--boxes",
     metavar="FILE.csv",
@@ -42,6 +55,7 @@ def _service(_: click.Context, __: click.Parameter, url: str | None) -> str | No
 )
 @click.option(
     "--margin",
+    metavar="NUMBER",
     type=click.FloatRange(min=0, min_open=True, max=10),
     help="Cut each box this many times as wide and as high, about its centre. Default: 1.",
 )

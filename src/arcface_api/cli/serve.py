@@ -11,16 +11,32 @@ from arcface_api import packs, serving
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import LoggedProgress
 from arcface_api.serving import port
-from arcface_api.serving.process import log_to_stderr
+from arcface_api.serving.logs import log_to_stderr
 from arcface_api.settings import misspelt_variables, read_settings
 
 _log = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+    Examples:
+      arcface-api serve --pack open
+      arcface-api serve --host 0.0.0.0 --workers 2
+      ARCFACE_PULL=true ARCFACE_ACCEPT_LICENSE=antelopev2 arcface-api serve
+
+    \b
+    Exit status:
+      0   stopped by SIGTERM or Ctrl-C
+      1   the pack, the model or the device cannot be used, or no worker could be kept running
+      2   a setting is wrong
+      70  a decode or an inference did not end: start the service again"""
+)
 @settings_options()
 def serve(**options: object) -> None:
-    """Run the service until SIGTERM or Ctrl-C. Requests in flight are answered first."""
+    """Run the service until SIGTERM or Ctrl-C. Requests in flight are answered first.
+
+    Each option is a setting, which an environment variable can set as well; the option wins.
+    """
     settings = read_settings(**options)
     log_to_stderr(settings)
     for variable, meant in misspelt_variables(os.environ).items():

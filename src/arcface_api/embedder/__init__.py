@@ -2,6 +2,7 @@
 
 from arcface_api.embedder.embedder import Embedder
 from arcface_api.embedder.models import Recogniser
+from arcface_api.embedder.recipe import Recipe
 from arcface_api.embedder.request import Embedded, EmbedOptions, Picture
 
-__all__ = ["EmbedOptions", "Embedded", "Embedder", "Picture", "Recogniser"]
+__all__ = ["EmbedOptions", "Embedded", "Embedder", "Picture", "Recipe", "Recogniser"]

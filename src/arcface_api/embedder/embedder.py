@@ -1,11 +1,15 @@
 """Takes each picture from its bytes to its embedding and attributes, within limits of number and time.
 
-    Picture ──decode thread──▶ Prepared ──▶ Batcher ──▶ Recognition ──checked──▶ Embedded
-                                  └───────▶ a Batcher each ──▶ age, gender, head pose
+    Picture ──Batcher──▶ Prepared ──Batcher──▶ Recognition ──checked──▶ Embedded
+                             └──a Batcher each──▶ age, gender, head pose
 
-The event loop only waits: a few threads decode and crop, and one thread per model runs it in batches. At most
-`capacity` pictures are inside at once; the next one is refused. The event loop also keeps the deadlines: a caller gets
-an answer even if a thread hangs, and `why_stuck` reports threads that do.
+The event loop only waits: each Batcher's threads do one kind of work. At most `capacity` pictures are inside at once;
+the next one is refused. The event loop also keeps the deadlines: a caller gets an answer even if a thread hangs, and
+`why_stuck` reports threads that do.
+
+Python runs one thread at a time, so each further thread that is awake makes all wait for their turns. A face crop
+decodes in less time than such a turn takes: small pictures are decoded one after the other on one thread, and large
+ones, and those whose face must be found, on the others.
 
 One module, because admission, deadlines and closing share the count of pictures inside.
 """
@@ -15,9 +19,8 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import cv2
@@ -26,9 +29,9 @@ import numpy as np
 from arcface_api.arrays import Crop
 from arcface_api.batching import Batched, Batcher, both
 from arcface_api.embedder.attributes import AttributePredictor
-from arcface_api.embedder.decode_threads import DecodeThreads
 from arcface_api.embedder.models import Models
-from arcface_api.embedder.prepare import Prepared, Preparer, Recognition, recognition_queue
+from arcface_api.embedder.prepare import Prepared, Preparer, Recognition, decoding_queue, recognition_queue
+from arcface_api.embedder.recipe import Recipes
 from arcface_api.embedder.request import CONTRACT, Embedded, EmbedOptions, Picture
 from arcface_api.errors import (
     AlignmentUnavailable,
@@ -36,6 +39,7 @@ from arcface_api.errors import (
     AttributesUnavailable,
     DeadlineExceeded,
     EmbeddingInvalid,
+    ImageTooManyPixels,
     QueueFull,
     ServiceClosing,
 )
@@ -44,8 +48,10 @@ from arcface_api.wire import Align
 
 _SHORTEST, _LONGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 """Limits of an embedding's length. Beyond them, dividing the embedding by its length in float32 is not exact."""
-SHORT_BYTES = 32 * 1024
-"""A picture of at most so many bytes decodes in a fraction of a millisecond."""
+SMALL_BYTES, SMALL_PIXELS = 32 * 1024, 512 * 512
+"""A picture of at most so many of both decodes in a few milliseconds at worst, and a face crop in a fraction of one."""
+SMALL_AT_ONCE = 8
+"""Small pictures that the event loop takes over together, where so many wait."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,24 +65,26 @@ class Embedder:
         """Starts no thread before the first call. `decoders`, closed with this, decode instead of the threads."""
         self.models = models
         self.recogniser = models.recogniser
+        self.recipes = Recipes(models.recogniser.fingerprint, models.regressor_sha256)
         self.last_success = -math.inf
         """When the recogniser last returned a valid embedding, on `time.monotonic`'s clock, in seconds."""
-        self._capacity = capacity
-        self._inside = 0
+        self.capacity = capacity
+        self.inside = 0
+        """Pictures that are admitted and not answered."""
         self._became_empty = asyncio.Event()
         self._refusal: str | None = None
         """Why no new work is taken; None while it is."""
         self._waits: set[asyncio.Timeout] = set()
         """Timeouts of the pictures inside: when they expire, callers get an answer."""
         self._decoders = decoders
-        self._decode_threads = DecodeThreads(decode_threads)
-        self._bulk_decoding = asyncio.Semaphore(decode_threads)
-        """Limits the pictures of batch requests that wait for decoding, so that single pictures overtake them."""
         self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
         pixels_of = decoders.pixels if decoders else None
-        self._preparer = Preparer(models, self._predictor, limits, pixels_of)
-        self._recognition = recognition_queue(models.recogniser, 2 * capacity)  # two for `flip`
-        self._queues: list[Batcher[Any, Any]] = [self._recognition]
+        self._preparer = Preparer(models, self._predictor, pixels_of)
+        self._limits, self._small = limits, ImageLimits(min(SMALL_PIXELS, limits.max_pixels))
+        self._decoding = decoding_queue(self._preparer, "decode", capacity, lanes=decode_threads)
+        self._small_decoding = decoding_queue(self._preparer, "decode small", capacity, most=SMALL_AT_ONCE)
+        self.recognition = recognition_queue(models.recogniser, 2 * capacity)  # two for `flip`
+        self._queues: list[Batcher[Any, Any]] = [self._decoding, self._small_decoding, self.recognition]
         if self._predictor is not None:
             self._queues += self._predictor.queues
         shape = self.recogniser.spec.height, self.recogniser.spec.width, 3
@@ -90,8 +98,8 @@ class Embedder:
         """
         if self._refusal is not None:
             raise ServiceClosing(self._refusal)
-        if self._inside + pictures > self._capacity:
-            raise QueueFull(self._inside, self._capacity, pictures, self._recognition.seconds_for(self._inside))
+        if self.inside + pictures > self.capacity:
+            raise QueueFull(self.inside, self.capacity, pictures, self.recognition.seconds_for(self.inside))
 
     async def embed(self, picture: Picture, options: EmbedOptions = CONTRACT) -> Embedded:
         """Embeds the one face of a picture.
@@ -102,6 +110,7 @@ class Embedder:
             DeadlineExceeded: It could not be served in time.
             ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, ImageDamaged: The picture cannot be used.
             LandmarksInvalid: The caller's landmarks cannot be used.
+            RecipeDiffers: Its embedding would have another recipe than the options require.
             EmbeddingInvalid, ModelFailed: The model failed on it.
         """
         with self._admitted(1, options):
@@ -134,22 +143,22 @@ class Embedder:
         """Embeds a synthetic JPEG, also beyond `capacity`; returns its norm, or raises if the service cannot embed."""
         if self._refusal is not None:
             raise ServiceClosing(self._refusal)
-        self._inside += 1
+        self.inside += 1
         try:
             return (await self._embed(self._probe, CONTRACT)).norm
         finally:
             self._leave(1)
 
-    def why_stuck(self, before: float) -> str | None:
-        """What a thread has been running since a moment earlier than `before` (`time.monotonic`); None if nothing."""
-        if self._decode_threads.runs_since_before(before):
-            return "decoding a picture does not end"
+    def why_stuck(self, seconds: float) -> str | None:
+        """What a thread has been running for more than so many seconds, or that one has ended; None if nothing."""
         for queue in self._queues:
+            is_decoding = queue in (self._decoding, self._small_decoding)
             if queue.has_lost_a_thread:
-                return f"a thread of the model {queue.name} has ended"
+                return f"a thread {'that decodes' if is_decoding else f'of the model {queue.name}'} has ended"
             since = queue.running_since  # read once: the lane may end its batch meanwhile
-            if since is not None and since < before:
-                return f"an inference of the model {queue.name} does not end"
+            if since is not None and time.monotonic() - since > seconds:
+                what = "decoding a picture" if is_decoding else f"an inference of the model {queue.name}"
+                return f"{what} does not end" + (f": it began more than {seconds:g} s ago" if seconds else "")
         return None
 
     def give_up(self, why: str) -> None:
@@ -162,12 +171,11 @@ class Embedder:
     async def close(self) -> None:
         """Refuses new work, finishes what is inside, and ends the threads, however long that takes."""
         self._refusal = self._refusal or "The service is shutting down and takes no new work. Send the request again."
-        while self._inside:
+        while self.inside:
             self._became_empty.clear()
             await self._became_empty.wait()
         for queue in self._queues:
             await queue.close()
-        self._decode_threads.close()
         if self._decoders is not None:
             await asyncio.to_thread(self._decoders.close)
 
@@ -186,15 +194,15 @@ class Embedder:
                 " ArcFace's template, by which faces are aligned, is square. Send align=none."
             )
         self.check_room(pictures)
-        self._inside += pictures
+        self.inside += pictures
         try:
             yield
         finally:
             self._leave(pictures)
 
     def _leave(self, pictures: int) -> None:
-        self._inside -= pictures
-        if not self._inside:
+        self.inside -= pictures
+        if not self.inside:
             self._became_empty.set()
 
     async def _embed(self, picture: Picture, options: EmbedOptions) -> Embedded:
@@ -204,9 +212,9 @@ class Embedder:
         try:
             async with wait:
                 self._waits.add(wait)
-                async with self._bulk_decoding if options.is_bulk else nullcontext():
-                    submitted = time.monotonic()
-                    prepared = await self._prepare(picture, options)
+                submitted = time.monotonic()
+                prepared = await self._prepare(picture, options)
+                recipe = self.recipes.of(options, prepared.alignment)
                 stages = dict(prepared.stages)
                 queue_ms = (time.monotonic() - submitted) * 1000 - sum(stages.values())
                 recognise = self._recognise_with_mirror_image if options.flip else self._recognise
@@ -236,32 +244,28 @@ class Embedder:
             embedding=row.raw / np.float32(norm) if options.normalize else row.raw,
             norm=norm,
             alignment=prepared.alignment,
+            recipe=recipe.digest,
             warnings=prepared.warnings,
             quality=prepared.quality,
             attributes=attributes,
+            landmarks=prepared.landmarks,
+            crop_png=prepared.crop_png,
             stages=stages,
             batch_size=recognised.batch_size,
+            batch_number=recognised.batch_number,
         )
 
     async def _prepare(self, picture: Picture, options: EmbedOptions) -> Prepared:
-        """Runs `Preparer.prepare` on a decode thread.
-
-        If the caller leaves, a picture that no thread has taken yet is dropped. One that is on a thread keeps its place
-        until the thread is done; otherwise uncounted pictures would pile up.
-        """
-        finds_face = options.align is Align.AUTO or options.include_quality or options.include_attributes
-        is_long = finds_face or len(picture.content) > SHORT_BYTES
-        job = self._decode_threads.submit(partial(self._preparer.prepare, picture, options), is_long=is_long)
-        try:
-            return await job.result
-        except asyncio.CancelledError:
-            if not self._decode_threads.drop(job):
-                self._inside += 1
-                job.on_end = partial(self._leave, 1)
-            raise
+        """Decodes and crops a picture, on the one thread for small pictures where that takes no time."""
+        takes_time = options.need_landmarks or options.include_attributes or options.include_crop
+        if not takes_time and self._decoders is None and len(picture.content) <= SMALL_BYTES:
+            with suppress(ImageTooManyPixels):  # few bytes may hold many pixels
+                job = picture, options, self._small
+                return (await self._small_decoding.submit(job, is_bulk=options.is_bulk)).row
+        return (await self._decoding.submit((picture, options, self._limits), is_bulk=options.is_bulk)).row
 
     async def _recognise(self, crop: Crop, options: EmbedOptions) -> Batched[Recognition]:
-        return await self._recognition.submit(crop, deadline=options.deadline, is_bulk=options.is_bulk)
+        return await self.recognition.submit(crop, deadline=options.deadline, is_bulk=options.is_bulk)
 
     async def _recognise_with_mirror_image(self, crop: Crop, options: EmbedOptions) -> Batched[Recognition]:
         """The sum of the raw embeddings of a face and of its mirror image."""

@@ -36,6 +36,8 @@ class Recogniser(Model):
     """Lowest cosine to float32 on the probe faces, at start."""
     reason: str | None
     """Why it does not run on a faster provider; None if there is nothing to explain."""
+    doubt: str | None = None
+    """Why its embeddings are probably useless; None if nothing speaks against them."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -76,4 +78,6 @@ class Models:
     recogniser: Recogniser
     regressor: Session
     """Finds landmarks. Small: several threads run it at once."""
+    regressor_sha256: str
+    """Of its file, in hex."""
     attributes: AttributeModels | None

@@ -1,9 +1,9 @@
-"""From one picture to the crops that the models take, and the recogniser's queue.
+"""From one picture to the crops that the models take, and the queues for decoding and for the recogniser.
 
-    bytes ──decode──▶ Image ─┬──stretch, letterbox or align──▶ Crop ──▶ recognition_queue
-                             └──AttributePredictor.prepare──▶ AttributeCrops
+    decoding_queue ──▶ bytes ──decode──▶ Image ─┬──stretch, letterbox or align──▶ Crop ──▶ recognition_queue
+                                                └──AttributePredictor.prepare──▶ AttributeCrops
 
-`prepare` runs on a decode thread, finding the face included (docs/adr/0010).
+A face is found on the threads that decode (docs/adr/0010).
 """
 
 import math
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import cv2
 import numpy as np
 
-from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Embedding, Image
+from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Crop, Embedding, Image, Points
 from arcface_api.batching import Batcher
 from arcface_api.embedder.attributes import AttributeCrops, AttributePredictor
 from arcface_api.embedder.models import Models, Recogniser
@@ -37,6 +38,9 @@ class Prepared:
     alignment: Alignment
     attribute_crops: AttributeCrops | None
     quality: Quality | None
+    landmarks: Points | None
+    crop_png: bytes | None
+    """Both as in `Embedded`."""
     warnings: tuple[QualityWarning, ...]
     stages: dict[str, float]
     """As `Embedded.stages`: `decode` and `crop`."""
@@ -58,7 +62,6 @@ class Preparer:
         self,
         models: Models,
         predictor: AttributePredictor | None,
-        limits: ImageLimits,
         pixels_of: PixelsOf | None = None,
     ) -> None:
         """`pixels_of` decodes, if given."""
@@ -66,20 +69,19 @@ class Preparer:
         self._template = input_template(self._spec)
         self._has_standard_input = self._spec.height == TEMPLATE_SIDE and np.array_equal(self._template, TEMPLATE)
         self._regress = lambda crop: models.regressor.run([crop])[0]
-        self._predictor, self._limits, self._pixels_of = predictor, limits, pixels_of
+        self._predictor, self._pixels_of = predictor, pixels_of
         # Independent of include_attributes, or asking for attributes would change the embedding.
         sides = self._spec.height, self._spec.width, predictor.least_side if predictor else 0
         self._least_side = math.ceil(OVERSAMPLING * max(sides))
 
-    def prepare(self, picture: Picture, options: EmbedOptions) -> Prepared:
+    def prepare(self, picture: Picture, options: EmbedOptions, limits: ImageLimits) -> Prepared:
         """Decodes a picture and cuts the models' crops; raises as `Embedder.embed`."""
         started = time.monotonic()
         if started > options.deadline:
             raise DeadlineExceeded
         may_reduce = options.align is Align.NONE and options.resize is Resize.AUTO
-        image, reduction = decode(
-            picture.content, self._limits, self._least_side if may_reduce else None, self._pixels_of
-        )
+        least_side = self._least_side if may_reduce else None
+        image, reduction, is_truncated = decode(picture.content, limits, least_side, self._pixels_of)
         decoded_at = time.monotonic()
         predictor = self._predictor if options.include_attributes else None
         landmarks: Landmarks | None = None
@@ -88,7 +90,7 @@ class Preparer:
         if options.align is Align.LANDMARKS:
             points = check_landmarks(picture.landmarks, *image.shape[:2])
             landmarks = Landmarks(points, uncertainty=0.0, face_probability=1.0)  # the caller is certain
-        elif options.align is Align.AUTO or options.include_quality or (predictor and predictor.needs_landmarks):
+        elif options.need_landmarks or (predictor and predictor.needs_landmarks):
             landmarks = find_landmarks(image, self._regress)
         crop, alignment, is_moved = self._cut(image, options.align, options.fit, landmarks)
         if options.include_quality and landmarks is not None:  # of the face as it would be aligned
@@ -104,12 +106,16 @@ class Preparer:
             may_place = options.align is not Align.NONE or predictor.needs_landmarks
             attribute_crops = predictor.prepare(image, landmarks if may_place else None)
         is_unsure = landmarks is not None and not landmarks.are_sure
+        warnings = quality.warnings if quality else (QualityWarning.LANDMARKS_UNSURE,) if is_unsure else ()
         return Prepared(
             crop=crop,
             alignment=alignment,
             attribute_crops=attribute_crops,
             quality=quality,
-            warnings=quality.warnings if quality else (QualityWarning.LANDMARKS_UNSURE,) if is_unsure else (),
+            # A pixel's centre is a whole number, and its left edge half a pixel before.
+            landmarks=(landmarks.points + 0.5) * reduction - 0.5 if landmarks and options.include_landmarks else None,
+            crop_png=_png(crop) if options.include_crop else None,
+            warnings=(*warnings, QualityWarning.TRUNCATED) if is_truncated else warnings,
             stages={"decode": (decoded_at - started) * 1000, "crop": (time.monotonic() - decoded_at) * 1000},
         )
 
@@ -119,17 +125,40 @@ class Preparer:
         `Align.NONE` ignores landmarks; raises `LandmarksInvalid` if they are of no use.
         """
         height, width = self._spec.height, self._spec.width
-        alignment, points = Alignment.NONE, None
+        alignment, points, fitted = Alignment.NONE, None, letterbox if fit is Fit.LETTERBOX else stretch
         if landmarks is not None and wanted is Align.LANDMARKS:
             alignment, points = Alignment.LANDMARKS, landmarks.points
         elif landmarks is not None and wanted is Align.AUTO:
             alignment = Alignment.AUTO if landmarks.are_sure else Alignment.UNSURE
-            if landmarks.are_sure and not lies_aligned(landmarks.points, self._template, height, *image.shape[:2]):
+            if landmarks.are_sure and lies_aligned(landmarks.points, self._template, height, *image.shape[:2]):
+                fitted = stretch  # `fit` is not part of its recipe
+            elif landmarks.are_sure:
                 points = landmarks.points
         if points is not None:
             return align(image, points, height, self._template), alignment, True
-        fitted = letterbox if fit is Fit.LETTERBOX else stretch
         return fitted(image, height, width), alignment, False
+
+
+def _png(crop: Crop) -> bytes:
+    """A crop as a file, packed quickly rather than tightly."""
+    return cv2.imencode(".png", crop[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def decoding_queue(
+    preparer: Preparer, name: str, capacity: int, *, lanes: int = 1, most: int = 1
+) -> Batcher[tuple[Picture, EmbedOptions, ImageLimits], Prepared]:
+    """A queue of the arguments of `Preparer.prepare`, for `capacity` pictures and a probe, up to `most` at once."""
+
+    def run(jobs: Sequence[tuple[Picture, EmbedOptions, ImageLimits]]) -> list[Prepared | Exception]:
+        return [attempt(*job) for job in jobs]
+
+    def attempt(*job: *tuple[Picture, EmbedOptions, ImageLimits]) -> Prepared | Exception:
+        try:
+            return preparer.prepare(*job)
+        except Exception as error:  # noqa: BLE001  # costs its own picture only
+            return error
+
+    return Batcher(run, name=name, sizes=range(1, most + 1), capacity=capacity + 1, lanes=lanes)
 
 
 def recognition_queue(model: Recogniser, capacity: int) -> Batcher[Crop, Recognition]:

@@ -1,4 +1,7 @@
-"""What computes the embeddings: a model loaded into this process, or a running service."""
+"""What computes the embeddings: a model loaded into this process, or a running service.
+
+One module, because both return rows, names and errors in the same form.
+"""
 
 import asyncio
 import json
@@ -13,8 +16,9 @@ import httpx
 import numpy as np
 
 from arcface_api import __version__
-from arcface_api.arrays import Embedding
+from arcface_api.arrays import Embedding, InputSpec
 from arcface_api.errors import EvaluationError
+from arcface_api.outbound import proxy_for, tls_context
 from arcface_api.settings import Settings
 from arcface_api.wire import ALIGNMENT_HEADER, MODEL_FINGERPRINT_HEADER, Align, Fit, MediaType
 
@@ -94,9 +98,15 @@ OpenBackend: TypeAlias = AbstractAsyncContextManager[Backend]
 
 @asynccontextmanager
 async def open_local(
-    pack: "InstalledPack", settings: Settings, *, align: Align | None = None, fit: Fit | None = None, flip: bool = False
+    pack: "InstalledPack",
+    settings: Settings,
+    *,
+    align: Align | None = None,
+    fit: Fit | None = None,
+    flip: bool = False,
+    feeds: Sequence[InputSpec] = (),
 ) -> AsyncIterator[Backend]:
-    """Load the pack's recogniser. What is None is as the settings or the pack say.
+    """Load the pack's recogniser. What is None is as the settings or the pack say; `feeds` is as for `open_embedder`.
 
     Raises PackError, ModelFailed or RuntimeUnfit if it cannot be loaded.
     """
@@ -108,7 +118,7 @@ async def open_local(
     settings = settings.model_copy(update={"queue_capacity": REQUESTS_IN_FLIGHT * GROUP_PICTURES, "workers": 1})
     default = default_options(pack, settings)
     options = replace(default, align=align or default.align, fit=fit or default.fit, flip=flip)
-    embedder = open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, settings)
+    embedder = open_embedder(pack, {Role.RECOGNISER: pack.read(Role.RECOGNISER)}, settings, feeds)
 
     async def embed(pictures: Sequence[PreparedPicture]) -> list[EmbeddedPicture | str]:
         """The service's path from bytes to embedding, without HTTP."""
@@ -145,14 +155,22 @@ async def open_remote(
 ) -> AsyncIterator[Backend]:
     """Use the service at this URL. What is None is as the service is set.
 
-    Raises EvaluationError if nothing answers there, or something other than arcface-api.
+    Raises EvaluationError if nothing answers there, or something other than arcface-api, and SettingInvalid if a
+    variable for proxies or certificates cannot be used.
     """
     query = {name: choice.value for name, choice in (("align", align), ("fit", fit)) if choice}
     if flip:
         query["flip"] = "true"
-    connections = httpx.Limits(max_connections=REQUESTS_IN_FLIGHT)
+    address, connections = httpx.URL(url), httpx.Limits(max_connections=REQUESTS_IN_FLIGHT)
     async with httpx.AsyncClient(
-        base_url=url, params=query, timeout=TIMEOUT_SECONDS, limits=connections, follow_redirects=True
+        base_url=address,
+        params=query,
+        timeout=TIMEOUT_SECONDS,
+        limits=connections,
+        follow_redirects=True,
+        proxy=proxy_for(address),
+        verify=tls_context(address),
+        trust_env=False,
     ) as client:
         try:
             info = (await client.get("/info", params={})).json()

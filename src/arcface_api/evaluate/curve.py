@@ -141,6 +141,8 @@ class Figures:
     """By wanted FAR; None where there are too few pairs."""
     accuracy: Accuracy | None
     """None where there are too few pairs for ten folds."""
+    separation: float
+    """Between the mean similarities of both kinds, in standard deviations: finer than accuracy where that is high."""
     histogram_same: NDArray[np.int64]
     """(100,) counts of same-person pairs between `HISTOGRAM_EDGES`."""
     histogram_different: NDArray[np.int64]
@@ -154,6 +156,7 @@ def figures(similarities: Similarities, same: Labels, folds: FoldNumbers) -> Fig
         curve=curve,
         operating_points={target: operating_point(curve, target) for target in TARGETS},
         accuracy=accuracy(similarities, same, folds),
+        separation=separation(similarities[same], similarities[~same]),
         histogram_same=np.histogram(similarities[same], HISTOGRAM_EDGES)[0],
         histogram_different=np.histogram(similarities[~same], HISTOGRAM_EDGES)[0],
     )
@@ -235,6 +238,12 @@ def accuracy(similarities: Similarities, same: Labels, fold: FoldNumbers) -> Acc
         thresholds=tuple(chosen),
         division=division,
     )
+
+
+def separation(same: Similarities, different: Similarities) -> float:
+    """The distance of two means in standard deviations: d' of signal detection (Green and Swets, 1966)."""
+    spread = math.sqrt((float(same.var()) + float(different.var())) / 2)
+    return (float(same.mean()) - float(different.mean())) / max(spread, 1e-9)
 
 
 def best_threshold(similarities: Similarities, same: Labels) -> float:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from arcface_api.errors import EvaluationError
 from arcface_api.evaluate.curve import FOLDS, FoldNumbers, Labels
+from arcface_api.wording import counted
 
 PAIR_COLUMNS = ("image_a", "image_b", "same")
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
@@ -84,8 +85,8 @@ def read_pairs(path: Path) -> Pairs:
         sets, set_size = (int(sizes[1]), int(sizes[2]) * 2) if sizes[2] else (1, int(sizes[1]) * 2)
         if len(labels) != sets * set_size:
             raise EvaluationError(
-                f"{path}: its first line announces {sets * set_size} pairs, and {len(labels)} follow. The file is"
-                " truncated, or its first line is wrong."
+                f"{path}: its first line announces {counted(sets * set_size, 'pair')}, and {len(labels):,} came. The"
+                " file is truncated, or its first line is wrong."
             )
         if sets > 1:
             folds = np.arange(len(labels)) // max(set_size, 1)
@@ -165,8 +166,8 @@ def read_annotations(path: Path, what: Literal["box", "landmarks"], names: Seque
     missing = [name for name in names if name not in found]
     if missing:
         raise EvaluationError(
-            f"{path} has no {what} for {len(missing):,} of the {len(names):,} pictures that the pairs name, among them"
-            f" {missing[0]}. Add a line for each, with the name as in the pairs."
+            f"{path} has no {what} for {len(missing):,} of the {counted(len(names), 'picture')} that the pairs name,"
+            f" among them {missing[0]}. Add a line for each, with the name as in the pairs."
         )
     return found
 
@@ -224,9 +225,9 @@ class Pictures:
         if missing:
             shown = ", ".join(missing[:SHOWN_NAMES]) + (", …" if len(missing) > SHOWN_NAMES else "")
             raise EvaluationError(
-                f"{path} lacks {len(missing):,} of the {len(names):,} pictures that the pairs name: {shown}. Names are"
-                " paths below the folder or within the .tar, including the ending, such as A/1.jpg. Add the pictures,"
-                " or correct the names."
+                f"{path} lacks {len(missing):,} of the {counted(len(names), 'picture')} that the pairs name: {shown}."
+                " Names are paths below the folder or within the .tar, including the ending, such as A/1.jpg. Add the"
+                " pictures, or correct the names."
             )
 
     def read(self, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:

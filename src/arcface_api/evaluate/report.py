@@ -27,6 +27,7 @@ from arcface_api.evaluate.curve import (
 from arcface_api.evaluate.inputs import Pictures
 from arcface_api.evaluate.run import ComparedPair, Evaluation, Preparation
 from arcface_api.wire import Alignment
+from arcface_api.wording import counted
 
 JSON_NAME, REPORT_NAME = "evaluation.json", "report.html"
 PLOTS = {
@@ -54,7 +55,7 @@ def text(evaluation: Evaluation) -> str:
     return "\n".join(
         [
             f"{facts.model} ({facts.fingerprint}) on {facts.provider} in {facts.precision}; {_crops(evaluation)}",
-            f"{_counts(evaluation.figures)} of {len(evaluation.pairs.pictures):,} pictures",
+            f"{_counts(evaluation.figures)} of {counted(len(evaluation.pairs.pictures), 'picture')}",
             "",
             *_table(evaluation.figures),
             "",
@@ -118,8 +119,8 @@ def page(evaluation: Evaluation, plots: Mapping[str, bytes], faces: Mapping[str,
     if left_out:
         warning = (
             f'<p class="card warning">{len(left_out):,} of {len(evaluation.pairs.pictures):,} pictures could not be'
-            f" embedded, and {evaluation.pairs_left_out:,} pairs are left out of all figures. The pictures are listed"
-            " below, with the reasons.</p>"
+            f" embedded, which leaves {counted(evaluation.pairs_left_out, 'pair')} out of all figures. The pictures"
+            " are listed below, with the reasons.</p>"
         )
         if len(left_out) > LISTED_PICTURES:
             unlisted = f"<p>And {len(left_out) - LISTED_PICTURES:,} more, which {JSON_NAME} lists.</p>"
@@ -236,12 +237,12 @@ def _crops(evaluation: Evaluation) -> str:
 
 
 def _counts(found: Figures) -> str:
-    return f"{found.curve.same:,} same-person and {found.curve.different:,} different-person pairs"
+    return f"{found.curve.same:,} same-person and {counted(found.curve.different, 'different-person pair')}"
 
 
 def _too_few(wanted: float, found: Figures) -> str:
     return (
-        f"too few pairs: this rate needs {different_pairs_needed(wanted):,} different-person pairs, so that"
+        f"too few pairs: this rate needs {counted(different_pairs_needed(wanted), 'different-person pair')}, so that"
         f" {LEAST_FALSE_ACCEPTS} are accepted; you have {found.curve.different:,}"
     )
 

@@ -170,7 +170,7 @@ class Evaluation:
         """Raises EvaluationError if pictures could not be embedded: the figures are not of all pairs."""
         if self.left_out:
             effect = f"{self.pairs_left_out:,} of {len(self.pairs.same):,} pairs were left out of the figures"
-            raise EvaluationError(f"{_left_out(self.pairs, self.left_out, effect)} --output lists all of them.")
+            raise EvaluationError(f"{why_left_out(self.pairs, self.left_out, effect)} --output lists all of them.")
 
 
 def evaluate(
@@ -181,14 +181,14 @@ def evaluate(
     Raises ArcFaceError if the pictures cannot be read or too few embedded, the model cannot be loaded, or the service
     fails.
     """
-    embedding = _embed_all(pairs.pictures, pictures, preparation, opened, progress)
+    embedding = embed_all(pairs.pictures, pictures, preparation, opened, progress)
     rows, facts, alignments, reasons = asyncio.run(embedding)
     compared = similarities(rows, pairs)
     kept = np.isfinite(compared)
     same = pairs.same[kept]
     left_out = dict(sorted(reasons.items()))
     if same.all() or not same.any():
-        raise EvaluationError(_left_out(pairs, left_out, "the remaining pairs are not of both kinds"))
+        raise EvaluationError(why_left_out(pairs, left_out, "the remaining pairs are not of both kinds"))
     progress("done", 1.0, 1.0)
     return Evaluation(
         facts=facts,
@@ -203,10 +203,10 @@ def evaluate(
     )
 
 
-async def _embed_all(
+async def embed_all(
     names: Sequence[str], pictures: Pictures, preparation: Preparation, opened: OpenBackend, progress: Progress
 ) -> tuple[NDArray[np.float32], ModelFacts, Counter[str], dict[str, str]]:
-    """Rows (n, dim) of length 1, NaN without an embedding; numbers by alignment; the reasons of those left out."""
+    """Rows (n, dim) of length 1, NaN without an embedding; the model; numbers by alignment; why some are left out."""
     alignments: Counter[str] = Counter()
     left_out: dict[str, str] = {}
     progress("loading the model", 0.0, 1.0)
@@ -288,7 +288,8 @@ def _first_pairs(pairs: Pairs, compared: Similarities, is_kind: NDArray[np.bool_
     ]
 
 
-def _left_out(pairs: Pairs, left_out: Mapping[str, str], effect: str) -> str:
+def why_left_out(pairs: Pairs, left_out: Mapping[str, str], effect: str) -> str:
+    """A sentence about pictures that could not be embedded, with the first reason."""
     name, reason = next(iter(left_out.items()))
     pictures = f"{len(left_out):,} of {len(pairs.pictures):,} pictures could not be embedded"
     return f"{pictures}, and {effect}. The first: {name}: {reason}"

@@ -65,6 +65,9 @@ class QualityWarning(StrEnum):
     """The picture probably shows no face. Do not store its embedding; check the picture and the detector."""
     EXTREME_POSE = "extreme_pose"
     """The head is turned, raised or lowered further than was measured. Prefer a picture from the front."""
+    TRUNCATED = "truncated"
+    """The JPEG was cut short: the part that is missing is grey, or lacks detail. Do not store its embedding; send the
+    whole file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ class Quality:
     contrast: float
     """0 to 1: between the 5th and the 95th percentile of the face's grey values."""
     warnings: tuple[QualityWarning, ...]
-    """In the order of `QualityWarning`."""
+    """In the order of `QualityWarning`, and never `truncated`, which decoding finds."""
 
 
 @dataclass(frozen=True)

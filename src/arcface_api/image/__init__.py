@@ -1,6 +1,6 @@
 """From a file to an upright picture (`decode`), and from there to a model's crop (`stretch`, `letterbox`).
 
-OpenCV decodes and stretches, as in the reference: equal pixels, equal vectors. `isolation` runs it in processes.
+Pixels are OpenCV's, as in the reference: equal pixels, equal vectors. `isolation` decodes in processes.
 """
 
 from arcface_api.image.decode import (

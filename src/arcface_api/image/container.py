@@ -37,6 +37,8 @@ class Container(NamedTuple):  # takes half as long to make as a frozen dataclass
     left: int = 0
     top: int = 0
     """Where the pixels lie on the picture; not (0, 0) only in a WebP animation."""
+    lacks_scans: bool = False
+    """A JPEG that ends before every coefficient of every channel has come with all its bits."""
 
     def __str__(self) -> str:
         return f"{self.format} of {self.width}x{self.height} pixels"

@@ -1,11 +1,12 @@
 """From a file to an upright RGB picture, and from a picture to the crop that a model takes.
 
-    bytes ─take_apart─▶ Container ─limits─▶ pixel_file ─OpenCV─▶ pixels ─canvas, orientation─▶ Image ─stretch─▶ Crop
+    bytes ─take_apart─▶ Container ─limits─▶ pixel_file ─decoder─▶ pixels ─canvas, orientation─▶ Image ─stretch─▶ Crop
 
-OpenCV never sees a file as it was sent (docs/adr/0003). A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size (DCT
+No decoder sees a file as it was sent (docs/adr/0003). A large JPEG can be decoded at 1/2, 1/4 or 1/8 of its size (DCT
 scaling), which takes less time and memory.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,7 @@ from arcface_api.arrays import Crop, Image
 from arcface_api.errors import ImageDamaged, ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels
 from arcface_api.image import jpeg, png, webp
 from arcface_api.image.container import UPRIGHT, Container, ImageFormat, damaged
-from arcface_api.image.decoder_process import REDUCTIONS, decode_pixels
+from arcface_api.image.decoder_process import REDUCTIONS, Pixels, decode_pixels
 
 MAX_SIDE_PIXELS = 1_000_000
 """libpng's limit of width and height (`PNG_USER_WIDTH_MAX`)."""
@@ -27,7 +28,7 @@ EXACT_UP_TO_PIXELS = 1_000_000
 OVERSAMPLING = 2
 """Least pixels of a reduced picture for one of the crop, along each side."""
 
-PixelsOf = Callable[[Container, int], Image | None]
+PixelsOf = Callable[[Container, int], Pixels | None]
 """Decodes a container's `pixel_file`, with a JPEG's sides divided by 1, 2, 4 or 8; None if it cannot be decoded."""
 
 # The offset of a signature, and what a file with it is.
@@ -39,22 +40,34 @@ _SIGNATURES: tuple[tuple[int, bytes | tuple[bytes, ...], str], ...] = (
     (0, b"8BPS", "a Photoshop file"),
     (0, (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"), "a JPEG 2000 image"),
     (0, (b"\xff\x0a", b"\x00\x00\x00\x0cJXL "), "a JPEG XL image"),
-    (4, (b"ftypavif", b"ftypavis"), "an AVIF image"),
-    (4, (b"ftyphei", b"ftyphev"), "a HEIC image"),
-    (4, b"ftypmif1", "a HEIF image"),
-    (4, b"ftyp", "an MP4 or QuickTime file"),
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "a ZIP archive"),
     (0, b"\x1f\x8b", "gzip-compressed data"),
     (0, b"\x93NUMPY", "a NumPy array"),
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
 )
+# Any of its brands says what an ISO media file is. Newer phones write another major one than heic (ISO/IEC 23008-12).
+_BRANDS = (
+    ({b"avif", b"avis"}, "an AVIF image"),
+    ({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}, "a HEIC/HEIF image"),
+    ({b"mif1", b"msf1", b"mif2"}, "a HEIF image"),
+)
+_BRANDS_BYTES = 512
+"""More than any file's list of brands takes."""
+# What reading as text, in any encoding, makes of the first bytes of a JPEG, PNG or WebP. EF BF BD stands for a byte
+# that is no text, FF FE begins UTF-16 (PowerShell's `>`). PNG's signature has line ends, to show changes of them.
+_READ_AS_TEXT = re.compile(
+    rb"\xef\xbf\xbd|\xff\xfe|\xc3\xbf\xc3\x98\xc3\xbf|.{0,3}PNG\r*\n\x1a|.{0,16}(?:JFIF|Exif)\0|RIFF.{0,16}WEBP",
+    re.DOTALL,
+)
 # Compared in lower case, after white space and a byte-order mark.
 _TEXT_OPENINGS: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     ((b"<!doctype html", b"<html"), "an HTML page"),
     (b"<svg", "an SVG document"),
     (b"<?xml", "an XML document"),
-    ((b"{", b"["), "JSON text"),
+    (b"[object ", "the name of a JavaScript object, not its bytes"),
+    ((rb"b'\xff\xd8", rb"b'\x89png", rb'b"\xff\xd8', rb'b"\x89png'), "Python's text of a bytes object, not the bytes"),
+    ((b"{", b"["), "JSON text, which is read if its Content-Type is application/json"),
     (b"data:image/", "a data: URL"),
     (b"/9j/", "Base64 text of a JPEG, not its bytes"),
     (b"ivborw0kggo", "Base64 text of a PNG, not its bytes"),
@@ -77,10 +90,13 @@ class Resize(StrEnum):
 
 
 class Decoded(NamedTuple):
-    """A picture, (h, w, 3) uint8, RGB, upright; and the width of one of its pixels, in pixels of the file."""
+    """A picture, (h, w, 3) uint8, RGB, upright."""
 
     image: Image
     reduction: float
+    """The width of one of its pixels, in pixels of the file."""
+    is_truncated: bool
+    """Some of its data are missing, although the file has an end."""
 
 
 def decode(
@@ -114,9 +130,10 @@ def decode(
     divisor = 1
     if least_side is not None and container.format is ImageFormat.JPEG and width * height > EXACT_UP_TO_PIXELS:
         divisor = next((divisor for divisor in REDUCTIONS if min(width, height) >= least_side * divisor), 1)
-    pixels = pixels_of(container, divisor) if pixels_of else decode_pixels(container.pixel_file, divisor)
-    if pixels is None:
+    decoded = pixels_of(container, divisor) if pixels_of else decode_pixels(container.pixel_file, divisor)
+    if decoded is None:
         raise damaged(container)
+    pixels = decoded.array
     if pixels.shape != (-(-height // divisor), -(-width // divisor), 3):
         if divisor > 1:
             raise damaged(container)
@@ -124,7 +141,7 @@ def decode(
     reduction = 1.0 if divisor == 1 else max(width, height) / max(pixels.shape[:2])
     if container.orientation != UPRIGHT:
         pixels = _upright(pixels, container.orientation)
-    return Decoded(pixels, reduction)
+    return Decoded(pixels, reduction, decoded.lack_data or container.lacks_scans)
 
 
 def take_apart(content: bytes) -> Container:
@@ -184,6 +201,15 @@ def _name_content(content: bytes) -> str:
     for offset, signature, name in _SIGNATURES:
         if content.startswith(signature, offset):
             return name
+    if content.startswith(b"ftyp", 4):
+        end = min(int.from_bytes(content[:4]), _BRANDS_BYTES)
+        brands = {content[8:12], *(content[at : at + 4] for at in range(16, end, 4))}
+        return next((name for known, name in _BRANDS if known & brands), "an MP4 or QuickTime file")
+    if _READ_AS_TEXT.match(content):
+        return (
+            "a picture whose bytes were read as text, which destroys it: open the file in binary mode, as open(path,"
+            " 'rb') does in Python"
+        )
     text = content[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for opening, name in _TEXT_OPENINGS:
         if text.startswith(opening):

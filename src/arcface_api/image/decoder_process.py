@@ -1,7 +1,7 @@
-"""Decodes a file of pixels with OpenCV; as a program, for the service in a process of its own.
+"""Decodes a file of pixels with libjpeg-turbo or OpenCV; as a program, for the service in a process of its own.
 
-`isolation` starts the program by its path: it imports only the standard library, NumPy and OpenCV, so it starts in
-0.15 s and holds nothing of the service. It may crash: it opens nothing, writes no file, and its memory is limited.
+`isolation` starts the program by its path: it imports only the standard library, NumPy and the decoders, so it starts
+in 0.15 s and holds nothing of the service. It may crash: it opens nothing, writes no file, and its memory is limited.
 """
 
 import ctypes
@@ -12,9 +12,11 @@ import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 # Without this, OpenCV writes lines to stderr for each damaged upload. (libpng and libjpeg inside it still write one.)
@@ -24,15 +26,54 @@ REDUCTIONS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: c
 """OpenCV's flag for each divisor of a JPEG's sides, the largest first."""
 REQUEST = struct.Struct("<QI")
 """To a decoder: the number of bytes of the file that follows, and the divisor."""
-REPLY = struct.Struct("<II")
-"""From a decoder: rows and columns of the pixels that follow. 0 and 0: ready at the start, later cannot be decoded."""
+REPLY = struct.Struct("<II?")
+"""From a decoder: rows and columns of the pixels that follow, and `Pixels.lack_data`. Without pixels: ready at first,
+later cannot be decoded."""
+
+_LACKING = ("premature end", "instead of RST", "bad Huffman code")
+"""Words in libjpeg's warnings of a scan whose data end too early, or have lost a part."""
+_NOT_LACKING = ("before marker 0xd9", "Inconsistent progression")
+"""Words in those that come after all data were read."""
+_MORE_DATA = bytes(range(1, 255))
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 """Source: Linux, include/uapi/linux/prctl.h."""
 
 
-def decode_pixels(pixel_file: bytes, divisor: int) -> NDArray[np.uint8] | None:
-    """Decode to (h, w, 3) uint8, RGB, as stored, with a JPEG's sides divided by 1, 2, 4 or 8; None if OpenCV cannot."""
+class Pixels(NamedTuple):
+    """A decoded file, (h, w, 3) uint8, RGB, as stored."""
+
+    array: NDArray[np.uint8]
+    lack_data: bool
+    """A JPEG's data end too early or have a gap; what is missing is grey."""
+
+
+def decode_pixels(pixel_file: bytes, divisor: int) -> Pixels | None:
+    """Decode a file, with a JPEG's sides divided by 1, 2, 4 or 8; None if OpenCV cannot.
+
+    A JPEG's pixels are the same with simplejpeg, because both have libjpeg-turbo inside. OpenCV hides its warnings.
+    """
+    warning, least = "", {}
+    if pixel_file.startswith(b"\xff\xd8"):
+        try:
+            if divisor > 1:
+                height, width, *_ = simplejpeg.decode_jpeg_header(pixel_file)
+                least = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)}
+            return Pixels(simplejpeg.decode_jpeg(pixel_file, "RGB", **least), lack_data=False)
+        except (ValueError, MemoryError) as error:  # the first warning or error, in libjpeg's words
+            warning = str(error)
+    array = _opencv_pixels(pixel_file, divisor)
+    if array is None:
+        return None
+    lack_data = any(words in warning for words in _LACKING)
+    if warning and not lack_data and not any(words in warning for words in _NOT_LACKING):
+        # Another warning or error came first. More data at the end change only pixels that lack some.
+        longer = pixel_file[:-2] + _MORE_DATA + pixel_file[-2:]
+        lack_data = not np.array_equal(array, _opencv_pixels(longer, divisor))  # type: ignore[arg-type]  # or None
+    return Pixels(array, lack_data)
+
+
+def _opencv_pixels(pixel_file: bytes, divisor: int) -> NDArray[np.uint8] | None:
     flag = REDUCTIONS.get(divisor, cv2.IMREAD_COLOR_RGB) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         picture = cv2.imdecode(np.frombuffer(pixel_file, np.uint8), flag)
@@ -83,15 +124,15 @@ def main(service_pid: int, memory_bytes: int) -> None:
     service = socket.socket(fileno=0)
     os.dup2(1, 2)  # what the decoders' libraries write about uploaded files is dropped
     _give_up_rights(memory_bytes)
-    service.sendall(REPLY.pack(0, 0))
+    service.sendall(REPLY.pack(0, 0, False))
     requests = service.makefile("rb")
     while head := requests.read(REQUEST.size):
         size, divisor = REQUEST.unpack(head)
         pixels = decode_pixels(requests.read(size), divisor)
         if pixels is None:
-            service.sendall(REPLY.pack(0, 0))
+            service.sendall(REPLY.pack(0, 0, False))
         else:
-            send(service, REPLY.pack(*pixels.shape[:2]), pixels.data.cast("B"))
+            send(service, REPLY.pack(*pixels.array.shape[:2], pixels.lack_data), pixels.array.data.cast("B"))
         del pixels  # nothing of a picture is kept while waiting for the next one
 
 

@@ -22,18 +22,18 @@ from contextlib import suppress
 import cv2
 import numpy as np
 
-from arcface_api.arrays import Image
 from arcface_api.errors import ImageDamaged, RuntimeUnfit
 from arcface_api.image import decoder_process
 from arcface_api.image.container import Container, ImageFormat
-from arcface_api.image.decoder_process import REPLY, REQUEST, send
+from arcface_api.image.decoder_process import REPLY, REQUEST, Pixels, send
 
 START_SECONDS = 60.0
 """Longest start of a decoder. It takes 0.15 s, but more while models load on every CPU."""
 LEAST_SECONDS = 2.0
 """What every picture may take, however small, because the machine may be busy."""
 MEMORY_BYTES, MEMORY_BYTES_A_PIXEL = 256 * 1024 * 1024, 16
-"""What a decoder may take. Progressive CMYK JPEGs take the most: 11 bytes a pixel, of which 8 are coefficients."""
+"""What a decoder may take. Progressive CMYK JPEGs take the most: 12 bytes a pixel, of which 8 are coefficients;
+14 if decoded twice."""
 LOG_SECONDS = 10.0
 """Least time between two lines about refused pictures in the log."""
 
@@ -75,7 +75,7 @@ class Decoders:
         self.close()
         raise RuntimeUnfit(f"Decoder processes do not work on this system; see the log above. {_WITHOUT}")
 
-    def pixels(self, container: Container, divisor: int) -> Image | None:
+    def pixels(self, container: Container, divisor: int) -> Pixels | None:
         """Decode `container.pixel_file`; None if it cannot be decoded.
 
         A picture is to blame only if a new decoder dies of it: one that has served before may have died of an earlier
@@ -118,7 +118,7 @@ class Decoders:
             self._idle.pop().kill()
         self._starter.shutdown()
 
-    def _decoded(self, decoder: "_Decoder", container: Container, divisor: int, seconds: float) -> Image | None:
+    def _decoded(self, decoder: "_Decoder", container: Container, divisor: int, seconds: float) -> Pixels | None:
         """Decode; afterwards the decoder is idle or, after a failure, killed. A ConnectionError says how it ended."""
         try:
             pixels = decoder.pixels(container, divisor, seconds)
@@ -169,20 +169,20 @@ class _Decoder:
             raise
         self.pid = self._process.pid
 
-    def pixels(self, container: Container, divisor: int, seconds: float) -> Image | None:
+    def pixels(self, container: Container, divisor: int, seconds: float) -> Pixels | None:
         """Decode a file. Raises TimeoutError if it takes longer, or another OSError if it dies."""
         file = memoryview(container.pixel_file)
         self._connection.settimeout(seconds)
         send(self._connection, REQUEST.pack(len(file), divisor), file)
         return self.reply(-(-container.height // divisor) * -(-container.width // divisor), seconds)
 
-    def reply(self, most_pixels: int, seconds: float) -> Image | None:
+    def reply(self, most_pixels: int, seconds: float) -> Pixels | None:
         """Wait for a reply. It is not trusted: it can only be pixels, and no more than the picture has."""
         end = time.monotonic() + seconds
         head, room = bytearray(REPLY.size), np.empty(most_pixels * 3, np.uint8)
         self._connection.settimeout(seconds)
         got = self._connection.recvmsg_into([head, room.data])[0]
-        rows, columns = REPLY.unpack(head)
+        rows, columns, lack_data = REPLY.unpack(head)
         size = rows * columns * 3
         if got < len(head) or size > len(room):
             raise ConnectionError
@@ -194,7 +194,7 @@ class _Decoder:
             missing = missing[got:]
             if missing and time.monotonic() > end:
                 raise TimeoutError
-        return room[:size].reshape(rows, columns, 3) if size else None
+        return Pixels(room[:size].reshape(rows, columns, 3), lack_data) if size else None
 
     def kill(self) -> str:
         """End the process, if it lives; says how it ended."""

@@ -34,6 +34,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _READABLE_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _TABLES = frozenset({0xC4, 0xDB, 0xDD})
 _LEFT_OUT = frozenset({*range(0xE0, 0xF0), _COMMENT, _LINES})
+_COEFFICIENTS = 64
+_ALL_COEFFICIENTS = (1 << _COEFFICIENTS) - 1
 _JFIF, _ADOBE = b"\xff\xe0\0\x10", b"\xff\xee\0\x0e"
 _JFIF_BYTES, _ADOBE_BYTES = 18, 16
 """What decoders read of them, with marker and length; JFIF's thumbnail follows."""
@@ -50,7 +52,8 @@ def take_apart(content: bytes) -> Container:
     kept_from = 0  # of a run of segments that stay as they are
     size: tuple[int, int] | None = None
     turned: int | None = None
-    scans = 0
+    scans, channels, is_progressive = 0, 0, False
+    sent: dict[int, int] = {}
     for marker, at, end in _segments(content):
         if marker in _LEFT_OUT:
             new = _colour_fields(content, marker, at, end)
@@ -61,8 +64,10 @@ def take_apart(content: bytes) -> Container:
             if marker == _APP1 and turned is None and content.startswith(EXIF_PREFIX, at + 4):
                 turned = orientation_in(content[at + 4 : end])
         elif marker in _FRAMES and size is None:
-            if end - at < 9:
+            if end - at < 10:
                 break
+            channels = len(set(content[at + 10 : end : 3]))  # by their identifiers
+            is_progressive = marker == 0xC2
             precision, height, width = struct.unpack_from(">BHH", content, at + 4)
             if marker not in _READABLE_FRAMES or precision != 8:
                 raise ImageFormatUnsupported(
@@ -78,10 +83,13 @@ def take_apart(content: bytes) -> Container:
                     f"The JPEG of {size[0]}x{size[1]} pixels has more than {MAX_SCANS} scans, which no encoder writes."
                     " Save the picture again."
                 )
+            if not _add_scan(sent, content, at, is_progressive=is_progressive):
+                break
         elif marker == _END_OF_IMAGE and size is not None and scans:
             last = content[kept_from:end]
             pixel_file = b"".join((*kept, last)) if kept else last
-            return Container(ImageFormat.JPEG, *size, pixel_file, turned or UPRIGHT)
+            lacks_scans = len(sent) < channels or any(bits != _ALL_COEFFICIENTS for bits in sent.values())
+            return Container(ImageFormat.JPEG, *size, pixel_file, turned or UPRIGHT, lacks_scans=lacks_scans)
         else:
             break
     raise damaged(ImageFormat.JPEG)
@@ -127,6 +135,22 @@ def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
             end, has_scan = end_of_scan.start(), True
         yield marker, at, end
         at = end
+
+
+def _add_scan(sent: dict[int, int], content: bytes, at: int, *, is_progressive: bool) -> bool:
+    """Note which coefficients a scan completes, a bit for each by the channel's identifier. False: its head is wrong.
+
+    Source: T.81, B.2.3 and G.1.2.
+    """
+    channels = content[at + 4]
+    head = content[at + 5 : at + 2 + (content[at + 2] << 8 | content[at + 3])]
+    if len(head) != 2 * channels + 3:
+        return False
+    first, last, bits = head[-3:] if is_progressive else (0, _COEFFICIENTS - 1, 0)
+    if not bits & 0x0F:  # none of their bits come later
+        for channel in head[:-3:2]:
+            sent[channel] = sent.get(channel, 0) | ((1 << last + 1) - (1 << first))
+    return True
 
 
 def _colour_fields(content: bytes, marker: int, at: int, end: int) -> bytes | None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from arcface_api.errors import PackError
-from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, copy, reading, refuse_foreign
+from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, copy, open_regular, reading, refuse_foreign
 from arcface_api.packs.install import need_room
 from arcface_api.progress import Progress, no_progress
 
@@ -20,7 +20,7 @@ _MAX_RATIO = 100
 def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
     """A zip archive in which no member's name points out of the folder; `what` is its name or URL, for messages."""
     with reading(path):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             refuse_foreign(file.read(HEAD_BYTES), what)
         try:
             archive = zipfile.ZipFile(path)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -62,7 +63,7 @@ def check_size(expected: int | None, found: int, what: str, remedy: str) -> None
 
 def measure(path: Path) -> Measured:
     """Size and SHA-256 of a file, read in pieces."""
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_regular(path) as file:
         refuse_foreign(file.read(HEAD_BYTES), str(path))
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256")
@@ -89,18 +90,22 @@ def copy(source: IO[bytes], target: Path, what: str, on_size: Callable[[int], No
 def read_whole(path: Path, expected_bytes: int | None, remedy: str) -> bytes:
     """All bytes of a file of the expected size (None: up to a model's), read once: what is checked is what is used."""
     limit = MAX_MODEL_BYTES if expected_bytes is None else expected_bytes
-    with reading(path):
-        # a named pipe would block for ever
-        if not path.is_file():
-            raise PackError(f"{path} is not a regular file. Name the `.onnx` file itself.")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            content = file.read(min(size, limit) + 1)
+    with reading(path), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, limit) + 1)
     refuse_foreign(content[:HEAD_BYTES], str(path))
     if expected_bytes is None and len(content) > limit:
         raise PackError(f"{path} is larger than 2 GiB, which no ONNX file can be. Name the `.onnx` file itself.")
     check_size(expected_bytes, max(size, len(content)), str(path), remedy)
     return content
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A file, opened to be read; refused if it is none: a named pipe or `/dev/zero` would be read for ever."""
+    with reading(path):
+        if path.exists() and not path.is_file():
+            raise PackError(f"{path} is not a regular file. Name the `.onnx` file itself.")
+        return path.open("rb")
 
 
 @contextmanager

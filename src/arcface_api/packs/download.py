@@ -1,6 +1,7 @@
 """Download one URL to one file: counted and hashed on the way, resumed where the server can.
 
-Never from https to http. A part is resumed only where a hash or a validator shows that it is the same file.
+Never from https to http. A part is resumed only where a hash or a validator shows that it is the same file. One module,
+because every step can end as an interruption, which the same record has to survive.
 """
 
 import hashlib
@@ -9,7 +10,10 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,8 @@ from typing import Any
 import httpx
 
 from arcface_api import __version__
-from arcface_api.errors import PackError
+from arcface_api.errors import PackError, SettingInvalid
+from arcface_api.outbound import proxy_for, tls_context
 from arcface_api.packs.content import HEAD_BYTES, MAX_MODEL_BYTES, Measured, check_size, refuse_foreign
 from arcface_api.packs.install import need_room
 from arcface_api.progress import Progress
@@ -61,9 +66,28 @@ class _StartAgain(Exception):
     """What is on disk cannot be continued."""
 
 
+@dataclass
+class _Transport(httpx.BaseTransport):
+    """Sends each request by the proxy for its URL."""
+
+    _by_proxy: dict[object, httpx.HTTPTransport] = field(default_factory=dict)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        proxy, is_tls = proxy_for(request.url), request.url.scheme == "https"
+        key = (proxy and proxy.url, is_tls)
+        if key not in self._by_proxy:
+            self._by_proxy[key] = httpx.HTTPTransport(verify=tls_context(request.url), proxy=proxy)
+        return self._by_proxy[key].handle_request(request)
+
+    def close(self) -> None:
+        for transport in self._by_proxy.values():
+            transport.close()
+
+
 def http_client() -> httpx.Client:
     """A client for `fetch`; honours the usual proxy and certificate variables."""
     return httpx.Client(
+        transport=_Transport(),
         timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
         headers={"User-Agent": f"arcface-api/{__version__}", "Accept-Encoding": "identity"},
         follow_redirects=True,
@@ -97,8 +121,10 @@ def fetch(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measured:
             _log.info("%s: starting again from the beginning: %s.", shown(wanted.url), again)
             _discard(wanted)
             continue
-        except _UNREACHABLE as error:
-            raise _failure(wanted.url, f"cannot be reached: {str(error) or type(error).__name__}") from error
+        except (*_UNREACHABLE, SettingInvalid) as error:
+            raise _failure(
+                wanted.url, f"cannot be reached: {str(error).rstrip('.') or type(error).__name__}"
+            ) from error
         except httpx.TooManyRedirects as error:
             raise _failure(wanted.url, f"redirects more than {_MAX_REDIRECTS} times") from error
         except httpx.TimeoutException:
@@ -111,6 +137,27 @@ def fetch(client: httpx.Client, wanted: Wanted, progress: Progress) -> Measured:
             break
         _log.info("%s: %s; resuming.", shown(wanted.url), reason)
     raise _failure(wanted.url, f"broke off: {reason}")
+
+
+def reach(url: str, seconds: float) -> datetime | None:
+    """Ask a source for one byte, and return the time by its clock, if it states it.
+
+    Raises PackError if it does not answer within that many seconds, or has not what is asked for.
+    """
+    try:
+        with (
+            http_client() as client,
+            client.stream("GET", url, headers={"Range": "bytes=0-0"}, timeout=seconds) as response,
+        ):
+            status, stated = response.status_code, response.headers.get("Date", "")
+            if status not in (200, 206):
+                raise _failure(url, f"answered {status} {response.reason_phrase}".rstrip())
+    except (httpx.HTTPError, httpx.InvalidURL, SettingInvalid) as error:
+        why = f"no answer within {seconds:g} s" if isinstance(error, httpx.TimeoutException) else str(error).rstrip(".")
+        raise _failure(url, f"cannot be reached: {why or type(error).__name__}") from error
+    with suppress(ValueError):
+        return parsedate_to_datetime(stated)
+    return None
 
 
 def shown(url: str) -> str:

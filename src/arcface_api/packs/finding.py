@@ -1,6 +1,8 @@
-"""Find a pack on this machine: by path, or by name in the places of `PackLocations`, flat or nested."""
+"""Find a pack on this machine: by path, or by name in the places of `PackLocations`, flat or nested.
 
-import difflib
+One module, because each place is searched by the same steps, and an error names all that were.
+"""
+
 import logging
 import os
 import zipfile
@@ -9,13 +11,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-import platformdirs
-
 from arcface_api.errors import GraphUnfit, PackError, PackNotFound
-from arcface_api.packs.content import measure
+from arcface_api.packs.content import measure, reading
 from arcface_api.packs.identify import FoundFile, identify
 from arcface_api.packs.installed import InstalledPack, Origin, TrustRecord
-from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, owners, read_pack_toml, registry
+from arcface_api.packs.manifest import (
+    NAME_PATTERN,
+    PACK_TOML,
+    Manifest,
+    Role,
+    mirrored,
+    owners,
+    read_pack_toml,
+    registry,
+)
+from arcface_api.settings import user_cache
+from arcface_api.wording import did_you_mean
 
 AUTO, PREFERRED, CARRIED = "auto", "antelopev2", "open"
 """`auto` is allowed where a pack's name is; it means the preferred pack where that is installed or can be pulled, else
@@ -38,16 +49,17 @@ class PackLocations:
     known: Mapping[str, Manifest] = field(default_factory=registry, repr=False)
 
     @classmethod
-    def default(cls, models_dir: Path | None) -> Self:
-        """The places of this user, with `models_dir` before them if given."""
+    def default(cls, models_dir: Path | None, mirror: str | None = None) -> Self:
+        """The places of this user, with `models_dir` before them if given; downloads come from `mirror` if given."""
         try:
             home = Path.home()
         except RuntimeError:
             home = Path("/")  # a user without one, as in a container that runs under any number
         return cls(
             models_dir=models_dir.expanduser() if models_dir is not None else None,
-            cache_dir=platformdirs.user_cache_path("arcface-api") / "packs",
+            cache_dir=user_cache() / "packs",
             insightface_dir=home / ".insightface" / "models",
+            known=mirrored(registry(), mirror) if mirror else registry(),
         )
 
     @property
@@ -77,11 +89,14 @@ def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledP
 
     Raises:
         PackNotFound: It is in none of the places.
-        PackError: What was named is not one pack with a recogniser, or its `pack.toml` cannot be understood.
+        PackError: What was named is not one pack with a recogniser, its `pack.toml` cannot be understood, or its folder
+            or `models_dir` may not be searched.
     """
     name = os.fspath(pack)
     if name.startswith(("~", ".")) or name.endswith((".onnx", ".zip")) or "/" in name or os.sep in name:
-        return _at_path(Path(name).expanduser(), locations)
+        path = Path(name).expanduser()
+        with reading(path):
+            return _at_path(path, locations)
     if name == AUTO:
         try:
             return locate(PREFERRED, locations)
@@ -91,11 +106,20 @@ def locate(pack: str | os.PathLike[str], locations: PackLocations) -> InstalledP
     for place, origin in locations.places() if NAME_PATTERN.fullmatch(name) else ():
         if origin == "package" and not (place / name).is_dir():
             continue  # nobody can put a pack there
-        for folder in _flat_and_nested(place, name):
-            found = _in_folder(name, folder, origin, locations)
-            if found is not None:
-                return found
-            looked.append(folder)
+        try:
+            for folder in _flat_and_nested(place, name):
+                found = _in_folder(name, folder, origin, locations)
+                if found is not None:
+                    return found
+                looked.append(folder)
+        except OSError as error:
+            closed = f"{folder} cannot be searched: {error.strerror or error}."
+            if origin == "models_dir":  # what the operator means may be in it
+                raise PackError(
+                    f"{closed} Give the user that runs arcface-api the right to read it and the folders it is in, or"
+                    " choose another folder with ARCFACE_MODELS_DIR."
+                ) from error
+            _log.warning("%s", closed)
     raise PackNotFound(_not_found(name, looked, locations.known))
 
 
@@ -109,11 +133,11 @@ def installed_packs(locations: PackLocations) -> list[InstalledPack]:
             continue
         for name in names:
             for folder in _flat_and_nested(place, name):
-                if name not in locations.known and not (folder / PACK_TOML).is_file():
-                    continue
                 try:
+                    if name not in locations.known and not (folder / PACK_TOML).is_file():
+                        continue
                     pack = _in_folder(name, folder, origin, locations)
-                except PackError as error:
+                except (PackError, OSError) as error:
                     _log.warning("%s", error)
                     continue
                 if pack is not None:
@@ -218,8 +242,6 @@ def _identified(files: Sequence[FoundFile], given: Path, origin: Origin, locatio
     is_folder = given.is_dir()
     name = given.resolve().name if is_folder else given.stem
     manifest, entries = identify(files, locations.known, name=name, where=str(given), strict=not is_folder)
-    for sentence in manifest.assumptions:
-        _log.info("Assumed: %s", sentence)
     return InstalledPack(
         manifest=manifest,
         folder=given if is_folder else given.parent,
@@ -230,19 +252,13 @@ def _identified(files: Sequence[FoundFile], given: Path, origin: Origin, locatio
     )
 
 
-def did_you_mean(name: str, known: Mapping[str, Manifest]) -> str:
-    """A question, after a space, with the registered names that are close to one that is not; empty without any."""
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
-
-
 def _not_found(name: str, looked: Sequence[Path], known: Mapping[str, Manifest]) -> str:
     lines = [f"The pack {name!r} is not on this machine."]
     if name not in known:
         lines[0] = f"There is no pack {name!r}, neither registered nor imported." + (
             did_you_mean(name, known) or f" Registered are {', '.join(known)}."
         )
-        if name and Path(name).exists():
+        if name and os.path.exists(name):  # noqa: PTH110  # Path.exists raises in a closed folder
             lines.append(f"There is something called {name} in this folder: write ./{name} to mean it.")
     if looked:
         lines += ["Looked in:", *(f"  - {folder}" for folder in looked)]

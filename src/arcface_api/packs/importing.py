@@ -8,12 +8,21 @@ from pathlib import Path, PurePosixPath
 
 from arcface_api.errors import PackError, PackNotFound
 from arcface_api.packs import archive as zips
-from arcface_api.packs.content import Measured, check, reading
+from arcface_api.packs.content import Measured, check, read_whole, reading
 from arcface_api.packs.finding import AUTO, SHIPPED_DIR, PackLocations, locate, stated_manifest
 from arcface_api.packs.identify import FoundFile, belongs, identify, safe_name
 from arcface_api.packs.install import Files, assemble, copy_file, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
-from arcface_api.packs.manifest import NAME_PATTERN, PACK_TOML, Manifest, Role, write_pack_toml
+from arcface_api.packs.manifest import (
+    NAME_PATTERN,
+    PACK_TOML,
+    Manifest,
+    ModelFile,
+    Role,
+    owners,
+    read_pack_toml,
+    write_pack_toml,
+)
 
 _BAY = "_import"
 """Where files are copied to and measured. No pack can have this name, so its lock is never a pack's."""
@@ -21,7 +30,13 @@ _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _log = logging.getLogger("arcface_api.packs")
 
 
-def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | None = None) -> InstalledPack:
+def import_pack(
+    paths: Sequence[Path],
+    locations: PackLocations,
+    *,
+    name: str | None = None,
+    prove: Callable[[ModelFile, bytes], None] | None = None,
+) -> InstalledPack:
     """Install a pack from files on this machine.
 
     Registered files are recognised by their hash, whatever they are called. Other files are inspected; what had to be
@@ -32,6 +47,7 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
         paths: Zip archives, folders or `.onnx` files; all of them make one pack.
         locations: It is installed in `locations.writable`.
         name: What to call it; None: its registered name, or the name of the first path.
+        prove: Gets a recogniser that is not registered, and its bytes; what it raises prevents the installation.
 
     Raises:
         PackError: The name is malformed, belongs to a registered pack with other files, or is taken; a path is not
@@ -43,7 +59,10 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
             f" digit, and not ending with .onnx; {AUTO} means something else."
         )
     for path in paths:
-        if not path.exists():
+        with reading(path):
+            is_there = path.exists()
+            (path / PACK_TOML).is_file()  # raises where a folder may not be searched
+        if not is_there:
             raise PackNotFound(
                 f"There is nothing at {path}. Name zip archives, folders or `.onnx` files that are on this machine."
             )
@@ -76,8 +95,28 @@ def import_pack(paths: Sequence[Path], locations: PackLocations, *, name: str | 
             assemble(manifest, have, staged)
             if manifest.name not in known:
                 write_pack_toml(manifest, staged / PACK_TOML)
+            recogniser = manifest.file(Role.RECOGNISER)
+            if prove and recogniser and recogniser.sha256 and not owners(known, recogniser.sha256):
+                prove(recogniser, read_whole(staged / recogniser.name, recogniser.size_bytes, "Start again."))
             publish(staged, target)
     return locate(manifest.name, locations)
+
+
+def correct(pack: InstalledPack, manifest: Manifest) -> Path | None:
+    """Replace the `pack.toml` of an imported pack; returns its path, or None where it has none of its own.
+
+    Raises PackError if it cannot be written.
+    """
+    path = pack.folder / PACK_TOML
+    if not path.is_file() or read_pack_toml(path).files != pack.manifest.files:
+        return None
+    new = path.with_name(f".{path.name}.new")
+    try:
+        write_pack_toml(manifest, new)
+        new.replace(path)
+    except OSError as error:
+        raise PackError(f"{path} cannot be written: {error}. Give the folder to the user who runs this.") from error
+    return path
 
 
 def _stated(folder: Path, bay: Path, known: Mapping[str, Manifest]) -> tuple[Manifest, Files]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from arcface_api.errors import PackError, StorageFull
-from arcface_api.packs.content import Measured, check, copy, measure, reading
+from arcface_api.packs.content import Measured, check, copy, measure, open_regular
 from arcface_api.packs.installed import LOCK_NAME, write_record
 from arcface_api.packs.manifest import Manifest, Role
 from arcface_api.progress import Progress, no_progress
@@ -131,9 +131,8 @@ def copy_file(path: Path, target: Path, progress: Progress = no_progress) -> Mea
         StorageFull: There is no room for it.
         PackError: It cannot be read, or is no model.
     """
-    with reading(path):
-        total, source = path.stat().st_size, path.open("rb")
-    with source:
+    with open_regular(path) as source:
+        total = os.fstat(source.fileno()).st_size
         need_room(target.parent, total, f"A copy of {path}")
         return copy(source, target, str(path), lambda size: progress(f"Copying {path.name}", size, total))
 

@@ -91,10 +91,12 @@ def _read(place: Path) -> dict[str, Measured]:
     try:
         files = tomllib.loads(place.read_text(encoding="utf-8"))["files"]
         return {name: Measured(int(entry["size_bytes"]), str(entry["sha256"])) for name, entry in files.items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     # ValueError: neither UTF-8 nor TOML
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, OSError) and not os.access(place.parent, os.X_OK):
+            return {}  # a closed folder, in a home for example, or a link to itself: no record of this user's is in it
         raise PackError(
             f"{place} cannot be understood: {error}. It records the hashes of files at their first use; if you trust"
             " the files as they are now, delete it."

@@ -1,15 +1,18 @@
 """What is stated about a model pack: its files, what each is for, and how each is fed.
 
-`packs.toml` holds the registered packs, a `pack.toml` inside a folder an imported one.
+`packs.toml` holds the registered packs, a `pack.toml` inside a folder an imported one. One module, because both have
+the same keys, and each key's check stands beside it.
 """
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
+from inspect import signature
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -19,6 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 
 from arcface_api.arrays import InputSpec
 from arcface_api.errors import PackError
+from arcface_api.wording import did_you_mean
 
 PACK_TOML = "pack.toml"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -75,6 +79,7 @@ _Input = Annotated[
     # an input without a name is the graph's only one
     BeforeValidator(lambda given: {"name": None, **given} if isinstance(given, dict) else given),
     _must(lambda spec: min(spec.height, spec.width) > 0 and spec.std > 0, "height, width and std must be above 0"),
+    _must(lambda spec: isfinite(spec.mean) and isfinite(spec.std), "mean and std must be finite numbers"),
 ]
 
 
@@ -130,6 +135,18 @@ class Threshold:
     """The part of pairs of different people that are then taken for the same, 0 to 1."""
     similarity: float
     """Cosine."""
+    basis: Literal["measured", "published"] = "measured"
+    """`measured` with this service, or `published` by somebody who measured the same file with another program."""
+    data_set: str | None = None
+    """Whose pairs those were, and how their pictures were made."""
+    source: str | None = None
+    """Where that is published, a URL; `published` has one."""
+
+
+def _sourced(threshold: Threshold) -> Threshold:
+    if threshold.basis == "published" and not (threshold.data_set and threshold.source):
+        raise ValueError("a published threshold needs a data_set and a source")
+    return threshold
 
 
 @dataclass(frozen=True)
@@ -152,8 +169,8 @@ class Manifest:
     """For requests that do not state `align`; None: as the service is set, else `none`."""
     fit: Literal["stretch", "letterbox"] | None = None
     """For requests that do not state `fit`; None: as the service is set, else `stretch`."""
-    thresholds: tuple[Threshold, ...] = ()
-    """Measured with this recogniser on aligned pictures, by rising similarity; another recogniser has others."""
+    thresholds: tuple[Annotated[Threshold, AfterValidator(_sourced)], ...] = ()
+    """Of this recogniser on aligned pictures, by rising similarity; another recogniser has others."""
 
     @property
     def is_pinned(self) -> bool:
@@ -176,6 +193,14 @@ def _consistent(manifest: Manifest) -> Manifest:
     return manifest
 
 
+_RECORDS: Mapping[str, Callable[..., object]] = {
+    "files": ModelFile,
+    "input": InputSpec,
+    "licence": Licence,
+    "sources": Source,
+    "thresholds": Threshold,
+}
+"""The tables inside a manifest, by key."""
 _ADAPTER: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, AfterValidator(_consistent)])
 
 
@@ -190,6 +215,21 @@ def registry() -> Mapping[str, Manifest]:
     return MappingProxyType({name: _understood(table, f"packs.toml, {name}") for name, table in packs.items()})
 
 
+def mirrored(known: Mapping[str, Manifest], mirror: str) -> Mapping[str, Manifest]:
+    """The packs with this URL in place of their sources: `pack.zip` under its registered name, else `pack/file`."""
+
+    def sources(manifest: Manifest) -> tuple[Source, ...]:
+        archives = [
+            replace(source, url=f"{mirror}/{source.url.rpartition('/')[2].partition('?')[0]}")
+            for source in manifest.sources
+            if source.file is None
+        ]
+        files = [Source(f"{mirror}/{manifest.name}/{file.name}", file.name) for file in manifest.files]
+        return tuple(dict.fromkeys((*archives, *files)))
+
+    return {name: replace(manifest, sources=sources(manifest)) for name, manifest in known.items()}
+
+
 def owners(known: Mapping[str, Manifest], sha256: str) -> list[tuple[Manifest, ModelFile]]:
     """Every registered pack that has the file with this hash, with its entry there."""
     return [(manifest, file) for manifest in known.values() for file in manifest.files if file.sha256 == sha256]
@@ -198,7 +238,7 @@ def owners(known: Mapping[str, Manifest], sha256: str) -> list[tuple[Manifest, M
 def read_pack_toml(path: Path) -> Manifest:
     """The manifest in a `pack.toml`; raises a `PackError` if it cannot be read or understood."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors mark it
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PackError(
             f"{path} cannot be read: {error}. Correct it, or import the pack again with `arcface-api packs import"
@@ -217,8 +257,19 @@ def _understood(document: Mapping[str, Any], where: str) -> Manifest:
     try:
         return _ADAPTER.validate_python(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        is_unknown = first["type"] == "unexpected_keyword_argument"
-        what = "is not a key of a manifest" if is_unknown else first["msg"].removeprefix("Value error, ")
+        # a misspelt key before the right one, which is then missing
+        first = min(error.errors(), key=lambda each: each["type"] != "unexpected_keyword_argument")
+        if first["type"] == "unexpected_keyword_argument":
+            what = f"is not a key of a manifest.{_keys_there(first['loc'])}"
+        else:
+            what = first["msg"].removeprefix("Value error, ") + "."
         wrong = ": ".join(filter(None, [".".join(map(str, first["loc"])), what]))
-        raise PackError(f"{where}: {wrong}. Correct that line.") from error
+        raise PackError(f"{where}: {wrong} Correct that line.") from error
+
+
+def _keys_there(place: Sequence[int | str]) -> str:
+    """What an unknown key at this place probably means, and which keys are allowed there."""
+    *tables, unknown = map(str, place)
+    table = next((_RECORDS[name] for name in reversed(tables) if name in _RECORDS), Manifest)
+    keys = list(signature(table).parameters)
+    return f"{did_you_mean(unknown, keys)} Allowed there are {', '.join(keys)}."

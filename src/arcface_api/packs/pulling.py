@@ -1,4 +1,7 @@
-"""`pull`, which installs a registered pack from its sources, and `obtain`, which a command begins with."""
+"""`pull`, which installs a registered pack from its sources, and `obtain`, which a command begins with.
+
+One module, because `obtain` explains why `pull` was not possible.
+"""
 
 import contextlib
 import hashlib
@@ -11,17 +14,19 @@ from pathlib import Path
 
 import httpx
 
-from arcface_api.errors import PackError, PackNotFound, StorageFull
+from arcface_api.errors import PackError, PackNotFound, SettingInvalid, StorageFull
+from arcface_api.outbound import proxy_for, tls_context
 from arcface_api.packs import archive as zips
 from arcface_api.packs.content import Measured, check, read_whole
 from arcface_api.packs.download import NEXT_SOURCE, Wanted, fetch, http_client, shown
-from arcface_api.packs.finding import AUTO, CARRIED, PREFERRED, PackLocations, did_you_mean, locate
-from arcface_api.packs.identify import refuse_misfit
+from arcface_api.packs.finding import AUTO, CARRIED, PREFERRED, PackLocations, locate
+from arcface_api.packs.graph import refuse_misfit
 from arcface_api.packs.install import Files, assemble, publish, reuse, staging
 from arcface_api.packs.installed import InstalledPack
 from arcface_api.packs.manifest import Manifest, ModelFile, Source
 from arcface_api.progress import Progress, no_progress
 from arcface_api.settings import Settings
+from arcface_api.wording import did_you_mean
 
 _log = logging.getLogger("arcface_api.packs")
 
@@ -106,7 +111,7 @@ def obtain(settings: Settings, progress: Progress) -> InstalledPack:
         PackError: It is not installed and may not or cannot be pulled, or cannot be understood.
     """
     name, may_pull, accepted_licences = settings.pack, settings.pull, settings.accept_license
-    locations = PackLocations.default(settings.models_dir)
+    locations = PackLocations.default(settings.models_dir, settings.pack_mirror)
     wanted = PREFERRED if name == AUTO else name
     is_accepted = wanted in accepted_licences
     try:
@@ -167,6 +172,12 @@ class _Job:
 
 def _fetch_missing(job: _Job) -> None:
     """Get every missing file; if some are missing after the last source, the error has the reason of each."""
+    for source in job.manifest.sources:
+        try:
+            proxy_for(url := httpx.URL(source.url))
+            tls_context(url)
+        except SettingInvalid as error:  # no source can be reached, and this says why
+            raise PackError(str(error)) from None
     job.downloads.mkdir(parents=True, exist_ok=True)
     with http_client() as client:
         for source in job.manifest.sources:

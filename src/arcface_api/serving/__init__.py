@@ -22,6 +22,8 @@ def serve(pack: InstalledPack, settings: Settings, listener: socket.socket) -> N
 
     def announce() -> None:
         _log.info("Listening on %s, API at /docs.", port.url_of(listener))
+        if settings.page:
+            _log.info("To try it, open %s/ in a browser.", port.url_of(listener, from_here=True))
 
     if settings.workers > 1:
         supervisor.run(pack, settings, listener, announce)

@@ -7,6 +7,7 @@ Each worker listens on its own socket (SO_REUSEPORT), so that the kernel spreads
 docs/adr/0008-workers.md. All functions raise SettingInvalid, which says how to choose another port or address.
 """
 
+import errno
 import socket
 import sys
 
@@ -15,6 +16,7 @@ from arcface_api.errors import SettingInvalid
 BACKLOG = 2048
 """Connections that may wait to be accepted; uvicorn's default."""
 
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # what is listened on, where that is all addresses
 Address = tuple[str, int] | tuple[str, int, int, int]
 """As `getsockname` returns it: host and port; for IPv6 also flow and scope."""
 
@@ -24,14 +26,17 @@ def bind(address: Address, *, is_shared: bool = False) -> socket.socket:
 
     `is_shared`: the socket of a worker, on the port that `share` returned. It gets no connections before it is opened.
     """
-    host = address[0]
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:  # a kernel without IPv6
+        raise _cannot_listen(address, error) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if is_shared:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: what can be no name
         listener.close()
         raise _cannot_listen(address, error) from error
     return listener
@@ -56,15 +61,22 @@ def share(listener: socket.socket) -> Address:
     return listener.getsockname()  # type: ignore[no-any-return]  # an `Address`
 
 
-def url_of(listener: socket.socket) -> str:
-    """The URL of the service."""
+def url_of(listener: socket.socket, *, from_here: bool = False) -> str:
+    """The URL of the service; `from_here`: one that a browser on this machine can open."""
     host, port = listener.getsockname()[:2]
+    if from_here and host in _EVERY_ADDRESS:
+        host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _cannot_listen(address: Address, error: OSError) -> SettingInvalid:
+def _cannot_listen(address: Address, error: OSError | UnicodeError) -> SettingInvalid:
     host, port = address[:2]
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, PermissionError):
+        return SettingInvalid(
+            f"Cannot listen on {host} port {port}: {error.strerror}. Most systems allow only root a port below 1024:"
+            " choose a higher one with --port or ARCFACE_PORT."
+        )
+    if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
         return SettingInvalid(
             f"Cannot listen on {host}: this machine has no such address. Give --host or ARCFACE_HOST one that it has:"
             " 127.0.0.1 for this machine only, 0.0.0.0 for every network it is in."

@@ -1,20 +1,21 @@
-"""What every process of the service shares: its log, and the exit status that reports a hang."""
+"""What every process of the service shares: what the system refuses it, and the exit status that reports a hang."""
 
-import logging
-import sys
+import errno
 
-from arcface_api.settings import Settings
+from arcface_api.errors import RuntimeUnfit
 
 HUNG_STATUS = 70
 """Exit status of a process that ended because a decode or an inference did not (`EX_SOFTWARE` of sysexits.h)."""
+_REFUSALS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 
 
-def log_to_stderr(settings: Settings) -> None:
-    """Log from `log_level` on; with several workers, each line names its process."""
-    process = " [%(process)d]" if settings.workers > 1 else ""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format=f"%(asctime)s %(levelname)s{process} %(message)s", stream=sys.stderr
+def refusal(error: BaseException) -> RuntimeUnfit | None:
+    """The cause of an error, if that is the system's refusal of memory, a thread, a process or a file; else None."""
+    number = error.errno if isinstance(error, OSError) else None
+    is_thread = isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+    if not (is_thread or isinstance(error, MemoryError) or number in _REFUSALS):
+        return None
+    return RuntimeUnfit(
+        f"This system refuses what the service needs: {str(error) or 'memory'}. Raise its limits: of memory (docker"
+        " --memory, ulimit -v), of threads and processes (docker --pids-limit, ulimit -u) or of open files (ulimit -n)."
     )
-    # httpx logs every step of a download, and uvicorn its own start, which is not the service's.
-    for name in ("httpx", "uvicorn.error"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))

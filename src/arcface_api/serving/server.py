@@ -18,11 +18,13 @@ import uvicorn
 
 from arcface_api.api.app import CLOSE_SECONDS, DirectApp, create_app
 from arcface_api.api.connections import allow_open_files
+from arcface_api.api.metrics import SharedMetrics
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port
 from arcface_api.serving.process import HUNG_STATUS
 from arcface_api.settings import Settings
+from arcface_api.wording import counted
 
 LAST_SECONDS = 5
 """The kernel ends the process this long after the grace period and the time for closing."""
@@ -77,24 +79,30 @@ def run(
     listener: socket.socket,
     on_open: Callable[[], None],
     on_beat: Callable[[], None] = lambda: None,
+    shared: SharedMetrics | None = None,
 ) -> None:
     """Serve a pack until SIGTERM or SIGINT, or until it hangs: then the process ends here.
 
     The bound listener is opened when the models have run. `on_open` is called then, and `on_beat` each second from then
-    on, as long as the event loop runs. Raises what `create_app` and `port.open_up` raise.
+    on, as long as the event loop runs. `shared`: of a worker among several. Raises what `create_app` and
+    `port.open_up` raise.
     """
-    name = pack.manifest.name
-    _log.info("Loading %s. The first start on a machine takes longer: it tries what is fastest there.", name)
-    app = create_app(pack, settings)
+    _log.info("Loading the pack %s.", pack.manifest.name)
+    app = create_app(pack, settings, shared)
     about = app.info
-    threads = f"{about.threads} thread{'s' if about.threads > 1 else ''}"
-    lanes = f"{about.lanes} lane{'s' if about.lanes > 1 else ''}{' and a wide one' if about.has_wide_lane else ''}"
+    threads = counted(about.threads, "thread")
+    lanes = f"{counted(about.lanes, 'lane')}{' and a wide one' if about.has_wide_lane else ''}"
     _log.info(
-        f"Serving {about.pack}: model {about.model} on {about.provider} ({about.precision}, {threads}, {lanes}),"
-        f" fingerprint {about.fingerprint}."
+        f"Loaded the pack {about.pack}: model {about.model} on {about.provider} ({about.precision}, {threads},"
+        f" {lanes}), fingerprint {about.fingerprint}."
     )
+    _log.info("CPUs that it may use: %s.", about.cpus)
     if about.reason is not None:
         _log.info("Why nothing faster is used: %s.", about.reason.rstrip("."))
+    for sentence in pack.manifest.assumptions:
+        _log.warning("Assumed: %s", sentence)
+    if about.doubt is not None:
+        _log.warning("%s", about.doubt)
     config = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "auto",
@@ -103,6 +111,7 @@ def run(
         log_config=None,
         access_log=settings.access_log,
         proxy_headers=settings.access_log,  # the caller's address is only logged
+        forwarded_allow_ips="*" if "*" in settings.trusted_proxies else [*settings.trusted_proxies],
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
         server_header=False,
     )

@@ -10,12 +10,14 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from arcface_api.errors import ArcFaceError
 from arcface_api.packs import InstalledPack
-from arcface_api.serving import port
+from arcface_api.serving import metrics_folder, port
 from arcface_api.serving.worker import HUNG_SECONDS, Worker
 from arcface_api.settings import Settings
 
@@ -33,7 +35,16 @@ def run(pack: InstalledPack, settings: Settings, listener: socket.socket, on_ope
     lets callers in. Raises why a worker could not start (the others have been drained), or what `port.share` raises.
     """
     address = port.share(listener)
-    asyncio.run(_Supervisor(lambda: Worker(pack, settings, address), settings, on_open).supervise())
+    with ExitStack() as stack:
+        folder = metrics_folder.make(stack)
+        began_seconds, started = time.time(), set[int]()
+
+        def start(number: int) -> Worker:
+            began = time.time() if number in started else began_seconds
+            started.add(number)
+            return Worker(pack, settings, address, metrics_folder.share(folder, number, began) if folder else None)
+
+        asyncio.run(_Supervisor(start, settings, on_open).supervise())
 
 
 def pause_seconds(short_lives: int) -> int:
@@ -43,7 +54,7 @@ def pause_seconds(short_lives: int) -> int:
 
 @dataclass
 class _Supervisor:
-    start: Callable[[], Worker]
+    start: Callable[[int], Worker]
     settings: Settings
     on_open: Callable[[], None]
     first_serves: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,7 +66,7 @@ class _Supervisor:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        keepers = [asyncio.create_task(self._keep(is_first=number == 0)) for number in range(self.settings.workers)]
+        keepers = [asyncio.create_task(self._keep(number)) for number in range(self.settings.workers)]
         tasks = [asyncio.create_task(stop.wait()), *keepers]
         try:
             finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -68,14 +79,14 @@ class _Supervisor:
             for keeper in finished:
                 keeper.result()
 
-    async def _keep(self, *, is_first: bool) -> None:
+    async def _keep(self, number: int) -> None:
         """Run one worker after the other; raise when another one would not help."""
-        if not is_first:
+        if number > 0:
             await self.first_serves.wait()
         loop = asyncio.get_running_loop()
         has_served, short_lives = False, 0
         while True:
-            worker = self.start()
+            worker = self.start(number)
             pid = worker.process.pid
             self.running.add(worker)
             lived_seconds = 0.0
@@ -97,10 +108,12 @@ class _Supervisor:
                 lived_seconds = loop.time() - opened
             self.running.discard(worker)
             self.serving.discard(worker)
+            if worker.metrics is not None:
+                worker.metrics.forget_gauges()
             # No pause after a hang: noticing it took long enough.
             short_lives = 0 if lived_seconds >= STEADY_SECONDS or worker.has_hung else short_lives + 1
             pause = pause_seconds(short_lives)
-            _log.error("%s A new one starts in %d s; %d serve meanwhile.", what_happened, pause, len(self.serving))
+            _log.error("%s A new one starts in %d s; serving meanwhile: %d.", what_happened, pause, len(self.serving))
             await asyncio.sleep(pause)
 
     async def _drain(self) -> None:

@@ -19,10 +19,12 @@ from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 
+from arcface_api.api.metrics import SharedMetrics
 from arcface_api.errors import ArcFaceError, WorkerEnded
 from arcface_api.packs import InstalledPack
-from arcface_api.serving import port
-from arcface_api.serving.process import HUNG_STATUS, log_to_stderr
+from arcface_api.serving import metrics_folder, port
+from arcface_api.serving.logs import log_to_stderr
+from arcface_api.serving.process import HUNG_STATUS, refusal
 from arcface_api.settings import Settings
 
 HUNG_SECONDS = 10
@@ -41,13 +43,16 @@ class Worker:
 
     _silence: asyncio.TimerHandle  # set once the worker is watched
 
-    def __init__(self, pack: InstalledPack, settings: Settings, address: port.Address) -> None:
+    def __init__(
+        self, pack: InstalledPack, settings: Settings, address: port.Address, metrics: SharedMetrics | None
+    ) -> None:
         """Start the process; `address` is what `port.share` returned."""
+        self.metrics = metrics
         self._hang_seconds = settings.hang_seconds
         self._has_opened = self._was_silent = False
         self._report, report = _SPAWN.Pipe(duplex=False)
         # As a daemon, multiprocessing stops it if the parent ends by a defect.
-        self.process = _SPAWN.Process(target=_work, args=(pack, settings, address, report), daemon=True)
+        self.process = _SPAWN.Process(target=_work, args=(pack, settings, address, metrics, report), daemon=True)
         # It must not get SIGINT: Ctrl-C reaches every process of a terminal, and the parent decides.
         resource_tracker.ensure_running()  # the first start of a process would start it, which unblocks SIGINT
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -126,10 +131,13 @@ async def _readable(descriptor: int) -> None:
 # ── inside the worker ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _work(pack: InstalledPack, settings: Settings, address: port.Address, report: Connection) -> None:
-    threading.Thread(target=_end_with_parent, args=(settings.shutdown_grace_seconds,), daemon=True).start()
+def _work(
+    pack: InstalledPack, settings: Settings, address: port.Address, metrics: SharedMetrics | None, report: Connection
+) -> None:
     log_to_stderr(settings)
-    from arcface_api.serving import server  # noqa: PLC0415  # takes 1.5 s, which the parent saves
+    if metrics is not None:
+        with suppress(OSError):  # the parent was killed, and so ends this process
+            metrics_folder.hold(metrics.folder)  # until the end of the process
 
     def on_open() -> None:
         report.send(None)
@@ -140,9 +148,17 @@ def _work(pack: InstalledPack, settings: Settings, address: port.Address, report
             os.write(report.fileno(), b".")
 
     try:
-        server.run(pack, settings, port.bind(address, is_shared=True), on_open, on_beat)
+        threading.Thread(target=_end_with_parent, args=(settings.shutdown_grace_seconds,), daemon=True).start()
+        from arcface_api.serving import server  # noqa: PLC0415  # takes 1.5 s, which the parent saves
+
+        server.run(pack, settings, port.bind(address, is_shared=True), on_open, on_beat, metrics)
     except ArcFaceError as error:
         report.send(error)
+    except (OSError, MemoryError, RuntimeError) as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        report.send(refused)
 
 
 def _end_with_parent(grace_seconds: int) -> None:

@@ -9,20 +9,27 @@ bfloat16 silently. Here threads, provider and precision are always set, checked 
 from arcface_api.session.cache import Cache
 from arcface_api.session.choose import Chosen, open_reference, open_session
 from arcface_api.session.lanes import LaneConfig
-from arcface_api.session.onnx_cpu import ModelContent, Session
+from arcface_api.session.onnx_cpu import FedSession, ModelContent, OnnxCpuSession, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 from arcface_api.session.plan import SessionConfig, check_installation
+from arcface_api.session.self_test import MAX_SIMILARITY, median_similarity, probe_crops, reference_features
 
 __all__ = [
     "GPU_PROVIDERS",
+    "MAX_SIMILARITY",
     "TENSORRT_PROVIDER",
     "Cache",
     "Chosen",
+    "FedSession",
     "LaneConfig",
     "ModelContent",
+    "OnnxCpuSession",
     "Session",
     "SessionConfig",
     "check_installation",
+    "median_similarity",
     "open_reference",
     "open_session",
+    "probe_crops",
+    "reference_features",
 ]

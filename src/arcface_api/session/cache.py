@@ -40,6 +40,7 @@ class Cache:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._lock = None if folder is None else FileLock(folder / ".lock")
         self._has_warned = False
 
     def read(self, *key: object) -> NDArray[np.uint8] | None:
@@ -117,12 +118,14 @@ class Cache:
     def exclusive(self) -> Iterator[None]:
         """Lock the folder, so that of several services that start together one works out what the others read.
 
+        May be nested.
+
         After `LOCK_SECONDS` it goes on without the lock: a holder that hangs must not keep this start from serving.
         """
-        if self._folder is None:
+        if self._folder is None or self._lock is None:
             yield
             return
-        lock = FileLock(self._folder / ".lock")
+        lock = self._lock
         with suppress(OSError):  # the folder cannot be written: each start works by itself
             self._folder.mkdir(parents=True, exist_ok=True)
             try:

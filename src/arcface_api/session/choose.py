@@ -5,6 +5,8 @@
 
 There is no silent fallback: a device or precision that was asked for by name is used or refused. `auto` may fall back,
 and `Chosen.reason` explains each step down.
+
+One module, because every step opens and tests sessions in the same way (`_Trial`), and caches what it found.
 """
 
 import hashlib
@@ -28,13 +30,21 @@ from arcface_api.session.onnx_cpu import CPU_PROVIDER, ModelContent, OnnxCpuSess
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, OnnxGpuSession
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
 from arcface_api.session.plan import FLUSHING_REFERENCE, REFERENCE, Backend, Plan, SessionConfig, plan_for
-from arcface_api.session.self_test import MIN_COSINE, fastest, lowest_cosine, probe_crops, reference_features
+from arcface_api.session.self_test import (
+    MIN_COSINE,
+    fastest,
+    lowest_cosine,
+    median_similarity,
+    probe_crops,
+    reference_features,
+)
+from arcface_api.wording import counted
 
 CPU_MAX_BATCH, GPU_MAX_BATCH = 8, 64
 """A CPU gains almost nothing from batches above 8; a GPU needs larger ones to be kept busy."""
 VERDICT_VERSION = 2
 """Part of a cached verdict's key; raised with every change to the probe crops, the self-test or the choice."""
-LANES_VERSION = 1
+LANES_VERSION = 2
 """Part of the key of a cached number of lanes; raised with every change to how it is found."""
 
 TIMED_FOR_ONE_START = (
@@ -52,6 +62,8 @@ class Chosen:
     session: Session
     self_test_cosine: float
     """Lowest cosine of a probe crop's features to float32 on ONNX Runtime's CPU provider."""
+    similarity: float
+    """Median cosine of different probe faces' features, in float32."""
     reason: str | None
     """Why nothing faster is used, if there is anything to explain."""
     wide: Session | None = None
@@ -87,6 +99,7 @@ def open_session(model: ModelContent, config: SessionConfig, cache: Cache, lanes
             else:
                 _keep_compiled(chosen.session)
                 return replace(chosen, reason=_joined(reason, chosen.reason))
+        _log.info("The cache does not know what is fastest on this machine: trying it now, which takes longer.")
         trial = _Trial(model, config, cache)
         backend, chosen = _choose(trial, planned)
         was_kept = _keep_compiled(chosen.session)
@@ -149,12 +162,18 @@ class _Trial:
         session = self._reference if backend == REFERENCE and lanes == 1 else None
         session = session or self.open(backend, lanes)
         cosine = lowest_cosine(session, self.probes, self.expected)
+        if cosine < MIN_COSINE and backend.provider == CPU_PROVIDER and lanes == 1:
+            raise ModelFailed(  # the reference itself: float32 on ONNX Runtime
+                "It returns different features for one picture, alone and in a batch, or twice: their lowest cosine on"
+                f" the built-in probe crops is {cosine:.5f}, and {MIN_COSINE} is needed. Export it for inference,"
+                " and not quantised dynamically."
+            )
         if cosine < MIN_COSINE:
             raise _Deviates(
                 f"{backend} deviates from float32: its lowest cosine on the built-in probe crops is {cosine:.5f}, and"
                 f" {MIN_COSINE} is needed. Set precision to auto or float32."
             )
-        return Chosen(session, cosine, None)
+        return Chosen(session, cosine, median_similarity(self.expected), None)
 
     def attempt(self, backend: Backend) -> Chosen | None:
         """As `test`, but log and record failures; a provider that cannot be loaded is tried once."""
@@ -215,63 +234,76 @@ def _choose(trial: _Trial, planned: Plan) -> tuple[Backend, Chosen]:
 def _with_lanes(trial: _Trial, backend: Backend, wanted: LaneConfig) -> Chosen:
     """Open and test a backend with the lanes that are wanted, or are fastest; raise RuntimeUnfit or ModelFailed.
 
-    Unless a number was asked for, there is a wide lane beside several others, if memory leaves room for it and it
-    computes the same bits.
+    Unless a number was asked for, nothing about lanes makes a start fail: then there is one.
     """
     if backend.provider in GPU_PROVIDERS:
+        if wanted.lanes not in (None, 1):
+            _log.warning("A GPU runs one inference at a time: %d lanes (ARCFACE_LANES) have no effect.", wanted.lanes)
         return trial.test(backend)
     number, threads = wanted.lanes or _fastest_lanes(trial, backend, wanted.memory_bytes), trial.config.threads
     if number > threads:
-        _log.warning("There are %d lanes and not %d: each needs a thread (ARCFACE_THREADS).", threads, number)
+        _log.warning(
+            "There can be only %s, not %d: each needs a thread (ARCFACE_THREADS).", counted(threads, "lane"), number
+        )
         number = threads
-    if number == 1:
-        chosen = trial.test(backend)
-        _release_stored(chosen.session)
-        return chosen
+    wide = None
     try:
         chosen = trial.test(backend, number)
+        _keep_compiled(chosen.session)
+        if number > 1 and wanted.lanes is None:
+            wide = _wide_lane(trial, backend, chosen.session, wanted.memory_bytes)
     except (ModelFailed, RuntimeUnfit) as error:
-        if wanted.lanes is not None:
+        if number == 1 or wanted.lanes is not None:
             raise
         _log.warning("One inference runs at a time, because %d side by side fail: %s", number, error)
-        return trial.test(backend)
-    _keep_compiled(chosen.session)
-    if wanted.lanes is None and _fits_wide(trial, backend, number, wanted.memory_bytes):
+        chosen = trial.test(backend)
+    for session in (chosen.session, wide):
+        if isinstance(session, OpenVinoSession):
+            session.release_stored()
+    return replace(chosen, wide=wide)
+
+
+def _wide_lane(trial: _Trial, backend: Backend, session: Session, memory_bytes: float) -> Session | None:
+    """A second copy of the model for lone crops, if memory leaves room for it and it computes the same bits."""
+    # Without a cache, each copy of the compiled model keeps its graph in memory, too.
+    if not trial.cache.keeps() or not fits(_weight_bytes(trial, backend), memory_bytes, session.lanes, 1):
+        return None
+    some = trial.probes[:2]  # one is framed tightly, one loosely
+    try:
         wide = trial.open(backend, sizes=(1,))
-        some = trial.probes[:2]  # one is framed tightly, one loosely
-        if np.array_equal(reference_features(wide, some), reference_features(chosen.session, some)):
-            chosen = replace(chosen, wide=wide)
-        else:
-            _log.warning("A lone request is slower than it could be: on all threads the model computes other bits.")
-    for session in (chosen.session, chosen.wide):
-        _release_stored(session)
-    return chosen
+        if np.array_equal(reference_features(wide, some), reference_features(session, some)):
+            return wide
+        why = "on all threads the model computes other bits"
+    except (ModelFailed, RuntimeUnfit) as error:
+        why = str(error)
+    _log.warning("A lone request is slower than it could be, because there is no wide lane: %s", why)
+    return None
 
 
 def _fastest_lanes(trial: _Trial, backend: Backend, memory_bytes: float) -> int:
-    """The fastest number of lanes, from the cache or from a race, which is then cached."""
+    """The fastest number of lanes, from the cache or from a race, which is then cached; else a number by rule."""
     config, weights = trial.config, _weight_bytes(trial, backend)
-    racers = [n for n in candidates(config.threads) if n == 1 or fits(n, weights, memory_bytes)]
-    if len(racers) == 1:
-        return 1
-    if not trial.cache.keeps():
-        return max(n for n in range(1, max(racers) + 1) if n <= unmeasured_lanes(config.threads))
-    has_wide = all(_fits_wide(trial, backend, n, memory_bytes) for n in racers)
+    racers = candidates(config.threads)
+    while len(racers) > 1 and not fits(weights, memory_bytes, *racers):  # all are open at once, to be timed in turn
+        racers = racers[:-1]
+    if len(racers) == 1 or not trial.cache.keeps():
+        return max(
+            n for n in range(1, unmeasured_lanes(config.threads) + 1) if n == 1 or fits(weights, memory_bytes, n)
+        )
     versions = (LANES_VERSION, VERDICT_VERSION, REWRITING_VERSION, ort.__version__, _openvino_version())
-    key = ("lanes", versions, trial.model.sha256, repr(trial.model.spec), config, backend, racers, has_wide)
-    stored = trial.cache.read(*key)
-    if stored is not None:
-        return int(stored.tobytes())
-    _log.info("Finding out how many inferences should run side by side: %s.", " or ".join(map(str, racers)))
-    sessions = [trial.open(backend, lanes) for lanes in racers]
-    number = fastest_lanes(sessions, trial.probes, has_wide_lane=has_wide)
-    trial.cache.write(str(number).encode(), *key)
-    return number
-
-
-def _fits_wide(trial: _Trial, backend: Backend, lanes: int, memory_bytes: float) -> bool:
-    # Without a cache, each copy of the compiled model keeps its graph in memory, too.
-    return trial.cache.keeps() and fits(lanes, _weight_bytes(trial, backend), memory_bytes, is_wide_too=True)
+    key = ("lanes", versions, trial.model.sha256, repr(trial.model.spec), config, backend, racers)
+    with nullcontext() if trial.cache.has(*key) else trial.cache.exclusive():  # two races would disturb each other
+        stored = trial.cache.read(*key)
+        if stored is not None:
+            return int(stored.tobytes())
+        _log.info("Finding out how many inferences should run side by side: %s.", " or ".join(map(str, racers)))
+        try:
+            number = fastest_lanes([trial.open(backend, lanes) for lanes in racers], trial.probes)
+        except (ModelFailed, RuntimeUnfit) as error:
+            _log.warning("One inference runs at a time, because several side by side fail: %s", error)
+            return 1
+        trial.cache.write(str(number).encode(), *key)
+        return number
 
 
 def _weight_bytes(trial: _Trial, backend: Backend) -> float:
@@ -280,11 +312,6 @@ def _weight_bytes(trial: _Trial, backend: Backend) -> float:
 
 def _openvino_version() -> str:
     return metadata.version("openvino") if openvino_cpu.is_openvino_installed() else ""
-
-
-def _release_stored(session: Session | None) -> None:
-    if isinstance(session, OpenVinoSession):
-        session.release_stored()
 
 
 def _keep_compiled(session: Session) -> bool:

@@ -18,7 +18,7 @@ PIXELS = "arcface_pixels"
 """Name of the new input."""
 PIXELS_BATCH = "arcface_n"
 """Name of its first dimension. No exporter uses it, so that setting a session's batch size by it sets nothing else."""
-REWRITING_VERSION = 4
+REWRITING_VERSION = 5
 """Part of the key of everything compiled from a rewritten graph; raised with every change here."""
 
 

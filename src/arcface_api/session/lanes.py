@@ -14,6 +14,7 @@ from statistics import median
 
 from arcface_api.arrays import Crop, Features
 from arcface_api.session.onnx_cpu import Session
+from arcface_api.session.self_test import cycled
 
 LANE_BYTES = 48 * 2**20
 """Working memory of one more lane: an IResNet100's in batches of 8 on OpenVINO (measured: 46 MB)."""
@@ -53,10 +54,9 @@ def unmeasured_lanes(threads: int) -> int:
     return max(1, threads // THREADS_PER_LANE)
 
 
-def fits(lanes: int, weight_bytes: float, memory_bytes: float, *, is_wide_too: bool = False) -> bool:
-    """Whether the memory limit leaves room for that many lanes, and for a wide copy of the model beside them."""
-    copies, runs = (2, lanes + 1) if is_wide_too else (1, lanes)
-    return BASE_BYTES + copies * weight_bytes + runs * LANE_BYTES <= MEMORY_SHARE * memory_bytes
+def fits(weight_bytes: float, memory_bytes: float, *lanes: int) -> bool:
+    """Whether the memory limit leaves room for copies of a model, one for each number of lanes."""
+    return BASE_BYTES + len(lanes) * weight_bytes + sum(lanes) * LANE_BYTES <= MEMORY_SHARE * memory_bytes
 
 
 def run_lanes(session: Session, batch: Sequence[Crop]) -> list[Features]:
@@ -65,47 +65,31 @@ def run_lanes(session: Session, batch: Sequence[Crop]) -> list[Features]:
         return list(pool.map(session.run, [batch] * session.lanes))
 
 
-def fastest_lanes(sessions: Sequence[Session], probes: Sequence[Crop], *, has_wide_lane: bool) -> int:
-    """The number of lanes of the fastest session, with all lanes busy.
+def fastest_lanes(sessions: Sequence[Session], probes: Sequence[Crop]) -> int:
+    """The number of lanes of the session that embeds the most faces per second while all its lanes are busy.
 
-    Without a wide lane, the time of a lone request counts as much as that of a face under load.
+    It is the geometric mean of the median seconds for a face in batches of one and in large ones.
     """
     largest = max(size for size in sessions[0].batch_sizes if size <= RACE_BATCH)
-    sizes = sorted({1, largest})
-    slice_seconds = RACE_SECONDS / RACE_ROUNDS / len(sessions) / (len(sizes) + (not has_wide_lane))
+    batches = [cycled(probes, size) for size in sorted({1, largest})]
+    slice_seconds = RACE_SECONDS / RACE_ROUNDS / len(sessions) / len(batches)
     for session in sessions:
-        for size in sizes:
-            run_lanes(session, _some(probes, size))  # the first time takes longer
-    found: list[dict[str, list[float]]] = [{} for _ in sessions]
+        for batch in batches:
+            run_lanes(session, batch)  # the first time takes longer
+    seconds: list[list[list[float]]] = [[[] for _ in batches] for _ in sessions]
     end = time.perf_counter() + RACE_SECONDS
     for number in range(RACE_ROUNDS):
         if number and time.perf_counter() > end:
             break
-        for session, seconds in zip(sessions, found, strict=True):
-            for size in sizes:
-                busy = _seconds_per_face(session, _some(probes, size), slice_seconds)
-                seconds.setdefault(f"busy {size}", []).append(busy)
-            if not has_wide_lane:
-                started = time.perf_counter()
-                session.run(probes[:1])
-                seconds.setdefault("alone", []).append(time.perf_counter() - started)
-    means = [_score(seconds, has_wide_lane=has_wide_lane) for seconds in found]
+        for session, by_batch in zip(sessions, seconds, strict=True):
+            for batch, found in zip(batches, by_batch, strict=True):
+                found.append(_seconds_per_face(session, batch, slice_seconds))
+    means = [math.prod(map(median, by_batch)) ** (1 / len(batches)) for by_batch in seconds]
     best = 0
     for index, mean in enumerate(means):
         if means[best] / mean >= MIN_GAIN:
             best = index
     return sessions[best].lanes
-
-
-def _some(probes: Sequence[Crop], size: int) -> list[Crop]:
-    return [probes[index % len(probes)] for index in range(size)]
-
-
-def _score(seconds: dict[str, list[float]], *, has_wide_lane: bool) -> float:
-    """Geometric mean of the median seconds under load, and of a lone request's with equal weight."""
-    busy = [median(values) for name, values in seconds.items() if name != "alone"]
-    under_load = math.prod(busy) ** (1 / len(busy))
-    return under_load if has_wide_lane else math.sqrt(under_load * median(seconds["alone"]))
 
 
 def _seconds_per_face(session: Session, crops: Sequence[Crop], seconds: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import onnxruntime as ort
 
 from arcface_api.arrays import Crop, Features, InputSpec, to_tensor
@@ -79,12 +80,33 @@ class OnnxCpuSession:
 
     def run(self, crops: Sequence[Crop]) -> Features:
         """See `Session.run`."""
-        tensor = to_tensor(crops, self._spec)
+        return self.run_fed(crops, self._spec)
+
+    def run_fed(self, crops: Sequence[Crop], spec: InputSpec) -> Features:
+        """As `run`, but with pixels fed as `spec` says, which has the same height and width."""
+        tensor = to_tensor(crops, spec)
         try:
             (features,) = self._ort.run([self._output], {self._input: tensor})
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise ModelFailed(f"ONNX Runtime failed on a batch of {len(tensor)}: {error}") from error
         return check_features(features, len(tensor), self._dim)
+
+
+class FedSession:
+    """A model that is fed in several ways: its features of all of them, one behind the other, in float32 on the CPU."""
+
+    provider, precision = OnnxCpuSession.provider, OnnxCpuSession.precision
+
+    def __init__(self, session: OnnxCpuSession, specs: Sequence[InputSpec]) -> None:
+        """The ways have the session's height and width."""
+        self._session, self._specs = session, specs
+        self.threads, self.lanes, self.batch_sizes = session.threads, session.lanes, session.batch_sizes
+
+    def run(self, crops: Sequence[Crop]) -> Features:
+        """See `Session.run`; (n, ways x dim). Numbers that overflow in some way are 0, as that way is of no use."""
+        rows: Features = np.concatenate([self._session.run_fed(crops, spec) for spec in self._specs], axis=1)
+        rows[~np.isfinite(rows)] = 0
+        return rows
 
 
 def check_features(features: Any, rows: int, dim: int) -> Features:

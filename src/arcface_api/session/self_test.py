@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import resources
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -24,10 +24,15 @@ from arcface_api.arrays import Crop, Features
 from arcface_api.errors import ModelFailed
 from arcface_api.session.onnx_cpu import Session
 
+Item = TypeVar("Item")
+
 PROBES = 8
 """Half are framed like aligned faces, half like loose, stretched boxes: callers send both."""
 MIN_COSINE = 0.999
 """Of each probe crop's features to the reference's; bfloat16 on an IResNet100 reaches 0.9997 (docs/precision.md)."""
+MAX_SIMILARITY = 0.8
+"""Of different probe faces, as the median cosine. ArcFace models that are fed rightly have less, and models fed with
+pixels from another range nearly 1 (docs/packs.md)."""
 TIMING_SECONDS, TIMING_ROUNDS = 1.0, 10
 """Limits of timing all candidates together; one round is run in any case."""
 TIMING_BATCH = 8
@@ -60,6 +65,15 @@ def reference_features(reference: Session, probes: Sequence[Crop]) -> Features:
     return np.concatenate([reference.run([probe]) for probe in probes])
 
 
+def median_similarity(features: Features) -> float:
+    """The median cosine of different probe faces' features, (n, dim): near 1 if a model cannot distinguish them."""
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    if not norms.all():
+        return 1.0
+    unit = features / norms
+    return float(np.median((unit @ unit.T)[np.triu_indices(len(unit), 1)]))
+
+
 def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) -> float:
     """Run n probe crops in every batch size, in all lanes at once; return a row's lowest cosine to `expected`.
 
@@ -70,7 +84,8 @@ def lowest_cosine(session: Session, probes: Sequence[Crop], expected: Features) 
     lowest = 1.0
     for size in session.batch_sizes:
         # Every lane has to run every size once: a largest batch needs more than the probe crops.
-        runs = [_cycled(start * size, size, len(probes)) for start in range(max(len(probes) // size, session.lanes))]
+        numbers = range(max(len(probes) // size, session.lanes))
+        runs = [cycled(range(len(probes)), size, start=number * size) for number in numbers]
         with ThreadPoolExecutor(session.lanes) as pool:
             features = list(pool.map(lambda chosen: session.run([probes[index] for index in chosen]), runs))
         for chosen, rows in zip(runs, features, strict=True):
@@ -100,7 +115,7 @@ def fastest(sessions: Sequence[Session], probes: Sequence[Crop]) -> Session:
             largest = max(size for size in session.batch_sizes if size <= TIMING_BATCH)
             time.sleep(PAUSE_SECONDS)
             for size in {1, largest}:
-                crops = [probes[index] for index in _cycled(0, size, len(probes))]
+                crops = cycled(probes, size)
                 started = time.perf_counter()
                 session.run(crops)
                 by_size.setdefault(size, []).append((time.perf_counter() - started) / size)
@@ -108,6 +123,6 @@ def fastest(sessions: Sequence[Session], probes: Sequence[Crop]) -> Session:
     return sessions[means.index(min(means))]
 
 
-def _cycled(start: int, size: int, count: int) -> list[int]:
-    """`size` indices from `start` on, beginning again at 0 after `count` - 1."""
-    return [(start + offset) % count for offset in range(size)]
+def cycled(items: Sequence[Item], size: int, start: int = 0) -> list[Item]:
+    """`size` of the items from `start` on, and from the first one again after the last."""
+    return [items[(start + offset) % len(items)] for offset in range(size)]

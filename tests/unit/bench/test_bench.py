@@ -234,7 +234,7 @@ def test_the_table_says_why_it_is_not_faster_and_who_was_refused(a_report: LoadR
     bars = [line.count("█") for line in lines if "█" in line]
     assert bars == [12, 24]
     assert any("1234 ms" in line and "2345 ms" in line and line.split()[-1] == "2.5" for line in lines)
-    assert sum("7 requests were refused" in line for line in lines) == 2
+    assert sum("refused with 429 or 503: 7 requests." in line for line in lines) == 2
 
 
 # ── batch requests ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -38,11 +38,9 @@ class Labelled:
         self.pairs.write_text("\n".join(["image_a,image_b,same", *lines]) + "\n")
 
 
-@pytest.fixture
-def labelled(tmp_path: Path) -> Labelled:
+def write_synthetic_people(images: Path, pairs: Path) -> Labelled:
     """24 people with two pictures each: 24 pairs of one person, 48 of two."""
     rng = np.random.default_rng(0)
-    images = tmp_path / "images"
     for person in range(PEOPLE):
         folder = images / f"P{person:02d}"
         folder.mkdir(parents=True)
@@ -51,11 +49,16 @@ def labelled(tmp_path: Path) -> Labelled:
             pixels = np.clip(face + rng.normal(0, 60, face.shape), 0, 255)
             picture = cv2.resize(pixels, (64, 80), interpolation=cv2.INTER_NEAREST).astype(np.uint8)
             (folder / f"{number}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    made = Labelled(tmp_path / "pairs.csv", images)
+    made = Labelled(pairs, images)
     same = [f"P{person:02d}/1.png,P{person:02d}/2.png,1" for person in range(PEOPLE)]
     others = [(person, (person + step) % PEOPLE) for step in (1, 5) for person in range(PEOPLE)]
     made.write_pairs(*same, *(f"P{one:02d}/1.png,P{other:02d}/2.png,0" for one, other in others))
     return made
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Labelled:
+    return write_synthetic_people(tmp_path / "images", tmp_path / "pairs.csv")
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,13 @@ def run_evaluate(tmp_path: Path) -> Callable[..., Done]:
 
 @pytest.fixture(scope="session")
 def lfw_pairs(tmp_path_factory: pytest.TempPathFactory) -> Labelled:
-    """60 pairs of LFW, 30 of each kind, and the whole photos in a .tar."""
+    """120 pairs of LFW, 60 of each kind, and the whole photos in a .tar."""
     if not (LFW / "images.tar").is_file():
         pytest.skip(f"needs {LFW}: real faces are not part of this project (set ARCFACE_TEST_LFW)")
     with (LFW / "pairs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     kinds = [[row for row in rows if row["same"] == label] for label in ("1", "0")]
-    chosen = [row for kind in kinds for row in kind[:: len(kind) // 30][:30]]
+    chosen = [row for kind in kinds for row in kind[:: len(kind) // 60][:60]]
     wanted = {row[side] for row in chosen for side in ("image_a", "image_b")}
     folder = tmp_path_factory.mktemp("lfw")
     with tarfile.open(LFW / "images.tar") as all_images, tarfile.open(folder / "images.tar", "w") as some:

@@ -74,7 +74,7 @@ def test_pairs_dev_txt_of_lfw_has_one_set(tmp_path: Path) -> None:
         (HEADER.encode() + b"a,b,1\n\xe9,b,0\n", r"line 3: not UTF-8 text\. Save the file as CSV in UTF-8"),
         (HEADER + '"' + "x" * 200_000 + '",b,1\n', r"line 2: not CSV \(field larger than"),
         ("1 1\nA 1 2\nA 1 B x\n", r"line 3: 'A 1 B x' is not a pair in LFW's format\. Give `name number number`"),
-        ("1 1\nA 1 2\n", r"its first line announces 2 pairs, and 1 follow"),
+        ("1 1\nA 1 2\n", r"its first line announces 2 pairs, and 1 came"),
         ("1 1\nA 1 1\nA 1 B 1\n", r"line 2: A/A_0001.jpg is compared with itself"),
     ],
 )

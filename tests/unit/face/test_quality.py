@@ -96,6 +96,7 @@ def test_codes_never_change() -> None:
         "landmarks_unsure",
         "probably_no_face",
         "extreme_pose",
+        "truncated",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Promises of the fuzzer: it finds each kind of fault, and the OpenCV that decodes is one that has passed it."""
+"""Promises of the fuzzer: it finds each kind of fault, and the libraries that decode are ones that have passed it."""
 
 import json
 import re
@@ -15,9 +15,11 @@ from fuzz.mutate import Mutator
 from fuzz.seeds import all_seeds
 from fuzz.targets import decode_picture
 
+pytestmark = pytest.mark.once  # decoders decide
+
 PROJECT = Path(__file__).parents[3]
 PASSED = PROJECT / "benchmarks" / "results" / "fuzz-decode.json"
-OPENCV = "opencv-python-headless"
+DECODERS = ("opencv-python-headless", "simplejpeg")
 
 
 def fuzz(target: str, folder: Path, *arguments: str) -> tuple[int, dict[str, object], str]:
@@ -64,20 +66,21 @@ def test_the_same_seed_makes_the_same_inputs() -> None:
     assert [one.input(number) for number in numbers] != [other.input(number) for number in numbers]
 
 
-def test_opencv_is_one_that_the_fuzzer_has_passed() -> None:
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_decoders_are_ones_that_the_fuzzer_has_passed(decoder: str) -> None:
     passed = json.loads(PASSED.read_text())
     assert passed["target"] == "decode"
     assert passed["executions"] >= 2_000_000
     assert not passed["findings"]
-    fuzzed = passed["machine"]["packages"][OPENCV]
+    fuzzed = passed["machine"]["packages"][decoder]
     remedy = (
-        f"The fuzzer has passed {OPENCV} {fuzzed}. Another version is fuzzed first: run make fuzz ARGS='--executions"
+        f"The fuzzer has passed {decoder} {fuzzed}. Another version is fuzzed first: run make fuzz ARGS='--executions"
         f" 2000000 --output {PASSED.relative_to(PROJECT)}' with it; where nothing is found, commit that file, the"
         " version in pyproject.toml and the locks (make lock) together."
     )
     server = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["server"]
-    assert f"{OPENCV}=={fuzzed}" in server, remedy
-    assert version(OPENCV) == fuzzed, remedy
+    assert f"{decoder}=={fuzzed}" in server, remedy
+    assert version(decoder) == fuzzed, remedy
     locks = [lock.read_text() for lock in (PROJECT / "requirements").glob("*.txt")]
-    locked = {found for lock in locks for found in re.findall(rf"^{OPENCV}==(\S+)", lock, re.MULTILINE)}
+    locked = {found for lock in locks for found in re.findall(rf"^{decoder}==(\S+)", lock, re.MULTILINE)}
     assert locked == {fuzzed}, remedy

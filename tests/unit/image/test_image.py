@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -227,7 +228,7 @@ def test_opencv_that_raises_is_a_damaged_picture(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(cv2, "imdecode", raising)
     with pytest.raises(ImageDamaged):
-        decode(picture_bytes(), ANY_SIZE)
+        decode(picture_bytes("PNG"), ANY_SIZE)
 
 
 def test_side_longer_than_libpng_reads_is_refused() -> None:
@@ -280,8 +281,8 @@ def with_chunks(content: bytes, chunks: bytes) -> bytes:
 
 
 @pytest.fixture
-def seen_by_opencv(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What the decoder was given."""
+def seen_by_decoders(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the decoders were given."""
     seen: list[bytes] = []
     imdecode = cv2.imdecode
 
@@ -289,23 +290,28 @@ def seen_by_opencv(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         seen.append(content.tobytes())
         return imdecode(content, flags)
 
+    def spying_too(jpeg: bytes, *_: Any, **__: Any) -> Any:
+        seen.append(jpeg)
+        raise ValueError("not decoded")
+
     monkeypatch.setattr(cv2, "imdecode", spying)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", spying_too)
     return seen
 
 
 @pytest.mark.parametrize("kind", [b"IDAT", b"PLTE", b"tEXt", b"fdAT", b"eXIf", b"zzZz"])
 def test_png_that_announces_more_than_it_has_never_reaches_the_decoder(
-    kind: bytes, seen_by_opencv: list[bytes]
+    kind: bytes, seen_by_decoders: list[bytes]
 ) -> None:
     """libpng would reserve, and touch, all of the four gigabytes."""
     with pytest.raises(ImageDamaged, match="truncated or corrupt"):
         decode(with_chunks(picture_bytes("PNG"), chunk(kind, announced=0xFFFFFF00)), ANY_SIZE)
     with pytest.raises(ImageDamaged, match="truncated or corrupt"):
         decode(with_chunks(picture_bytes("PNG"), chunk(b"IDAT") * 70_000), ANY_SIZE)
-    assert not seen_by_opencv
+    assert not seen_by_decoders
 
 
-def test_texts_in_a_png_are_not_unpacked_and_change_nothing(seen_by_opencv: list[bytes]) -> None:
+def test_texts_in_a_png_are_not_unpacked_and_change_nothing(seen_by_decoders: list[bytes]) -> None:
     exif = Pillow.Exif()
     exif[0x0112] = 6
     plain = picture_bytes("PNG", exif=exif)
@@ -315,10 +321,10 @@ def test_texts_in_a_png_are_not_unpacked_and_change_nothing(seen_by_opencv: list
     content = content[:-12] + texts + content[-12:] + b"and something behind the end"
     assert np.array_equal(decode(content, ANY_SIZE), decode(plain, ANY_SIZE))
     without_exif = picture_bytes("PNG")
-    assert seen_by_opencv == [without_exif, without_exif]
+    assert seen_by_decoders == [without_exif, without_exif]
 
 
-def test_png_with_far_more_data_than_pixels_never_reaches_the_decoder(seen_by_opencv: list[bytes]) -> None:
+def test_png_with_far_more_data_than_pixels_never_reaches_the_decoder(seen_by_decoders: list[bytes]) -> None:
     """It would unpack all of it: four megabytes to four gigabytes, for a picture of 40 x 30."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, 8, 2, 0, 0, 0))
     packer = zlib.compressobj(9)
@@ -328,7 +334,7 @@ def test_png_with_far_more_data_than_pixels_never_reaches_the_decoder(seen_by_op
     )
     with pytest.raises(ImageDamaged, match="truncated or corrupt"):
         decode(content, ANY_SIZE)
-    assert not seen_by_opencv
+    assert not seen_by_decoders
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
@@ -342,7 +348,7 @@ def test_large_png_of_any_kind_is_read(mode: str) -> None:
     assert np.array_equal(decode(content, ANY_SIZE), decoded_by_opencv(content)[..., ::-1])
 
 
-def test_animated_png_keeps_its_first_picture(seen_by_opencv: list[bytes]) -> None:
+def test_animated_png_keeps_its_first_picture(seen_by_decoders: list[bytes]) -> None:
     frames = [smooth_picture(40, 30), Pillow.new("RGB", (40, 30), (255, 0, 0))]
     with BytesIO() as file:
         frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
@@ -351,11 +357,11 @@ def test_animated_png_keeps_its_first_picture(seen_by_opencv: list[bytes]) -> No
     assert np.array_equal(decode(with_chunks(content, chunk(b"tEXt", b"k\0t")), ANY_SIZE), np.asarray(frames[0]))
     with BytesIO() as file:
         frames[0].save(file, "PNG")
-        assert seen_by_opencv == [file.getvalue()]
+        assert seen_by_decoders == [file.getvalue()]
 
 
 @pytest.mark.parametrize("least_bytes", [0, 1_000_000])
-def test_jpeg_with_scans_without_end_never_reaches_the_decoder(least_bytes: int, seen_by_opencv: list[bytes]) -> None:
+def test_jpeg_with_scans_without_end_never_reaches_the_decoder(least_bytes: int, seen_by_decoders: list[bytes]) -> None:
     """Each is a pass over all pixels: of a large picture, half a megabyte of them takes minutes."""
     content = picture_bytes("JPEG", progressive=True)
     last = content.rindex(b"\xff\xda")
@@ -366,7 +372,7 @@ def test_jpeg_with_scans_without_end_never_reaches_the_decoder(least_bytes: int,
     hidden = content[:-2] + b"\xff\xfe\x00\x04\xff\xd9" + scans + content[-2:]  # an end that is none
     with pytest.raises(ImageDamaged, match="has more than 100 scans"):
         decode(hidden, ANY_SIZE)
-    assert not seen_by_opencv
+    assert not seen_by_decoders
 
 
 @pytest.mark.parametrize("times", [1000, 600_000])

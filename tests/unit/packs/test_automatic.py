@@ -48,7 +48,9 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return httpx.Response(404)
 
     client = httpx.Client
-    monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=httpx.MockTransport(answer), **options))
+    monkeypatch.setattr(
+        httpx, "Client", lambda **options: client(**options | {"transport": httpx.MockTransport(answer)})
+    )
     return urls
 
 

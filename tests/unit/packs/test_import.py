@@ -151,7 +151,7 @@ def test_unknown_files_get_a_pack_toml_with_every_assumption(
     with caplog.at_level(logging.INFO, "arcface_api.packs"):
         pack = import_pack([put(tmp_path / "our pack.zip", archive(members))], locations)
     assert {path.name for path in pack.folder.iterdir()} == {"own.onnx", "ages.onnx", "pack.toml"}
-    assert "Left out: x/det.onnx has 1 inputs and 2 outputs." in caplog.text
+    assert "Left out: x/det.onnx has 1 input and 2 outputs." in caplog.text
     document = tomllib.loads((pack.folder / "pack.toml").read_text())
     assert (document["name"], document["model"]) == ("our_pack", "own")
     assert document["files"][0] == {
@@ -242,9 +242,7 @@ def test_nothing_there(locations: PackLocations, tmp_path: Path) -> None:
 
 def test_a_named_file_that_fits_no_role_is_refused(locations: PackLocations, tmp_path: Path) -> None:
     files = [put(tmp_path / "own.onnx", OWN), put(tmp_path / "det.onnx", contents()[DETECTOR])]
-    with pytest.raises(
-        GraphUnfit, match=r"^det\.onnx has 1 inputs and 2 outputs\. A model must have one float32 image input"
-    ):
+    with pytest.raises(GraphUnfit, match=r"^det\.onnx has 1 input and 2 outputs\. A model must have one image input"):
         import_pack(files, locations)
     assert nothing_installed(locations)
 
@@ -350,9 +348,9 @@ def test_weights_in_a_second_file_are_refused(locations: PackLocations, tmp_path
         import_pack([put(tmp_path / "own.onnx", model.SerializeToString())], locations)
 
 
-def test_a_graph_with_another_size_is_named(locations: PackLocations, tmp_path: Path) -> None:
-    path = put(tmp_path / "own.onnx", odd_model(("n", 3, 160, 160), ("n", 512)))
+def test_a_graph_with_too_few_numbers_is_named(locations: PackLocations, tmp_path: Path) -> None:
+    path = put(tmp_path / "own.onnx", odd_model(("n", 3, 160, 160), ("n", 5)))
     with pytest.raises(
-        GraphUnfit, match=r"^own\.onnx takes 160x160 pixels and returns rows of 512 numbers\. A model must"
+        GraphUnfit, match=r"^own\.onnx takes 160x160 pixels and returns rows of 5 numbers\. A model must"
     ):
         import_pack([path], locations)

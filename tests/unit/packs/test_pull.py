@@ -383,7 +383,9 @@ def test_a_redirect_from_https_to_http_is_refused(pulled: Pull, monkeypatch: pyt
         return httpx.Response(302, headers={"Location": "http://mirror.example/tiny.zip"})
 
     client = httpx.Client
-    monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=httpx.MockTransport(answer), **options))
+    monkeypatch.setattr(
+        httpx, "Client", lambda **options: client(**options | {"transport": httpx.MockTransport(answer)})
+    )
     message = refused(pulled, Source("https://example.org/tiny.zip"))
     assert "https://example.org/tiny.zip redirects from https to http" in message
     assert asked == ["https://example.org/tiny.zip"]

@@ -1,9 +1,13 @@
 """`packs.toml`: what every edit of it must keep."""
 
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomli_w
 
+from arcface_api.errors import PackError
 from arcface_api.packs import Licence, Role, registry
 from arcface_api.packs.finding import SHIPPED_DIR
 from arcface_api.packs.manifest import Manifest, read_pack_toml, write_pack_toml
@@ -50,6 +54,37 @@ def test_antelopev2_is_pinned_to_the_known_files() -> None:
         (112, 127.5, 127.5, 512), (96, 0, 1, 3), (192, 0, 1, 3309)
     ]  # fmt: skip
     assert pack.sources[0].sha256 == "8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5"
+
+
+@pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
+def test_every_threshold_says_on_what_and_by_whom_it_was_measured(pack: Manifest) -> None:
+    assert list(pack.thresholds) == sorted(pack.thresholds, key=lambda threshold: threshold.similarity)
+    assert [threshold.far for threshold in pack.thresholds] == sorted(
+        (threshold.far for threshold in pack.thresholds), reverse=True
+    )
+    for threshold in pack.thresholds:
+        assert threshold.data_set
+        assert (threshold.basis == "published") == (pack.name != "open")
+        assert threshold.basis == "measured" or str(threshold.source).startswith("https://")
+
+
+def test_packs_with_the_same_recogniser_have_the_same_thresholds() -> None:
+    """And those of which nobody published any have none."""
+    of = {pack.name: pack.thresholds for pack in PACKS}
+    assert of["buffalo_l"] == of["buffalo_m"] != ()
+    assert of["auraface"] not in ((), of["buffalo_l"])
+    assert of["antelopev2"] == of["buffalo_s"] == of["buffalo_sc"] == ()
+
+
+@pytest.mark.parametrize("missing", ["data_set", "source"])
+def test_a_published_threshold_without_its_source_is_refused(missing: str, tmp_path: Path) -> None:
+    published = {"far": 0.001, "similarity": 0.2, "basis": "published", "data_set": "LFW", "source": "https://host"}
+    del published[missing]
+    write_pack_toml(replace(registry()["antelopev2"], sources=()), tmp_path / "pack.toml")
+    given = tomllib.loads((tmp_path / "pack.toml").read_text()) | {"thresholds": [published]}
+    (tmp_path / "pack.toml").write_text(tomli_w.dumps(given))
+    with pytest.raises(PackError, match=r"thresholds.*: a published threshold needs a data_set and a source"):
+        read_pack_toml(tmp_path / "pack.toml")
 
 
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)

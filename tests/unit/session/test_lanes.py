@@ -1,7 +1,6 @@
 """Promises of lanes: the same bits in each, as many as are fastest or wanted, and a wide one where memory allows."""
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from arcface_api.arrays import Crop, Features
-from arcface_api.errors import RuntimeUnfit
+from arcface_api.errors import ModelFailed, RuntimeUnfit
 from arcface_api.session import Cache, LaneConfig, ModelContent, Session, SessionConfig, choose, open_session
 from arcface_api.session.lanes import candidates, fastest_lanes, fits, run_lanes, unmeasured_lanes
 from arcface_api.session.onnx_cpu import OnnxCpuSession
@@ -26,23 +25,16 @@ GIB = 2.0**30
 
 
 class Timed:
-    """A session whose lanes take this long for a batch; `alone` is the time of a lone crop."""
+    """A session whose lanes take this long for a batch."""
 
     provider, precision, threads = "none", "float32", 4
     batch_sizes: tuple[int, ...] = SIZES
 
-    def __init__(self, lanes: int, seconds: float, alone: float) -> None:
-        self.lanes, self._seconds, self._alone = lanes, seconds, alone
-        self._running = 0
-        self._counting = threading.Lock()
+    def __init__(self, lanes: int, seconds: float) -> None:
+        self.lanes, self._seconds = lanes, seconds
 
     def run(self, crops: Sequence[Crop]) -> Features:
-        with self._counting:
-            self._running += 1
-            has_company = self._running > 1
-        time.sleep(self._seconds if has_company or len(crops) > 1 else self._alone)
-        with self._counting:
-            self._running -= 1
+        time.sleep(self._seconds)
         return np.zeros((len(crops), 1), np.float32)
 
 
@@ -100,30 +92,16 @@ def test_without_a_measurement_there_is_a_lane_for_four_threads() -> None:
 
 def test_memory_limit_decides_what_fits() -> None:
     weights = 130e6  # an IResNet100's in bfloat16
-    assert fits(2, weights, 2 * GIB, is_wide_too=True)
-    assert not fits(2, weights, 1 * GIB, is_wide_too=True)
-    assert not fits(64, weights, 4 * GIB)
-    assert fits(64, weights, 8 * GIB)
+    assert fits(weights, 2 * GIB, 2, 1)
+    assert not fits(weights, 1 * GIB, 2, 1)
+    assert not fits(weights, 4 * GIB, 64)
+    assert fits(weights, 8 * GIB, 64)
 
 
-@pytest.mark.parametrize(
-    ("alone", "has_wide_lane", "expected"),
-    [
-        (0.010, True, 2),  # two lanes answer twice as many
-        (0.200, False, 1),  # but without a wide lane, a lone request would take ten times as long
-        (0.010, False, 2),
-    ],
-)
-def test_fastest_number_of_lanes_counts_load_and_a_lone_request(
-    alone: float, has_wide_lane: bool, expected: int
-) -> None:
-    sessions = [Timed(1, 0.02, 0.02), Timed(2, 0.02, alone)]
-    assert fastest_lanes(sessions, random_crops(1, 4), has_wide_lane=has_wide_lane) == expected
-
-
-def test_fewer_lanes_are_used_where_more_gain_nothing() -> None:
-    sessions = [Timed(1, 0.02, 0.02), Timed(2, 0.05, 0.05)]
-    assert fastest_lanes(sessions, random_crops(1, 4), has_wide_lane=True) == 1
+@pytest.mark.parametrize(("seconds_of_two", "expected"), [(0.02, 2), (0.05, 1)])
+def test_more_lanes_are_used_where_they_embed_more_faces(seconds_of_two: float, expected: int) -> None:
+    sessions = [Timed(1, 0.02), Timed(2, seconds_of_two)]
+    assert fastest_lanes(sessions, random_crops(1, 4)) == expected
 
 
 @pytest.mark.parametrize("lanes", [1, 2])
@@ -136,7 +114,7 @@ def test_lanes_that_are_asked_for_are_used_without_a_wide_one(
 
 @pytest.fixture
 def two_lanes_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "fastest_lanes", lambda *_, **__: 2)
+    monkeypatch.setattr(choose, "fastest_lanes", lambda *_: 2)
 
 
 @pytest.mark.usefixtures("two_lanes_win")
@@ -149,10 +127,64 @@ def test_where_memory_allows_there_is_a_wide_lane_too(recogniser: ModelContent, 
     np.testing.assert_array_equal(chosen.wide.run(crops), chosen.session.run(crops))
 
 
-@pytest.mark.usefixtures("two_lanes_win")
-def test_without_room_in_memory_there_is_no_wide_lane(recogniser: ModelContent, cache: Cache) -> None:
+def test_without_room_in_memory_nothing_is_raced_and_there_is_no_wide_lane(
+    recogniser: ModelContent, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "fastest_lanes", None)  # it would fail
+    monkeypatch.setattr(choose, "unmeasured_lanes", lambda _: 2)
     chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(None, 0.9 * GIB))
     assert (chosen.session.lanes, chosen.wide) == (2, None)
+    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(None, 0.5 * GIB))
+    assert (chosen.session.lanes, chosen.wide) == (1, None)
+
+
+@pytest.mark.usefixtures("two_lanes_win")
+@pytest.mark.parametrize(("broken", "expected"), [("racer", (1, False)), ("lanes", (1, False)), ("wide", (2, False))])
+def test_what_cannot_be_opened_for_more_lanes_keeps_no_service_from_starting(
+    recogniser: ModelContent,
+    cache: Cache,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+    expected: tuple[int, bool],
+) -> None:
+    real, opened = OnnxCpuSession.__init__, list[int]()
+
+    def init(
+        self: OnnxCpuSession, model: ModelContent, threads: int, sizes: Sequence[int], *, lanes: int = 1, **given: bool
+    ) -> None:
+        opened.append(lanes)
+        if lanes == 2 and (broken == "racer" or (broken == "lanes" and opened.count(2) == 2)):
+            raise ModelFailed("there is no memory")
+        if broken == "wide" and sizes == (1,):
+            raise ModelFailed("there is no memory")
+        real(self, model, threads, sizes, lanes=lanes, **given)
+
+    monkeypatch.setattr(OnnxCpuSession, "__init__", init)
+    chosen = open_session(recogniser, CPU_AUTO, cache, LaneConfig(None))
+    assert (chosen.session.lanes, chosen.wide is not None) == expected
+    assert "there is no memory" in caplog.text
+    assert chosen.session.run(random_crops(1)).shape == (1, recogniser.output_dim)
+
+
+def test_services_that_start_together_race_once(recogniser: ModelContent, tmp_path: Path) -> None:
+    """Side by side, each race would measure the other."""
+    caches = [Cache(tmp_path) for _ in range(2)]
+    open_session(recogniser, CPU_AUTO, caches[0])  # the backend is chosen
+    inside, races = [0], [0]
+
+    def race(sessions: Sequence[Session], probes: Sequence[Crop]) -> int:
+        inside[0] += 1
+        races[0] += 1
+        time.sleep(0.2)
+        assert inside[0] == 1
+        inside[0] -= 1
+        return 2
+
+    with pytest.MonkeyPatch.context() as patched, ThreadPoolExecutor() as pool:
+        patched.setattr(choose, "fastest_lanes", race)
+        found = list(pool.map(lambda cache: open_session(recogniser, CPU_AUTO, cache, LaneConfig(None)), caches))
+    assert ([chosen.session.lanes for chosen in found], races) == ([2, 2], [1])
 
 
 def test_more_lanes_than_threads_are_not_possible(
@@ -160,7 +192,7 @@ def test_more_lanes_than_threads_are_not_possible(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert open_session(recogniser, CPU_AUTO, cache, LaneConfig(5)).session.lanes == 2
-    assert "There are 2 lanes and not 5: each needs a thread" in caplog.text
+    assert "There can be only 2 lanes, not 5: each needs a thread" in caplog.text
 
 
 def test_number_of_lanes_is_found_out_once(
@@ -168,8 +200,7 @@ def test_number_of_lanes_is_found_out_once(
 ) -> None:
     raced: list[list[int]] = []
 
-    def race(sessions: Sequence[Session], probes: Sequence[Crop], *, has_wide_lane: bool) -> int:
-        assert has_wide_lane
+    def race(sessions: Sequence[Session], probes: Sequence[Crop]) -> int:
         raced.append([session.lanes for session in sessions])
         return 2
 

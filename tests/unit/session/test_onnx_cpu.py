@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from arcface_api.arrays import InputSpec
+from arcface_api.arrays import ChannelOrder, InputSpec
 from arcface_api.errors import ModelFailed
 from arcface_api.session import ModelContent, open_reference
-from arcface_api.session.onnx_cpu import OnnxCpuSession
+from arcface_api.session.onnx_cpu import FedSession, OnnxCpuSession
+from arcface_api.session.self_test import median_similarity
 from session.conftest import model_content, random_crops
 from tiny_models import linear_model
 
@@ -39,6 +41,21 @@ def test_features_do_not_depend_on_the_batch(recogniser: ModelContent) -> None:
     assert batch.dtype == np.float32
     alone = np.concatenate([session.run([crop]) for crop in crops])
     np.testing.assert_allclose(batch, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_that_is_fed_in_several_ways_has_the_features_of_each(recogniser: ModelContent) -> None:
+    """And zeros where a way makes numbers too large."""
+    other, endless = replace(recogniser.spec, mean=0, std=1, channel_order=ChannelOrder.BGR), 1e-38
+    ways = [recogniser.spec, other, replace(recogniser.spec, std=endless)]
+    session, crops = OnnxCpuSession(recogniser, threads=1), random_crops(3)
+    with np.errstate(over="ignore"):
+        rows = FedSession(session, ways).run(crops)
+    assert rows.shape == (3, 3 * 512)
+    for part, way in zip(np.split(rows, 3, axis=1)[:2], ways, strict=False):
+        alone = OnnxCpuSession(replace(recogniser, spec=way), threads=1).run(crops)
+        np.testing.assert_allclose(part, alone, rtol=1e-5, atol=1e-5)
+    assert not rows[:, 2 * 512 :].any()
+    assert median_similarity(rows[:, 2 * 512 :]) == 1  # and not 0, as if it distinguished them well
 
 
 def test_files_that_are_no_models_are_refused(recogniser: ModelContent) -> None:

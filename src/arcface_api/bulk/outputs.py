@@ -1,0 +1,174 @@
+"""The file that a job ends with, written beside its place and renamed into it.
+
+    .parquet              everything in one file; what the job was is in its metadata
+    .npy                  the embeddings, (n, dim), NaN without one; .npy.jsonl has the other columns, a line for a row
+    .jsonl                an object for each row
+
+What a .npy or .jsonl is, its .job.json states.
+"""
+
+import json
+import os
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from pyarrow import parquet
+
+from arcface_api.bulk.parts import TEMPORARY, explained, publish
+from arcface_api.bulk.rows import METADATA_KEY
+from arcface_api.errors import BulkError
+
+SUFFIXES = (".parquet", ".npy", ".jsonl")
+ROW_GROUP_ROWS = 2000
+"""At least so many rows of a Parquet file lie together: 4 MB of 512 float32 numbers."""
+REPEATED = ("model", "fingerprint", "recipe", "alignment", "warnings.list.element", "gender", "error_code", "error")
+"""Columns with few values, each of which is stored once."""
+
+Write = Callable[[pa.Table], None]
+
+
+def check_output(out: Path) -> None:
+    """Raises BulkError if the name's ending is none that can be written."""
+    if out.suffix not in SUFFIXES:
+        raise BulkError(
+            f"--out {out} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, which says what is written."
+        )
+    if out.is_dir():
+        raise BulkError(f"--out {out} is a folder. Name a file.")
+
+
+def beside(out: Path) -> list[Path]:
+    """The files that an output consists of, in the order in which they appear."""
+    if out.suffix == ".parquet":
+        return [out]
+    description = out.with_name(f"{out.name}.job.json")
+    return [*([out.with_name(f"{out.name}.jsonl")] if out.suffix == ".npy" else []), out, description]
+
+
+def description_of(out: Path) -> dict[str, Any] | None:
+    """What a finished output states of itself; None if it is not there, or was not made by a job."""
+    *others, last = beside(out)
+    try:
+        if out.suffix == ".parquet":
+            stated: dict[str, Any] = json.loads((parquet.read_metadata(out).metadata or {})[METADATA_KEY])
+            return stated
+        stated = json.loads(last.read_bytes())
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid):
+        return None
+    return stated if all(path.exists() for path in others) else None
+
+
+@contextmanager
+def open_output(out: Path, columns: pa.Schema, description: dict[str, Any]) -> Iterator[Write]:
+    """Write tables one after the other; when the block ends, the files of `beside` appear, the last of them last.
+
+    Raises BulkError if they cannot be written.
+    """
+    paths = beside(out)
+    temporary = [path.with_name(path.name + TEMPORARY) for path in paths]
+    try:
+        with ExitStack() as files:
+            files.enter_context(explained(out))
+            opened = [files.enter_context(path.open("wb")) for path in temporary]
+            if out.suffix == ".parquet":
+                writer: AbstractContextManager[Write] = _parquet(opened[0], columns, description)
+            elif out.suffix == ".npy":
+                writer = _npy(opened[0], opened[1], columns, description["rows"])
+            else:
+                writer = _jsonl(opened[0], columns)
+            with writer as write:
+                yield write
+            if len(opened) > 1:
+                opened[-1].write(json.dumps(description, indent=1).encode())
+            for file in opened:
+                file.flush()
+                os.fsync(file.fileno())
+        for written, path in zip(temporary, paths, strict=True):
+            publish(written, path)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _parquet(file: IO[bytes], columns: pa.Schema, description: dict[str, Any]) -> Iterator[Write]:
+    metadata = {METADATA_KEY: json.dumps(description)}
+    leaves = _leaves(columns)
+    # Embeddings do not get smaller, and would only take longer.
+    compression = {name: "none" if name == "embedding.list.element" else "zstd" for name in leaves}
+    waiting: list[pa.Table] = []
+
+    def flush() -> None:
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).replace_schema_metadata(metadata))
+            waiting.clear()
+
+    def write(rows: pa.Table) -> None:
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
+            flush()
+
+    dictionary = [name for name in REPEATED if name in leaves]
+    schema = columns.with_metadata(metadata)
+    with parquet.ParquetWriter(file, schema, compression=compression, use_dictionary=dictionary) as writer:
+        yield write
+        flush()
+
+
+def _leaves(columns: pa.Schema) -> list[str]:
+    """How Parquet names the columns' values."""
+    return [f"{field.name}.list.element" if pa.types.is_nested(field.type) else field.name for field in columns]
+
+
+@contextmanager
+def _npy(sidecar: IO[bytes], file: IO[bytes], columns: pa.Schema, rows: int) -> Iterator[Write]:
+    kind = columns.field("embedding").type
+    dtype = np.dtype(kind.value_type.to_pandas_dtype()).newbyteorder("<")
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, kind.list_size)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+    def write(table: pa.Table) -> None:
+        file.write(_matrix(table.column("embedding"), dtype).tobytes())
+        sidecar.writelines(_lines(table.drop_columns(["embedding"])))
+
+    yield write
+
+
+@contextmanager
+def _jsonl(file: IO[bytes], columns: pa.Schema) -> Iterator[Write]:
+    dtype = np.dtype(columns.field("embedding").type.value_type.to_pandas_dtype())
+
+    def write(table: pa.Table) -> None:
+        matrix = _matrix(table.column("embedding"), dtype)
+        embeddings = [row if np.isfinite(row[0]) else None for row in matrix]
+        file.writelines(_lines(table.drop_columns(["embedding"]), embeddings))
+
+    yield write
+
+
+def _matrix(column: pa.ChunkedArray, dtype: "np.dtype[Any]") -> Any:
+    """(n, dim); NaN where the embedding is null."""
+    chunks = column.combine_chunks()
+    array = chunks if isinstance(chunks, pa.FixedSizeListArray) else pa.concat_arrays(column.chunks)
+    dim = array.type.list_size
+    # `values` and not `flatten()`, which leaves out those of null rows.
+    values = array.values.slice(array.offset * dim, len(array) * dim)
+    matrix = values.to_numpy(zero_copy_only=False).reshape(-1, dim).astype(dtype)
+    matrix[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
+    return matrix
+
+
+def _lines(table: pa.Table, embeddings: Any = None) -> Iterator[bytes]:
+    for number, row in enumerate(table.to_pylist()):
+        if row.get("crop") is not None:
+            row["crop"] = b64encode(row["crop"]).decode()
+        if embeddings is not None:
+            first = {"id": row.pop("id"), "embedding": embeddings[number]}
+            row = first | row  # noqa: PLW2901  # the embedding is the second column
+        yield orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)

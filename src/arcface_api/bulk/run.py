@@ -1,0 +1,257 @@
+"""One job from its start, or from where it was killed, to its file.
+
+    listed ──▶ embedded, part by part ──▶ merged ──▶ Summary
+
+One module, because a start, what it finds from an earlier one, and the file are one decision.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from arcface_api import __version__
+from arcface_api.bulk.engine import Engine, OpenEngine
+from arcface_api.bulk.listing import Shard, read_listing, write_listing
+from arcface_api.bulk.outputs import beside, description_of, open_output
+from arcface_api.bulk.parts import Job, Parts
+from arcface_api.bulk.rows import SCHEMA_VERSION, DType, Row, schema, table
+from arcface_api.bulk.sources import Columns, Source, resolve
+from arcface_api.errors import BulkError
+from arcface_api.progress import Progress
+
+PART_ROWS = 1000
+"""Pictures that a kill can cost, besides those in progress."""
+SHOWN_ERRORS = 10
+SERVICE_FAILURES = {"model_failed", "embedding_invalid", "internal_error"}
+"""Errors that no picture causes."""
+MOST_FAILURES = 100
+"""So many of them one after the other end the job, which would otherwise fill its file with errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be done."""
+
+    sources: tuple[str, ...]
+    out: Path
+    columns: Columns = field(default_factory=Columns)
+    shard: Shard = field(default_factory=Shard)
+    dtype: DType = "float32"
+    part_rows: int = PART_ROWS
+    restart: bool = False
+    """Discard what an unfinished job has left, and replace the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a finished job has done; `str` is for people."""
+
+    out: Path
+    rows: int
+    was_complete: bool
+    ignored: int
+    errors: Counter[str]
+    """How many rows have each `error_code`."""
+    examples: dict[str, tuple[str, str]]
+    """By `error_code`: the first picture with it, and its error."""
+    embedded_now: int
+    seconds: float
+    """From the loaded model to the finished file."""
+
+    def __str__(self) -> str:
+        failed = sum(self.errors.values())
+        lines = [f"{self.out}: {self.rows:,} rows, {self.rows - failed:,} with an embedding, {failed:,} with an error."]
+        if self.was_complete:
+            lines.append("It was complete already; nothing was done. --restart makes it again.")
+        elif self.embedded_now:
+            rate = self.embedded_now / self.seconds if self.seconds else 0.0
+            kept = self.rows - self.embedded_now
+            before = f"; {kept:,} were there from an earlier start" if kept else ""
+            lines.append(f"{self.embedded_now:,} pictures in {self.seconds:,.1f} s, {rate:,.1f} a second{before}.")
+        if self.ignored:
+            lines.append(f"{self.ignored:,} files were left out, whose names are not those of pictures.")
+        shown = self.errors.most_common(SHOWN_ERRORS)
+        if shown:
+            lines.append("The most frequent errors:")
+            for code, number in shown:
+                identity, error = self.examples[code]
+                lines.append(f"  {number:>9,}  {code}, first of {identity}: {error}")
+        return "\n".join(lines)
+
+
+def embed_all(order: Order, opened: OpenEngine, progress: Progress) -> Summary:
+    """Do the job, or what is left of it.
+
+    Raises ArcFaceError if a source cannot be read, the model cannot be loaded or the service fails, or BulkError if
+    what is there belongs to another job.
+    """
+    # All that pyarrow writes, it writes on one thread: it keeps freed memory for each thread that has used some.
+    with Parts(order.out) as parts, ThreadPoolExecutor(1, "write") as writer:
+        if order.restart:
+            parts.discard()
+        job = parts.read()
+        sources = resolve(order.sources) if job is None and (order.restart or not order.out.exists()) else []
+        return asyncio.run(_run(order, sources, parts, job, opened, writer, progress))
+
+
+async def _run(
+    order: Order,
+    sources: list[Source],
+    parts: Parts,
+    job: Job | None,
+    opened: OpenEngine,
+    writer: Executor,
+    progress: Progress,
+) -> Summary:
+    progress("loading the model", 0.0, None)
+    async with opened as engine:
+        started = time.monotonic()
+        pins = _pins(order, engine)
+        if job is not None:
+            _check_same(job.pins, pins, f"{parts.folder} is what is left")
+        elif not order.restart and any(path.exists() for path in beside(order.out)):
+            finished = description_of(order.out)
+            _check_same(finished and finished["job"]["pins"], pins, f"{order.out} exists and is the output")
+            parts.discard()
+            return _complete(order, finished or {})
+        else:
+            parts.discard()
+            listed = await asyncio.to_thread(write_listing, parts.inputs, sources, order.columns, order.shard, progress)
+            job = parts.begin(pins, listed.inputs, listed.ignored, order.part_rows)
+        columns = schema(engine.facts.options, engine.facts.dim, order.dtype)
+        embedded_now = await _embed_missing(parts, job, engine, columns, writer, progress)
+    progress("writing the file", 1.0, 1.0)
+    summary = await asyncio.get_running_loop().run_in_executor(writer, _merge, order, parts, job, columns)
+    seconds = time.monotonic() - started
+    return replace(summary, was_complete=False, embedded_now=embedded_now, seconds=seconds)
+
+
+def _pins(order: Order, engine: Engine) -> dict[str, Any]:
+    """What every start of the job must have in common."""
+    facts = engine.facts
+    return {
+        "sources": [source if source == "-" else str(Path(source).absolute()) for source in order.sources],
+        "--column": order.columns.content,
+        "--id-column": order.columns.id,
+        "--landmarks-column": order.columns.landmarks,
+        "--shard": f"{order.shard.number}/{order.shard.count}",
+        "--dtype": order.dtype,
+        **{f"--{name.replace('_', '-')}": value for name, value in facts.options.items()},
+        "model": facts.model,
+        "fingerprint": facts.fingerprint,
+        "recipes": facts.recipes,
+        "provider": facts.provider,
+        "precision": facts.precision,
+    }
+
+
+def _check_same(theirs: dict[str, Any] | None, ours: dict[str, Any], what: str) -> None:
+    """Raises BulkError if a job that has left something is another one."""
+    if theirs is None:
+        raise BulkError(f"{what} no output of this command. Name another --out, or replace the file: --restart.")
+    for name, value in ours.items():
+        if name not in theirs or theirs[name] != value:
+            raise BulkError(
+                f"{what} of another job: {name} was {_shown(theirs.get(name))} there and is {_shown(value)} now. Give"
+                " the same as then to continue it, name another --out, or begin again: --restart."
+            )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "not given" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+async def _embed_missing(
+    parts: Parts, job: Job, engine: Engine, columns: pa.Schema, writer: Executor, progress: Progress
+) -> int:
+    """Embed the inputs of the parts that are not there; returns how many that were."""
+    loop, missing = asyncio.get_running_loop(), parts.missing(job)
+    sizes = {number: min(job.part_rows, job.inputs - number * job.part_rows) for number in sorted(missing)}
+    total = sum(sizes.values())
+    kept, began = job.inputs - total, time.monotonic()
+    done = errors = failures = 0
+    rows: list[Row] = []
+    writing: asyncio.Future[None] | None = None
+    inputs = read_listing(parts.inputs, lambda index: index // job.part_rows in missing, engine.max_image_bytes)
+    async with contextlib.aclosing(engine.rows(inputs)) as results:
+        async for some in results:
+            for row in some:
+                code = row.get("error_code")
+                errors += code is not None
+                failures = failures + 1 if code in SERVICE_FAILURES else 0
+                if failures == MOST_FAILURES:
+                    raise BulkError(
+                        f"The last {failures} pictures have all failed, finally with: {row['error']} No picture is the"
+                        f" cause. {what_is_left(parts)}"
+                    )
+            rows += some
+            done += len(some)
+            while sizes and len(rows) >= sizes[number := next(iter(sizes))]:
+                size = sizes.pop(number)
+                if writing is not None:
+                    await writing
+                writing = loop.run_in_executor(writer, _write, parts, number, rows[:size], columns)
+                del rows[:size]
+            rate = done / (time.monotonic() - began)
+            what = f"{kept + done:,} of {job.inputs:,}, {rate:,.0f}/s, {errors:,} errors"
+            progress(what, done, total)
+    if writing is not None:
+        await writing
+    if sizes:
+        raise BulkError(f"{parts.inputs} is damaged: it lacks inputs. Begin again with --restart.")
+    return done
+
+
+def _write(parts: Parts, number: int, rows: list[Row], columns: pa.Schema) -> None:
+    parts.write(number, table(rows, columns))
+
+
+def what_is_left(parts: Parts) -> str | None:
+    """A sentence about what a job that has ended early has left; None if it has left nothing."""
+    return f"What is done is kept in {parts.folder}: the same command goes on there." if parts.folder.exists() else None
+
+
+def _merge(order: Order, parts: Parts, job: Job, columns: pa.Schema) -> Summary:
+    """Write the file from the parts, one after the other, and remove them."""
+    errors: Counter[str] = Counter()
+    examples: dict[str, tuple[str, str]] = {}
+    for part in parts.tables(job, ["id", "error_code", "error"]):
+        for row in part.filter(part.column("error_code").is_valid()).to_pylist():
+            errors[row["error_code"]] += 1
+            examples.setdefault(row["error_code"], (row["id"], row["error"]))
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "arcface_api": __version__,
+        "rows": job.inputs,
+        "errors": errors,
+        "examples": examples,
+        "job": {"ignored": job.ignored, "pins": job.pins},
+    }
+    with open_output(order.out, columns, description) as write:
+        for part in parts.tables(job):
+            write(part)
+    parts.discard()
+    return _complete(order, description)
+
+
+def _complete(order: Order, description: dict[str, Any]) -> Summary:
+    """The summary of a file that is there."""
+    return Summary(
+        out=order.out,
+        rows=description["rows"],
+        was_complete=True,
+        ignored=description["job"]["ignored"],
+        errors=Counter(description["errors"]),
+        examples={code: (found[0], found[1]) for code, found in description["examples"].items()},
+        embedded_now=0,
+        seconds=0.0,
+    )

@@ -1,0 +1,313 @@
+"""What SOURCES name: folders, globs, archives, tables, standard input.
+
+    "crops/" "shards/*.tar" "faces.parquet" "-" ──resolve──▶ Source ──entries──▶ Entry, in a fixed order
+
+An entry says where a picture is; `listing` stores it, and `reading` gets its bytes later. One module, because all
+kinds of sources end in the same entries, and share one rule for what cannot be read.
+"""
+
+import csv
+import glob
+import json
+import lzma
+import os
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from arcface_api.errors import BulkError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+"""Of files that a folder or an archive has among others."""
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+TABLE_SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson")
+USUAL_COLUMNS = ("image", "path", "file")
+"""Tried where no column is named; a Parquet file of Hugging Face's `datasets` has `image`."""
+STDIN = "-"
+
+UNREADABLE = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What reading a folder or an archive that is damaged or away raises."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of tables; None: not named."""
+
+    content: str | None = None
+    """Paths, or in Parquet the bytes of picture files."""
+    id: str | None = None
+    landmarks: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that holds pictures."""
+
+    kind: str
+    """`folder`, `file`, `stdin`, `zip`, `tar`, `table`."""
+    given: str
+    """As the user wrote it or, of a glob, as it was found."""
+
+    @property
+    def path(self) -> str:
+        """Absolute; without meaning for `stdin`."""
+        return os.path.abspath(self.given)  # noqa: PTH100  # resolve() would follow links that may move
+
+
+class Entry(NamedTuple):
+    """One picture, before it is read."""
+
+    id: str
+    place: Any = None
+    """Where its holder has it: a path, the number of a member or row, offset and size. None: the id is the path."""
+    landmarks: Any = None
+    error: str | None = None
+    """Why it cannot be read, if that is known already."""
+
+
+class Holder(NamedTuple):
+    """What the entries that follow are read from."""
+
+    kind: str
+    """`files` (a folder that relative paths begin at), `zip`, `tar`, `tar-stream` (compressed), `parquet`."""
+    path: str
+    column: str | None = None
+
+
+def resolve(sources: Sequence[str]) -> list[Source]:
+    """The sources that arguments name, globs expanded; raises BulkError for one that does not exist."""
+    found: list[Source] = []
+    for given in sources:
+        if given == STDIN:
+            found.append(Source("stdin", given))
+        elif os.path.lexists(given):
+            found.append(Source(_kind(given), given))
+        else:
+            files = sorted(path for path in glob.iglob(given, recursive=True) if Path(path).is_file())  # noqa: PTH207  # may be absolute
+            if not files:
+                raise BulkError(
+                    f"{given} is neither a file nor a folder, and no file matches it as a pattern. Name folders,"
+                    " picture files, .zip, .tar, .parquet, .csv or .jsonl files, patterns such as 'crops/**/*.jpg', or"
+                    " - for a list of paths on standard input."
+                )
+            found += [Source(_kind(path), path) for path in files]
+    paths = [source.path for source in found if source.kind != "stdin"] + [STDIN] * sources.count(STDIN)
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise BulkError(f"{twice} is named twice, and each of its pictures would have two rows. Name it once.")
+    return found
+
+
+def _kind(path: str) -> str:
+    lower = path.lower()
+    if Path(path).is_dir():
+        return "folder"
+    if lower.endswith(".zip"):
+        return "zip"
+    if lower.endswith(TAR_SUFFIXES):
+        return "tar"
+    return "table" if lower.endswith(TABLE_SUFFIXES) else "file"
+
+
+def entries(source: Source, columns: Columns) -> Iterator[Holder | Entry | None]:
+    """Each picture of a source, behind its holder; None for a file that its name says is no picture.
+
+    What breaks off in the middle ends with an entry that has an error. Raises BulkError if it cannot be read at all.
+    """
+    number = 0
+    try:
+        for number, found in enumerate(_read(source, columns)):  # noqa: B007  # used below
+            yield found
+    except (*UNREADABLE, pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
+        reason = str(error).partition("\n")[0].rstrip(": .") or type(error).__name__
+        if number == 0:
+            raise BulkError(
+                f"{source.given} cannot be read: {reason}. Make it readable, or leave it out of the sources."
+            ) from None
+        yield Entry(source.given, error=f"It cannot be read further: {reason}.")
+
+
+def _read(source: Source, columns: Columns) -> Iterator[Holder | Entry | None]:
+    here = Holder("files", str(Path.cwd()))
+    match source.kind:
+        case "file":
+            return iter([here, Entry(source.given)])
+        case "stdin":
+            return _stdin(here)
+        case "folder":
+            return _folder(source, here)
+        case "zip":
+            return _zip(source)
+        case "tar":
+            return _tar(source)
+        case _:
+            return _table(source, columns)
+
+
+def _stdin(here: Holder) -> Iterator[Holder | Entry]:
+    yield here
+    for line in sys.stdin.buffer:
+        if path := os.fsdecode(line).rstrip("\r\n"):
+            yield Entry(path)
+
+
+def _folder(source: Source, here: Holder) -> Iterator[Holder | Entry | None]:
+    yield here
+    yield from _walk(source.given)
+
+
+def _walk(folder: str) -> Iterator[Entry | None]:
+    """The pictures below a folder by name, without hidden files and links to folders, which may lead in circles."""
+    names: list[str] = []
+    folders: set[str] = set()
+    with os.scandir(folder) as found:
+        for each in found:
+            if each.name.startswith("."):
+                continue
+            names.append(each.name)
+            if each.is_dir(follow_symlinks=False):
+                folders.add(each.name)
+    for name in sorted(names):
+        path = os.path.join(folder, name)  # noqa: PTH118  # a million Path objects take seconds
+        if name not in folders:
+            yield Entry(path) if _is_picture(name) else None
+            continue
+        try:
+            yield from _walk(path)
+        except OSError as error:
+            yield Entry(path, error=f"The folder cannot be read: {error.strerror}.")
+
+
+def _zip(source: Source) -> Iterator[Holder | Entry | None]:
+    with zipfile.ZipFile(source.given) as archive:
+        yield Holder("zip", source.path)
+        for number, member in enumerate(archive.infolist()):
+            if not member.is_dir():
+                yield Entry(f"{source.given}/{member.filename}", number) if _is_picture(member.filename) else None
+
+
+def _tar(source: Source) -> Iterator[Holder | Entry | None]:
+    for mode, kind in (("r:", "tar"), ("r:*", "tar-stream")):
+        try:
+            archive = tarfile.open(source.given, mode)  # type: ignore[call-overload]  # either mode is a literal  # noqa: SIM115
+        except tarfile.ReadError:
+            if mode == "r:*":
+                raise
+            continue
+        with archive:
+            yield Holder(kind, source.path)
+            while member := archive.next():
+                archive.members.clear()  # it keeps every member, which grows with the archive
+                if member.isfile():
+                    name, place = member.name.removeprefix("./"), (member.offset_data, member.size)
+                    yield Entry(f"{source.given}/{name}", place) if _is_picture(name) else None
+        return
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURE_SUFFIXES) and not os.path.basename(name).startswith(".")  # noqa: PTH119
+
+
+def _table(source: Source, columns: Columns) -> Iterator[Holder | Entry]:
+    folder = os.path.dirname(source.path)  # noqa: PTH120
+    if not source.given.lower().endswith(".parquet"):
+        yield Holder("files", folder)
+        rows_of = _csv_rows if source.given.lower().endswith(".csv") else _jsonl_rows
+        with open(source.given, encoding="utf-8-sig", newline="") as lines:  # noqa: PTH123  # as the user wrote it
+            yield from rows_of(source, lines, columns)
+        return
+    with parquet.ParquetFile(source.given) as file:
+        schema = file.schema_arrow
+        column = _content_column(source, columns, schema.names)
+        kind = schema.field(column).type
+        nested = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0  # of Hugging Face's `datasets`
+        has_bytes = nested or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        if not (has_bytes or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise BulkError(
+                f"{source.given}: the column {column} has the type {kind}. Name one of paths (string) or of the bytes"
+                " of picture files (binary)."
+            )
+        wanted = {name for name in (columns.id, columns.landmarks, None if has_bytes else column) if name}
+        yield (
+            Holder("parquet", source.path, f"{column}.bytes" if nested else column)
+            if has_bytes
+            else Holder("files", folder)
+        )
+        numbers = count()
+        for batch in file.iter_batches(1024, columns=sorted(wanted)):
+            rows: Iterable[dict[str, Any]] = batch.to_pylist() if wanted else ({} for _ in range(len(batch)))
+            for row in rows:
+                yield _row_entry(source, columns, row, next(numbers), None if has_bytes else column)
+
+
+def _csv_rows(source: Source, lines: Iterable[str], columns: Columns) -> Iterator[Entry]:
+    reader = csv.DictReader(lines)
+    column = _content_column(source, columns, reader.fieldnames or [])
+    for number, row in enumerate(reader):
+        yield _row_entry(source, columns, row, number, column)
+
+
+def _jsonl_rows(source: Source, lines: Iterable[str], columns: Columns) -> Iterator[Entry]:
+    column: str | None = None
+    for number, line in enumerate(lines):
+        row: Any = None
+        with suppress(ValueError):
+            row = json.loads(line)
+        if isinstance(row, dict):
+            column = column or _content_column(source, columns, list(row))
+            yield _row_entry(source, columns, row, number, column)
+        elif column is None:
+            raise BulkError(f"{source.given}: its first line is no JSON object. Correct it, or leave it out.")
+        else:
+            yield Entry(f"{source.given}#{number}", error="The line is no JSON object.")
+
+
+def _content_column(source: Source, columns: Columns, present: Sequence[str]) -> str:
+    """The column of pictures; raises BulkError if that or another named column is not there."""
+    for option, name in (
+        ("column", columns.content),
+        ("id-column", columns.id),
+        ("landmarks-column", columns.landmarks),
+    ):
+        if name is not None and name not in present:
+            raise BulkError(
+                f"{source.given} has no column {name}. It has {', '.join(present) or 'none'}: name one of them with"
+                f" --{option}."
+            )
+    usual = [name for name in USUAL_COLUMNS if name in present]
+    if columns.content is None and not usual:
+        raise BulkError(
+            f"{source.given} has none of the columns {', '.join(USUAL_COLUMNS)}, but {', '.join(present) or 'none'}."
+            " Name the one with paths or with picture files: --column NAME."
+        )
+    return columns.content or usual[0]
+
+
+def _row_entry(source: Source, columns: Columns, row: dict[str, Any], number: int, path_column: str | None) -> Entry:
+    """A row with the path of a picture, or (without `path_column`) one whose bytes are read later."""
+    identity = row.get(columns.id) if columns.id else None
+    landmarks = row.get(columns.landmarks) if columns.landmarks else None
+    unnamed = f"{source.given}#{number}"
+    if isinstance(landmarks, str):
+        try:
+            landmarks = json.loads(landmarks)
+        except ValueError:
+            return Entry(unnamed if identity is None else str(identity), error="Its landmarks are not numbers in JSON.")
+    if isinstance(landmarks, list) and len(landmarks) == 10:
+        landmarks = [landmarks[at : at + 2] for at in range(0, 10, 2)]
+    if path_column is None:
+        return Entry(unnamed if identity is None else str(identity), number, landmarks)
+    path = row.get(path_column)
+    if not isinstance(path, str) or not path:
+        return Entry(unnamed if identity is None else str(identity), error=f"Its column {path_column} holds no path.")
+    return Entry(path, None, landmarks) if identity is None else Entry(str(identity), path, landmarks)

@@ -1,0 +1,117 @@
+"""A job of `arcface-api embed` that is killed before its n-th operation on the file system, for every n.
+
+    python tests/killed_anywhere.py FOLDER SUFFIX [--restart]       with pictures in FOLDER/crops
+
+With --restart, the job that is killed begins again where another one has left half of its parts.
+
+Each time, the job is started again until it ends, and its rows must be those of a job that was not killed. Prints how
+many kills that were. Embeddings come from a fake engine: the model has no part in what is tested here.
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyarrow import parquet
+
+from arcface_api.bulk.engine import Engine, Facts
+from arcface_api.bulk.listing import Input
+from arcface_api.bulk.rows import Row
+from arcface_api.bulk.run import Order, embed_all
+from arcface_api.progress import no_progress
+
+OPERATIONS_OF_HALF_A_JOB = 22
+OPERATIONS = ("mkdir", "fsync", "replace", "unlink", "rmdir")
+FACTS = Facts(model="m", fingerprint="f", dim=2, recipes=["r"], provider="p", precision="float32", options={})
+
+
+async def _rows(inputs: Iterator[Input]) -> AsyncGenerator[list[Row]]:
+    for each in inputs:
+        vector = np.array([len(each.read()), 1], np.float32)
+        yield [{"id": each.id, "model": "m", "fingerprint": "f", "embedding": vector, "recipe": "r", "warnings": []}]
+
+
+@asynccontextmanager
+async def _opened() -> AsyncIterator[Engine]:
+    yield Engine(facts=FACTS, rows=_rows, max_image_bytes=1_000_000)
+
+
+def _start(out: Path, kill_at: int | None, *, restart: bool = False) -> int:
+    """Run the job in a process of its own; returns its wait status."""
+    if pid := os.fork():
+        return os.waitpid(pid, 0)[1]
+    try:
+        if kill_at is not None:
+            numbers = count()
+
+            def killing(operation: Callable[..., Any]) -> Callable[..., Any]:
+                def run(*arguments: Any, **named: Any) -> Any:
+                    if next(numbers) == kill_at:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    done = operation(*arguments, **named)
+                    if operation is opening and "wb" in arguments and next(numbers) == kill_at:
+                        os.kill(os.getpid(), signal.SIGKILL)  # the file is there, and empty
+                    return done
+
+                return run
+
+            opening = io.open
+            io.open = killing(opening)  # used by pathlib
+            for name in OPERATIONS:
+                setattr(os, name, killing(getattr(os, name)))
+        embed_all(Order(sources=("crops",), out=out, part_rows=2, restart=restart), _opened(), no_progress)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _content(out: Path) -> object:
+    if out.suffix == ".parquet":
+        return parquet.read_table(out).to_pylist()
+    if out.suffix == ".npy":
+        return np.load(out).tolist(), out.with_name(f"{out.name}.jsonl").read_text()
+    return out.read_text()
+
+
+def main() -> None:
+    """Kill at every operation."""
+    folder, suffix = sys.argv[1:3]
+    begins_again = sys.argv[3:] == ["--restart"]
+    os.chdir(folder)
+    expected = Path(f"expected{suffix}")
+    assert _start(expected, None) == 0
+    kills = 0
+    for number in count():
+        out = Path(f"out-{number}{suffix}")
+        if begins_again:
+            assert os.WIFSIGNALED(_start(out, OPERATIONS_OF_HALF_A_JOB))
+            begun = {path.name for path in Path(f"{out.name}.parts").iterdir()}
+            assert {"job.json", "part-00000000.parquet"} < begun, begun
+        status = _start(out, number, restart=begins_again)
+        if was_killed := os.WIFSIGNALED(status):
+            kills += 1
+            # nothing half written appears under the file's name
+            assert not out.exists() or _content(out) is not None
+            assert _start(out, None) == 0, f"killed at operation {number}, it does not go on"
+        assert _content(out) == _content(expected), f"killed at operation {number}, it has other rows"
+        left = sorted(path.name for path in Path().glob(f"out-{number}{suffix}*"))
+        assert left == [name.replace("expected", f"out-{number}") for name in _beside(expected)], left
+        if not was_killed:
+            break
+    json.dump({"kills": kills}, sys.stdout)
+
+
+def _beside(out: Path) -> list[str]:
+    return sorted(path.name for path in Path().glob(f"{out.name}*"))
+
+
+if __name__ == "__main__":
+    main()

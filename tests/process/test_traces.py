@@ -1,0 +1,135 @@
+"""Promises of `ARCFACE_TRACE_SHARE`: a collector gets each request with its stages, and the batch that it shared."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from arcface_api.api.traces import Traces
+from arcface_api.errors import RuntimeUnfit
+from pictures import picture_bytes
+from serving import Command, Run
+
+PICTURE = picture_bytes()
+TRACE, PARENT = "ab" * 16, "cd" * 8
+STAGES = ["receive", "decode", "crop", "queue", "inference", "respond"]
+
+
+class Collector:
+    """What a collector's OTLP receiver is for the service."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.resources: set[tuple[str, str]] = set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:  # http.server's name
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                for resource in ExportTraceServiceRequest.FromString(content).resource_spans:
+                    outer.resources |= {(each.key, each.value.string_value) for each in resource.resource.attributes}
+                    outer.spans += [span for scope in resource.scope_spans for span in scope.spans]
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    collector = Collector()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server.server_port}")
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()
+
+
+def embed(command: Command, picture: bytes = PICTURE, *, traced: bool = False) -> httpx.Response:
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"} if traced else {}
+    url = f"http://127.0.0.1:{command.port}/embed"
+    return httpx.post(url, files={"file": picture}, headers=headers, timeout=30)
+
+
+def attributes(span: Span) -> dict[str, str | int]:
+    return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
+
+
+def test_collector_gets_each_request_with_its_stages(run: Run, tiny_recogniser: Path, collector: Collector) -> None:
+    command = run("--pack", tiny_recogniser, "--trace-share", "1", "--access-log")
+    answer = embed(command, traced=True)
+    _, trace, span, flags = answer.headers["traceresponse"].split("-")
+    assert (trace, flags) == (TRACE, "01")
+    assert embed(command, b"no picture").status_code == 415
+    command.stop()
+
+    done, refused = collector.named("POST /embed")
+    assert (done.trace_id.hex(), done.parent_span_id.hex(), done.span_id.hex()) == (TRACE, PARENT, span)
+    assert attributes(done) == {
+        "http.request.method": "POST",
+        "http.route": "/embed",
+        "http.response.status_code": 200,
+    }
+    assert attributes(refused)["error.type"] == "image_format_unsupported"
+    assert refused.trace_id != done.trace_id
+    stages = [each for each in collector.spans if each.parent_span_id == done.span_id and each.name != "batch"]
+    stages.sort(key=lambda stage: stage.start_time_unix_nano)
+    assert [stage.name for stage in stages] == STAGES
+    whole = done.end_time_unix_nano - done.start_time_unix_nano
+    parts = sum(stage.end_time_unix_nano - stage.start_time_unix_nano for stage in stages)
+    assert parts == pytest.approx(whole, rel=0.05, abs=2e6)
+    assert ("service.name", "arcface-api") in collector.resources
+    assert not [span for span in collector.spans if span.parent_span_id == refused.span_id]
+
+
+def test_requests_of_one_batch_link_to_its_span(run: Run, tiny_recogniser: Path, collector: Collector) -> None:
+    # the callers decide that they are traced, not the share
+    command = run("--pack", tiny_recogniser, "--trace-share", "0.000001", "--lanes", "1")
+    with ThreadPoolExecutor(16) as callers:
+        sizes = [int(a.headers["x-batch-size"]) for a in callers.map(lambda _: embed(command, traced=True), range(64))]
+    for headers in (
+        {},
+        {"traceparent": "garbage"},
+        {"traceparent": f"00-{'0' * 32}-{PARENT}-01"},
+        {"tracestate": "a=b"},
+    ):
+        answer = httpx.post(f"http://127.0.0.1:{command.port}/embed", files={"file": PICTURE}, headers=headers)
+        assert "traceresponse" not in answer.headers  # nobody asked for it, and it is not in the share
+    command.stop()
+    batches = {span.span_id for span in collector.named("batch")}
+    links = [span.links[0].span_id for span in collector.named("inference")]
+    assert len(links) == 64
+    assert set(links) == batches
+    assert max(sizes) > 1
+    assert sorted(links.count(batch) for batch in batches) == sorted(
+        size for size in set(sizes) for _ in range(sizes.count(size) // size)
+    )
+
+
+def test_missing_extra_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(RuntimeUnfit, match=r"pip install 'arcface-api\[cpu,otel\]'"):
+        Traces.to_collector(1.0)
+
+
+def test_without_a_collector_the_service_serves_and_ends(
+    run: Run, tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    command = run("--pack", tiny_recogniser, "--trace-share", "1", "--shutdown-grace-seconds", "1")
+    assert embed(command).status_code == 200
+    command.process.terminate()
+    assert command.process.wait(6) == 0
