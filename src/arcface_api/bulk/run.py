@@ -7,8 +7,11 @@ One module, because a start, what it finds from an earlier one, and the file are
 
 import asyncio
 import contextlib
+import signal
+import sys
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -98,7 +101,22 @@ def embed_all(order: Order, opened: OpenEngine, progress: Progress) -> Summary:
             parts.discard()
         job = parts.read()
         sources = resolve(order.sources) if job is None and (order.restart or not order.out.exists()) else []
-        return asyncio.run(_run(order, sources, parts, job, opened, writer, progress))
+        try:
+            return asyncio.run(_until_sigterm(_run(order, sources, parts, job, opened, writer, progress)))
+        except asyncio.CancelledError:
+            sys.exit(1)
+
+
+async def _until_sigterm(job: Coroutine[Any, Any, Summary]) -> Summary:
+    """SIGTERM cancels the job, as asyncio does at Ctrl-C; a second one kills the process."""
+    loop, running = asyncio.get_running_loop(), asyncio.ensure_future(job)
+
+    def stop() -> None:
+        loop.remove_signal_handler(signal.SIGTERM)
+        running.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    return await running
 
 
 async def _run(
