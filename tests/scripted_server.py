@@ -77,14 +77,28 @@ class ScriptedServer:
 
     async def _serve(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._talk, "127.0.0.1", self._port)
+        talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
+            talks[talk := asyncio.create_task(self._talk(reader, writer))] = writer
+            talk.add_done_callback(talks.pop)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", self._port)
         self.address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
         self._is_listening.set()
         await self._end.wait()
+        # Connections that are accepted now must reach `accept` first: a closed server leaks them.
+        for listening in server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        await _let_others_run()
         server.close()
+        for talk, writer in [*talks.items()]:
+            talk.cancel()
+            writer.transport.abort()
+        await _let_others_run()  # so that no socket is left for the garbage collector to complain of
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -113,3 +127,9 @@ class ScriptedServer:
             return
         finally:
             writer.close()
+
+
+async def _let_others_run() -> None:
+    """What asyncio does of itself in several steps comes to its end."""
+    for _ in range(10):
+        await asyncio.sleep(0)
