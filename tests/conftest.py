@@ -15,6 +15,7 @@ import pytest
 from PIL import Image as Pillow
 
 from arcface_api.api.app import DirectApp, create_app
+from arcface_api.cpus import cpu_flags
 from arcface_api.packs import PackLocations, locate
 from arcface_api.session import openvino_cpu
 from arcface_api.settings import Settings
@@ -25,6 +26,11 @@ SHARED = Path(__file__).parents[2] / "shared"
 MODELS = Path(os.environ.get("ARCFACE_TEST_MODELS", SHARED / "models"))
 LFW = Path(os.environ.get("ARCFACE_TEST_LFW", SHARED / "lfw"))
 REAL_RECOGNISERS = ("w600k_mbf_from_int8.onnx", "edgeface_xs.onnx")
+
+needs_bfloat16 = pytest.mark.skipif(
+    not cpu_flags() & {"amx_bf16", "avx512_bf16"} or not openvino_cpu.is_openvino_installed(),
+    reason="needs a CPU with bfloat16, and OpenVINO",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

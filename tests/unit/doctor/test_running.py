@@ -14,8 +14,8 @@ import pytest
 from packs.file_server import FileServer
 
 from arcface_api import __version__
-from arcface_api.cpus import cpu_flags
 from arcface_api.doctor import Places, Subject
+from conftest import needs_bfloat16
 from doctor.conftest import Install, findings, is_well, json_answer, notes, problems, subject
 from serving import Service
 from tiny_models import linear_model
@@ -204,7 +204,7 @@ def test_bfloat16_that_is_used_is_well(server: FileServer) -> None:
     assert is_well("bfloat16", subject(flags=AMX, port=states(server, provider="OpenVINO", precision="bfloat16")))
 
 
-@pytest.mark.skipif(not cpu_flags() & {"amx_bf16", "avx512_bf16"}, reason="needs a CPU with bfloat16")
+@needs_bfloat16
 def test_bfloat16_is_really_used_here(tiny_recogniser: Path, tmp_path: Path) -> None:
     about = Subject(given=subject(pack=str(tiny_recogniser), precision="bfloat16", port=0, cache_dir=tmp_path).settings)
     assert is_well("bfloat16", about)

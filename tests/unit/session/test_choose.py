@@ -26,6 +26,7 @@ from arcface_api.session.choose import batch_sizes
 from arcface_api.session.onnx_cpu import CPU_PROVIDER, OnnxCpuSession, Session
 from arcface_api.session.onnx_gpu import CUDA_PROVIDER
 from arcface_api.session.openvino_cpu import OPENVINO, OpenVinoSession
+from conftest import needs_bfloat16
 
 CPU_AUTO = SessionConfig("cpu", "auto", 2, None)
 
@@ -51,6 +52,7 @@ def test_reference_proves_itself_with_one(recogniser: ModelContent, cache: Cache
     assert chosen.self_test_cosine == pytest.approx(1)
 
 
+@needs_bfloat16
 @pytest.mark.usefixtures("with_openvino")
 @pytest.mark.parametrize("names", [("amx_bf16",), ("avx512_bf16",)])
 def test_session_that_deviates_from_float32_is_not_used(
@@ -183,6 +185,7 @@ def test_broken_openvino_is_stepped_over(
     def missing() -> None:
         raise ImportError("libopenvino.so: cannot open shared object file")
 
+    flags(monkeypatch, "amx_bf16")
     monkeypatch.setattr(openvino_cpu, "_openvino", missing)
     chosen = open_session(recogniser, CPU_AUTO, cache)
     assert chosen.session.provider == CPU_PROVIDER
@@ -238,6 +241,7 @@ def test_start_that_cannot_use_what_it_used_before_says_so_and_the_next_one_uses
     assert open_session(recogniser, CPU_AUTO, cache).session.provider == OPENVINO
 
 
+@needs_bfloat16
 @pytest.mark.usefixtures("with_openvino")
 def test_compiled_model_that_was_lost_is_kept_again(
     recogniser: ModelContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -251,6 +255,7 @@ def test_compiled_model_that_was_lost_is_kept_again(
     assert len(largest.read_bytes()) == len(entries[largest])
 
 
+@needs_bfloat16
 @pytest.mark.usefixtures("with_openvino")
 def test_first_start_ends_as_the_next_one_would_from_the_cache(
     recogniser: ModelContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from arcface_api.session import Cache, LaneConfig, ModelContent, Session, Sessio
 from arcface_api.session.lanes import candidates, fastest_lanes, fits, run_lanes, unmeasured_lanes
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from arcface_api.session.openvino_cpu import OpenVinoSession
-from conftest import FaceCrop
+from conftest import FaceCrop, needs_bfloat16
 from session.conftest import model_content, random_crops
 from session.test_openvino_cpu import faces
 
@@ -39,7 +39,7 @@ class Timed:
 
 
 @pytest.mark.usefixtures("with_openvino")
-@pytest.mark.parametrize("kind", ["ONNX Runtime", "float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["ONNX Runtime", "float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_vector_of_a_real_crop_is_the_same_bits_alone_in_any_batch_and_in_any_lane(
     real_recogniser: Path, face_crops: list[FaceCrop], cache: Cache, kind: str
 ) -> None:

@@ -16,7 +16,7 @@ from arcface_api.errors import ModelFailed
 from arcface_api.image import ImageLimits, decode, stretch
 from arcface_api.session import Cache, ModelContent, open_reference
 from arcface_api.session.openvino_cpu import OpenVinoSession
-from conftest import FaceCrop
+from conftest import FaceCrop, needs_bfloat16
 from session.conftest import model_content, random_crops
 from tiny_models import linear_model
 
@@ -37,7 +37,7 @@ def cosines(a: Features, b: Features) -> Features:
     return product
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_vector_of_a_real_crop_is_the_same_bits_in_any_batch(
     real_recogniser: Path, face_crops: list[FaceCrop], cache: Cache, precision: str
 ) -> None:
@@ -60,6 +60,7 @@ def test_float32_is_the_reference_s_float32(real_recogniser: Path, face_crops: l
     assert cosines(session.run(crops), expected).min() > 0.999999
 
 
+@needs_bfloat16
 def test_bfloat16_stays_near(mobile_face_net: ModelContent, face_crops: list[FaceCrop], cache: Cache) -> None:
     crops = faces(face_crops)[:8]
     expected = open_reference(mobile_face_net, 2, (8,)).run(crops)
@@ -121,6 +122,7 @@ def files_limited_to(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@needs_bfloat16
 @pytest.mark.parametrize("folder", ["full", "missing"])
 def test_vector_does_not_depend_on_a_folder_for_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
