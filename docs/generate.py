@@ -4,7 +4,7 @@
     python docs/generate.py --check   fail if a part is out of date, or was measured with another landmark regressor
 
 Generated text stands between `<!-- generated: NAME -->` and `<!-- end -->`; `openapi.json` is generated as a whole.
-In the Helm chart's schema, the names of the settings are generated.
+In the Helm chart's schema, the names of the settings are generated; its alert rules are a copy.
 """
 
 import json
@@ -46,7 +46,9 @@ from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
 from results import RESULTS
 
 DOCS = Path(__file__).parent
-CHART_SCHEMA = DOCS.parent / "deploy" / "helm" / "arcface-api" / "values.schema.json"
+DEPLOY = DOCS.parent / "deploy"
+CHART_SCHEMA = DEPLOY / "helm" / "arcface-api" / "values.schema.json"
+CHART_RULES = DEPLOY / "helm" / "arcface-api" / "files" / "rules.yml"
 CHART_DECIDES = {"accept_license", "cache_dir", "host", "models_dir", "pack", "pack_mirror", "port", "pull"}
 """Settings that the Helm chart makes of its own values."""
 
@@ -258,6 +260,7 @@ def main() -> None:
     generated = {
         DOCS / "openapi.json": json.dumps(openapi(), indent=2, ensure_ascii=False) + "\n",
         CHART_SCHEMA: chart_schema(),
+        CHART_RULES: (DEPLOY / "prometheus" / "rules.yml").read_text(encoding="utf-8"),
     }
     for file, parts in GENERATED.items():
         text = (DOCS / file).read_text(encoding="utf-8")

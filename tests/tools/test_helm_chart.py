@@ -402,8 +402,9 @@ def test_containers_may_do_nothing_that_they_need_not(manifests: Manifests) -> N
 
 
 @pytest.mark.parametrize("grace", [None, 0, 60])
-def test_requests_in_flight_have_time_to_end(grace: int | None) -> None:
-    spec = pod(rendered({"settings": {} if grace is None else {"shutdown_grace_seconds": grace}}))
+@pytest.mark.parametrize("is_left_out", [True, False])
+def test_requests_in_flight_have_time_to_end(grace: int | None, is_left_out: bool) -> None:
+    spec = pod(rendered({"settings": {} if grace is None and is_left_out else {"shutdown_grace_seconds": grace}}))
     pause = int(spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
     default = int(Settings.model_fields["shutdown_grace_seconds"].default)
     # 10 s after its grace period the service has ended in any case: ADR 13
@@ -428,6 +429,28 @@ def test_the_policy_lets_nothing_out_that_is_not_needed() -> None:
     assert {port["port"] for rule in downloading for port in rule["ports"]} == {53, 443}
     port = container(rendered({}))["ports"][0]
     assert rendered(policy)["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0]["port"] == port["name"]
+
+
+def test_the_policy_lets_the_pack_be_downloaded_from_a_mirror_on_its_port() -> None:
+    values = merged(ACCEPTED, {"networkPolicy": {"enabled": True}})
+    for mirror, expected in (("https://packs.example:8443/packs", 8443), ("https://packs.example/a:1/b", 443)):
+        manifests = rendered(values_of("cpu.yaml", merged(values, {"pack": {"mirror": mirror}})))
+        assert manifests["NetworkPolicy"]["spec"]["egress"][-1] == {"ports": [{"port": expected, "protocol": "TCP"}]}
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"networkPolicy": {"enabled": True, "ingressFrom": None}}, "ingressFrom"),
+        ({"resources": None}, "resources"),
+        ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "app.kubernetes.io/name"),
+        ({"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 2}}, "maxReplicas, which is 2"),
+        ({"pack": {"name": "auraface", "acceptLicense": "auraface", "inImage": True}}, "leave one of them out"),
+    ],
+)
+def test_values_that_would_do_something_else_than_they_say_are_refused(values: Values, name: str) -> None:
+    """A null removes a default: without `ingressFrom`, the policy would let everybody in."""
+    assert name in refusal(values)
 
 
 def test_what_helm_test_runs_asks_the_service(service: Service) -> None:
@@ -455,8 +478,8 @@ def promtool(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_there_is_one_copy_of_the_rules() -> None:
-    assert (CHART / "files" / "rules.yml").resolve() == PROMETHEUS / "rules.yml"
+def test_rules_of_the_chart_are_those_of_prometheus() -> None:
+    assert (CHART / "files" / "rules.yml").read_bytes() == (PROMETHEUS / "rules.yml").read_bytes()
 
 
 def test_rules_and_targets_name_the_same_job(everything: Manifests) -> None:

@@ -49,6 +49,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .acceptLicense }}
 {{- if ne .acceptLicense .name }}
 {{- fail (printf "pack.acceptLicense is %q, but the pack is %q: name the pack that you accept the licence of, or leave it empty." .acceptLicense .name) }}
+{{- end }}
+{{- if .inImage }}
+{{- fail "pack.inImage=true says that your image contains the pack, and pack.acceptLicense has it downloaded: leave one of them out." }}
 {{- end }}yes
 {{- else if not (or (has .name (list "open" "auto")) .inImage $.Values.models.existingClaim) }}
 {{- fail (printf "The image does not contain the pack %q. Accept the licence of its weights, to have them downloaded (pack.acceptLicense=%s; docs/licences.md of the project has the licences), or name a volume that has them (models.existingClaim), or say that your image contains them (pack.inImage=true). pack.name=open needs none of these." .name .name) }}
