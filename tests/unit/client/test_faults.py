@@ -5,10 +5,14 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
+from io import BytesIO
 from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,14 +24,16 @@ from arcface_api.client import (
     AsyncClient,
     Client,
     Embedding,
+    Picture,
     ServiceBusy,
     ServiceUnreachable,
 )
-from client.conftest import Kind
+from client.conftest import Async, Kind
 from faulty_service import FINGERPRINT, MODEL_CHANGES, OTHER_FINGERPRINT, PASSING, FaultyService, http, picture, refusal
 from scripted_server import Slowly
 
 NOT_JSON, NOT_OURS = http(200, b"<h1>Welcome</h1>"), http(200, b'{"results": []}')
+NOT_A_PROBLEM = http(200, b'{"results": [{"problem": "x"}]}', X_Alignment="-", X_Model_Fingerprint="x")
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -91,7 +97,7 @@ def test_what_lasts_is_an_error_when_patience_ends(kind: Kind) -> None:
         kind.call(service.url, "embed", picture(1), retry_seconds=0)
 
 
-@pytest.mark.parametrize("answer", [NOT_JSON, NOT_OURS, http(301, b"", Location="https://elsewhere/")])
+@pytest.mark.parametrize("answer", [NOT_JSON, NOT_OURS, NOT_A_PROBLEM, http(301, b"", Location="https://elsewhere/")])
 def test_what_is_not_the_service_is_said_at_once(kind: Kind, answer: bytes) -> None:
     for method, images in (("embed", picture(1)), ("health", None)):
         with FaultyService([answer]) as service, pytest.raises(AnswerInvalid, match=r"[Aa]ddress"):
@@ -269,6 +275,70 @@ def is_empty(client: Client | AsyncClient) -> bool:
     return client._core.gate._inside == 0 and not client._core.gate._waiting
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        str(__file__),
+        b"picture 1",
+        Path(__file__),
+        Picture(b"", []),
+        BytesIO(b"picture 1"),
+        np.zeros((4, 4, 3), np.uint8),
+    ],
+    ids=lambda images: type(images).__name__,
+)
+def test_single_picture_is_not_taken_apart(kind: Kind, images: Any) -> None:
+    with FaultyService() as service:
+        with pytest.raises(TypeError, match="several pictures, and got one"):
+            kind.embed_many(service.url, images)
+        assert not service.bodies
+        rows = np.array([[b"picture 1"], [b"picture 2"]], object)[:, 0]
+        assert kind.embed_many(service.url, rows).numbers == [1, 2]
+
+
+def test_iterable_that_raises_loses_no_result(kind: Kind) -> None:
+    def pictures() -> Iterator[bytes]:
+        yield from map(picture, range(100))
+        raise OSError("The disk is gone.")
+
+    with FaultyService(max_batch_files=7, work_seconds=0.01) as service:
+        given = kind.embed_many(service.url, pictures())
+        assert given.numbers == list(range(100))
+        assert str(given.raised) == "The disk is gone."
+
+
+def test_results_are_given_while_pictures_come_slowly(kind: Kind) -> None:
+    """Not only when all that may be read ahead has been read."""
+    taken, most = [], 2 * 2 * 200
+
+    async def run() -> None:
+        async def slowly() -> AsyncIterator[bytes]:
+            for number in range(most):
+                taken.append(number)
+                yield picture(number)
+                await asyncio.sleep(0.05)
+
+        async with (
+            AsyncClient(service.url, requests_at_once=200) as client,
+            aclosing(client.embed_many(slowly())) as results,  # type: ignore[type-var]  # it is a generator
+        ):
+            await anext(results)
+
+    def pictures() -> Iterator[bytes]:
+        for number in range(most):
+            taken.append(number)
+            yield picture(number)
+            time.sleep(0.05)
+
+    with FaultyService(max_batch_files=2) as service:
+        if kind is Async:
+            asyncio.run(run())
+        else:
+            with Client(service.url, requests_at_once=200) as client, closing(client.embed_many(pictures())) as results:  # type: ignore[type-var]
+                next(results)
+    assert len(taken) < most
+
+
 def test_no_picture_needs_no_request(kind: Kind) -> None:
     with FaultyService() as service:
         assert kind.embed_many(service.url, []).results == []
@@ -292,14 +362,6 @@ def test_lost_answers_may_run_twice_but_count_once(kind: Kind) -> None:
     with FaultyService(["lost"]) as service:
         assert kind.embed_many(service.url, map(picture, range(3))).numbers == [0, 1, 2]
         assert service.served == [[picture(number) for number in range(3)]] * 2
-
-
-@pytest.mark.parametrize("url", ["localhost:5555", "http://", "ftp://x", "http://a:b:c", ""])
-def test_wrong_address_is_said_before_anything_is_sent(url: str) -> None:
-    with pytest.raises(ValueError, match="Write it as http://localhost:5555"):
-        Client(url)
-    with pytest.raises(ValueError, match="more than 0"):
-        Client(timeout_seconds=0)
 
 
 def test_unknown_option_is_said_before_anything_is_sent(kind: Kind) -> None:
