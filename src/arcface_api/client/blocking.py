@@ -118,7 +118,7 @@ class Client(Connection[httpx.Client]):
         other: Embedding | ImageLike | Picture,
         **options: Unpack[Options],
     ) -> float:
-        """The cosine similarity of two pictures or embeddings, -1 … 1.
+        """The cosine similarity of two pictures or embeddings, -1 … 1. `options` are those of the pictures.
 
             >>> round(client.similarity("face.jpg", embedding), 4)
             1.0
