@@ -213,23 +213,26 @@ def test_pictures_are_taken_as_they_are_needed(kind: Kind) -> None:
 
 
 class OnlyTheFirst(FaultyService):
-    """Serves picture 0; all others are refused for hours, or wait for an answer."""
+    """Serves picture 0 when others have come; these are refused for hours, or wait for an answer."""
 
-    def __init__(self, *, refuses: bool) -> None:
+    def __init__(self, *, refuses: bool, others: int = 0) -> None:
         super().__init__(max_batch_files=1)
-        self._refuses = refuses
+        self._refuses, self._others = refuses, others
 
     async def _answer(self, number: int) -> bytes | None:
-        if b"/embed" in self.heads[number] and picture(0) not in self.bodies[number]:
-            if self._refuses:
-                return refusal(429, "queue_full", Retry_After="9000")
-            await asyncio.sleep(9000)
+        if b"/embed" in self.heads[number]:
+            if picture(0) not in self.bodies[number]:
+                if self._refuses:
+                    return refusal(429, "queue_full", Retry_After="9000")
+                await asyncio.sleep(9000)
+            while sum(b"/embed" in head for head in self.heads) < 1 + self._others:  # noqa: ASYNC110  # a list has no event
+                await asyncio.sleep(0.01)
         return await super()._answer(number)
 
 
 def test_loop_that_is_left_does_not_wait_for_requests_that_were_refused() -> None:
     with (
-        OnlyTheFirst(refuses=True) as service,
+        OnlyTheFirst(refuses=True, others=1) as service,
         Client(service.url, requests_at_once=2, retry_seconds=99_000) as client,
     ):
         with closing(client.embed_many(map(picture, range(10)))) as results:  # type: ignore[type-var]  # as above
@@ -248,7 +251,7 @@ def test_loop_of_asyncio_that_is_left_ends_its_requests(refuses: bool) -> None:
             assert asyncio.all_tasks() == {asyncio.current_task()}
             assert is_empty(client)
 
-    with OnlyTheFirst(refuses=refuses) as service:
+    with OnlyTheFirst(refuses=refuses, others=1) as service:
         asyncio.run(run())
 
 
