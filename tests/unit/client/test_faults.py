@@ -121,15 +121,18 @@ def test_service_that_starts_later_is_waited_for(kind: Kind, caplog: pytest.LogC
     with FaultyService() as service:
         port = service.address.port
     later = FaultyService(port=port)
-    timer = threading.Timer(0.5, later.__enter__)
-    timer.start()
-    try:
-        with caplog.at_level(logging.WARNING):
-            assert kind.call(f"http://127.0.0.1:{port}", "embed", picture(3)).vector[0] == 3
-        assert "Nothing answers at http://127.0.0.1" in caplog.text
-    finally:
-        timer.join()
-        later.__exit__(None, None, None)
+
+    def start() -> None:
+        while "Nothing answers at http://127.0.0.1" not in caplog.text:
+            time.sleep(0.01)
+        later.__enter__()
+
+    starting = threading.Thread(target=start, daemon=True)
+    with caplog.at_level(logging.WARNING):
+        starting.start()
+        assert kind.call(f"http://127.0.0.1:{port}", "embed", picture(3)).vector[0] == 3
+    starting.join()
+    later.end()
 
 
 def test_service_that_restarts_in_the_middle_loses_nothing(kind: Kind) -> None:
