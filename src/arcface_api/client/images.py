@@ -109,7 +109,7 @@ def several(images: T) -> T:
     """The same; raises TypeError if it is one picture, whose letters, bytes, lines or rows would pass for pictures."""
     is_array = isinstance(images, np.ndarray) and images.ndim in (2, 3)
     if is_array or isinstance(images, _Bytes | str | os.PathLike | Picture) or hasattr(images, "read"):
-        raise TypeError(f"embed_many takes several pictures, and got one {type(images).__name__}: call embed, or [it].")
+        raise TypeError(f"embed_many takes several pictures, and got one {type(images).__name__}: put it into a list.")
     return images
 
 
