@@ -13,7 +13,8 @@
 One long module, because readers look for one tree.
 """
 
-from typing import ClassVar
+import copyreg
+from typing import Any, ClassVar
 
 from arcface_api.wording import counted
 
@@ -30,6 +31,10 @@ class ArcFaceError(Exception):
         super().__init_subclass__()
         if code is not None:
             cls.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its sentence: some `__init__` take what the sentence is made of."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # not in its stub
 
 
 class RequestError(ArcFaceError):

@@ -176,10 +176,28 @@ def test_similarity_of_pictures_and_embeddings(service: Service, run_named: Call
     unit = [np.array(by_http(service, each, normalize=True).json()["embedding"]) for each in (one, other)]
     with Client(url(service)) as client:
         assert client.similarity(one, other) == pytest.approx(float(unit[0] @ unit[1]), abs=1e-5)
-        assert client.similarity(client.embed(one), other, normalize=True) == client.similarity(one, other)
+        assert client.similarity(client.embed(one), other, normalize=True) == pytest.approx(
+            client.similarity(one, other)
+        )
         assert similarity(client.embed(one), client.embed(one)) == pytest.approx(1)
         with Client(url(run_named("open"))) as elsewhere, pytest.raises(FingerprintDiffers, match="different models"):
             client.similarity(one, elsewhere.embed(one))
+
+
+def test_similarity_refuses_what_was_made_in_another_way(service: Service) -> None:
+    """As where an option of the stored embedding is left out."""
+    face = png(loose_portrait())
+    with Client(url(service)) as client:
+        plain, aligned, unsure = (
+            client.embed(face),
+            client.embed(face, align="auto"),
+            client.embed(NO_FACE, align="auto"),
+        )
+        assert [each.alignment for each in (plain, aligned, unsure)] == ["none", "auto", "unsure"]
+        for stored, options in ((aligned, {}), (plain, {"align": "auto"}), (plain, {"flip": True}), (unsure, {})):
+            with pytest.raises(RecipeDiffers, match="same options"):
+                client.similarity(stored, NO_FACE, **options)
+        assert -1 <= client.similarity(aligned, NO_FACE, align="auto") <= 1
 
 
 def test_client_and_service_use_the_same_words() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.client.problems import AnswerInvalid, ThresholdUnknown, error_of_problem
-from arcface_api.errors import ArcFaceError, FingerprintDiffers
+from arcface_api.errors import ArcFaceError, FingerprintDiffers, RecipeDiffers
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,29 @@ class Embedding:
 
 
 def similarity(one: Embedding, other: Embedding) -> float:
-    """Cosine similarity of two embeddings, -1 … 1. Raises `FingerprintDiffers` if they must not be compared."""
+    """Cosine similarity of two embeddings, -1 … 1.
+
+    Raises:
+        FingerprintDiffers: They are of different models.
+        RecipeDiffers: They were made in different ways. `auto` and `unsure`, the outcomes of `align="auto"`, may be
+            compared, with care.
+        ValueError: One has a length of zero, or numbers that are not finite.
+    """
     if one.fingerprint != other.fingerprint:
         raise FingerprintDiffers(
             f"The embeddings are of different models ({one.model} {one.fingerprint}, {other.model}"
             f" {other.fingerprint}) and cannot be compared. Embed both pictures with one model."
         )
-    lengths = np.linalg.norm(one.vector) * np.linalg.norm(other.vector)
-    return float(np.dot(one.vector, other.vector) / lengths)
+    if one.recipe != other.recipe and {one.alignment, other.alignment} != {"auto", "unsure"}:
+        raise RecipeDiffers(
+            f"The embeddings were made in different ways (recipe {one.recipe} with alignment {one.alignment},"
+            f" {other.recipe} with {other.alignment}) and do not compare well. Embed both with the same options."
+        )
+    vectors = [each.vector.astype(np.float64) for each in (one, other)]  # whose squares never overflow
+    lengths = float(np.linalg.norm(vectors[0]) * np.linalg.norm(vectors[1]))
+    if not 0 < lengths < math.inf:
+        raise ValueError("An embedding has a length of zero, or numbers that are not finite: it has no direction.")
+    return float(np.clip(np.dot(*vectors) / lengths, -1, 1))
 
 
 @dataclass(frozen=True)
@@ -218,7 +234,7 @@ def read_batch(answer: Answer, pictures: int) -> list[Embedding | ArcFaceError]:
             else _embedding(result, body, headers["x-model-fingerprint"], alignment, tuple(codes))
             for result, alignment, codes in zip(results, alignments, warnings, strict=True)
         ]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise _invalid("/embed/batch", error) from error
 
 

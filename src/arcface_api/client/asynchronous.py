@@ -9,15 +9,18 @@ import httpx
 
 from arcface_api.client.answers import Answer, Embedding, Health, Info
 from arcface_api.client.connection import Connection
-from arcface_api.client.effects import END, Call, Effect, Enter, Give, Join, Pull, Read, Send, Sleep, Start, T
+from arcface_api.client.core import Core
+from arcface_api.client.effects import Call, Effect, End, Enter, Give, IsDone, Join, Pull, Read, Send, Sleep, Start, T
 from arcface_api.client.gate import Ticket
-from arcface_api.client.images import Encoded, ImageLike, Options, Picture, encoded
+from arcface_api.client.images import Encoded, ImageLike, Options, Picture, encoded, several
 from arcface_api.client.problems import ImageUnreadable, ServiceUnreachable
 from arcface_api.errors import ArcFaceError
 
 
-class AsyncClient(Connection):
+class AsyncClient(Connection[httpx.AsyncClient]):
     """`Client` for asyncio: the same methods with the same promises, to be awaited.
+
+    One event loop uses it at a time. In another one, after the first has ended, it opens new connections.
 
     >>> import asyncio
     >>> from arcface_api.client import AsyncClient
@@ -31,12 +34,24 @@ class AsyncClient(Connection):
     True
     """
 
-    def _open(self, **settings: Any) -> None:
-        self._http = httpx.AsyncClient(**settings)
+    def _open(self, **settings: Any) -> httpx.AsyncClient:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        return httpx.AsyncClient(**settings)
+
+    def _entered(self) -> Core:
+        """What decides in this event loop; in another one than before, with new connections."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop and self._loop.is_running():
+                raise RuntimeError("Another event loop uses this AsyncClient now. Make one for each loop.")
+            if self._loop:
+                self._begin_again()
+            self._loop = loop
+        return self._core
 
     async def embed(self, image: ImageLike | Picture, **options: Unpack[Options]) -> Embedding:
         """As `Client.embed`. A file is read in another thread."""
-        return await self._run(self._core.embed(image, options))
+        return await self._run(self._entered().embed(image, options))
 
     async def embed_many(
         self,
@@ -44,9 +59,10 @@ class AsyncClient(Connection):
         **options: Unpack[Options],
     ) -> AsyncIterator[Embedding | ArcFaceError]:
         """As `Client.embed_many`; `images` may also be asynchronous. A loop that is left early ends its requests."""
-        call, source = self._core.embed_many(options), _each(images)
+        call, source = self._entered().embed_many(options), _each(several(images))
         flights: set[asyncio.Task[Any]] = set()
-        turns, value = asyncio.Semaphore(self._requests_at_once), None
+        turns = asyncio.Semaphore(self._requests_at_once)
+        value: Any = None
 
         async def in_turn(started: Call[Any]) -> Any:
             async with turns:
@@ -61,10 +77,11 @@ class AsyncClient(Connection):
                 value = None
                 match effect:
                     case Pull():
-                        image = await anext(source, END)
-                        value = END if image is END else await _read_aside(image)  # type: ignore[arg-type]  # as above
+                        value = await _pulled(source)
                     case Start(started):
                         flights.add(value := asyncio.create_task(in_turn(started)))
+                    case IsDone(flight):
+                        value = flight.done()
                     case Join(flight):
                         flights.discard(flight)
                         value = await flight
@@ -86,22 +103,23 @@ class AsyncClient(Connection):
         **options: Unpack[Options],
     ) -> float:
         """As `Client.similarity`."""
-        return await self._run(self._core.similarity(one, other, options))
+        return await self._run(self._entered().similarity(one, other, options))
 
     async def threshold(self, far: float) -> float:
         """As `Client.threshold`."""
-        return await self._run(self._core.threshold(far))
+        return await self._run(self._entered().threshold(far))
 
     async def info(self) -> Info:
         """As `Client.info`."""
-        return await self._run(self._core.info())
+        return await self._run(self._entered().info())
 
     async def health(self) -> Health:
         """As `Client.health`."""
-        return await self._run(self._core.health())
+        return await self._run(self._entered().health())
 
     async def close(self) -> None:
         """As `Client.close`."""
+        self._entered()
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -158,6 +176,15 @@ class AsyncClient(Connection):
 async def _read_aside(picture: ImageLike | Picture) -> Encoded | ImageUnreadable:
     """As `encoded`, without stopping the event loop."""
     return encoded(picture) if isinstance(picture, bytes) else await asyncio.to_thread(encoded, picture)
+
+
+async def _pulled(source: AsyncIterator[ImageLike | Picture]) -> Encoded | ImageUnreadable | End:
+    try:
+        return await _read_aside(await anext(source))
+    except StopAsyncIteration:
+        return End()
+    except Exception as error:  # noqa: BLE001  # the core raises it, after the results that are due
+        return End(error)
 
 
 async def _each(

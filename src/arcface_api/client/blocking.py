@@ -3,23 +3,26 @@
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeAlias, Unpack
 
 import httpx
 
 from arcface_api.client.answers import Answer, Embedding, Health, Info
 from arcface_api.client.connection import Connection
-from arcface_api.client.effects import END, Call, Effect, Enter, Give, Join, Pull, Read, Send, Sleep, Start, T
+from arcface_api.client.effects import Call, Effect, End, Enter, Give, IsDone, Join, Pull, Read, Send, Sleep, Start, T
 from arcface_api.client.gate import Ticket
-from arcface_api.client.images import ImageLike, Options, Picture, encoded
-from arcface_api.client.problems import ServiceUnreachable
+from arcface_api.client.images import Encoded, ImageLike, Options, Picture, encoded, several
+from arcface_api.client.problems import ImageUnreadable, ServiceUnreachable
 from arcface_api.errors import ArcFaceError
 
+Job: TypeAlias = tuple[Future[Any], Call[Any]]
 
-class Client(Connection):
-    """Embeds pictures with a running service. One client may be shared by all threads of a process.
+
+class Client(Connection[httpx.Client]):
+    """Embeds pictures with a running service. One client may be shared by all threads, and used after a fork.
 
     Every call is repeated while the service is full, restarting or unreachable, for up to `retry_seconds`. That does no
     harm: the service stores nothing. (A request whose answer was lost may run twice there.)
@@ -31,10 +34,9 @@ class Client(Connection):
         (dtype('float32'), (512,))
     """
 
-    _never = threading.Event()
-
-    def _open(self, **settings: Any) -> None:
-        self._http = httpx.Client(**settings)
+    def _open(self, **settings: Any) -> httpx.Client:
+        self._never = threading.Event()
+        return httpx.Client(**settings)
 
     def embed(self, image: ImageLike | Picture, **options: Unpack[Options]) -> Embedding:
         """Embed the picture of one face crop.
@@ -61,7 +63,7 @@ class Client(Connection):
 
         Sends several requests at once, with as many pictures as `/info` allows and fewer after a refusal. Takes
         pictures from `images` in the calling thread, at most 8 requests ahead of the results: memory stays the same
-        however many there are.
+        however many there are. Results that have arrived are given before the next picture is taken.
 
             >>> for name, result in zip(["face.jpg", "missing.jpg"], client.embed_many(["face.jpg", "missing.jpg"])):
             ...     print(name, result.code if isinstance(result, Exception) else result.vector.shape)
@@ -71,10 +73,13 @@ class Client(Connection):
         Raises:
             ArcFaceError: As for `embed`, what concerns all pictures: the service cannot be reached, refuses an option,
                 or has changed its model. All results before it were given; go on after them with the rest.
+            TypeError: `images` is a single picture.
+            Exception: What `images` raises, after the results of all pictures before it.
         """
-        call, source = self._core.embed_many(options), iter(images)
-        threads = ThreadPoolExecutor(self._requests_at_once, "arcface-client")
-        has_left, value = threading.Event(), None
+        call, source = self._core.embed_many(options), iter(several(images))
+        jobs: SimpleQueue[Job | None] = SimpleQueue()
+        has_left, workers = threading.Event(), 0
+        value: Any = None
         try:
             while True:
                 try:
@@ -84,10 +89,17 @@ class Client(Connection):
                 value = None
                 match effect:
                     case Pull():
-                        image = next(source, END)
-                        value = END if image is END else encoded(image)  # type: ignore[arg-type]  # END is no picture
+                        value = _pulled(source)
                     case Start(started):
-                        value = threads.submit(self._run, started, has_left)
+                        jobs.put((value := Future(), started))
+                        if workers < self._requests_at_once:
+                            workers += 1
+                            # A daemon, so that the program can end while a request waits for its answer.
+                            threading.Thread(
+                                target=self._work, args=(jobs, has_left), name="arcface-client", daemon=True
+                            ).start()
+                    case IsDone(flight):
+                        value = flight.done()
                     case Join(flight):
                         value = flight.result()
                     case Give(results):
@@ -96,7 +108,8 @@ class Client(Connection):
                         value = self._do(effect, has_left)
         finally:
             has_left.set()
-            threads.shutdown(wait=False, cancel_futures=True)
+            for _ in range(workers):
+                jobs.put(None)
             call.close()
 
     def similarity(
@@ -105,13 +118,15 @@ class Client(Connection):
         other: Embedding | ImageLike | Picture,
         **options: Unpack[Options],
     ) -> float:
-        """The cosine similarity of two pictures or embeddings, -1 … 1.
+        """The cosine similarity of two pictures or embeddings, -1 … 1. `options` are those of the pictures.
 
             >>> round(client.similarity("face.jpg", embedding), 4)
             1.0
 
         Raises:
             FingerprintDiffers: The two are of different models.
+            RecipeDiffers: They were made in different ways, for example with other options. `auto` and `unsure`, the
+                outcomes of `align="auto"`, may be compared, with care.
             ArcFaceError: As for `embed`.
         """
         return self._run(self._core.similarity(one, other, options))
@@ -154,6 +169,15 @@ class Client(Connection):
     ) -> None:
         self.close()
 
+    def _work(self, jobs: SimpleQueue[Job | None], has_left: threading.Event) -> None:
+        """Run the calls of one `embed_many`, one after another, until it is left."""
+        while (job := jobs.get()) and not has_left.is_set():
+            flight, call = job
+            try:
+                flight.set_result(self._run(call, has_left))
+            except BaseException as error:  # noqa: BLE001  # `Join` raises it
+                flight.set_exception(error)
+
     def _run(self, call: Call[T], has_left: threading.Event | None = None) -> T:
         """Do what a call yields, to its end. `has_left`: set when nobody waits for it any more."""
         value = None
@@ -170,7 +194,10 @@ class Client(Connection):
     def _do(self, effect: Effect, has_left: threading.Event) -> Any:
         match effect:
             case Send():
-                return self._send(effect)
+                outcome = self._send(effect)
+                if has_left.is_set():
+                    raise _Abandoned
+                return outcome
             case Read(picture):
                 return encoded(picture)
             case Enter(pictures):
@@ -204,6 +231,15 @@ class Client(Connection):
             self._core.gate.leave(ticket)
             raise _Abandoned
         return ticket
+
+
+def _pulled(source: Iterator[ImageLike | Picture]) -> Encoded | ImageUnreadable | End:
+    try:
+        return encoded(next(source))
+    except StopIteration:
+        return End()
+    except Exception as error:  # noqa: BLE001  # the core raises it, after the results that are due
+        return End(error)
 
 
 class _Abandoned(Exception):

@@ -1,8 +1,11 @@
 """What both clients are made of: where the service is, how httpx reaches it, and how its failures read."""
 
+import os
+import re
 import ssl
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import httpx
 
@@ -13,11 +16,14 @@ from arcface_api.client.problems import ServiceUnreachable
 from arcface_api.outbound import proxy_for, tls_context
 
 DEFAULT_URL = "http://localhost:5555"
+MAX_TIMEOUT_SECONDS = 86_400.0
 IDLE_SECONDS = 30.0
 """How long an unused connection is kept: less than the service (75 s) and usual proxies (60 s) keep theirs."""
 
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
-class Connection:
+
+class Connection(Generic[Http]):
     """What both clients are made of."""
 
     def __init__(
@@ -34,7 +40,8 @@ class Connection:
         """Nothing is sent yet.
 
         Args:
-            url: Where the service is, with the path under which a proxy publishes it, if any.
+            url: Where the service is, with the path under which a proxy publishes it, if any. A name and a password
+                (`https://name:password@host`) are sent as `Authorization: Basic …`, and appear in no message.
             api_key: Sent as `Authorization: Bearer …`. The service itself has no authentication; a proxy may.
             fingerprint: Of your stored embeddings: a service with another model is refused (`FingerprintDiffers`).
             recipe: Of your stored embeddings: a picture that would get another one is refused (`RecipeDiffers`).
@@ -43,36 +50,53 @@ class Connection:
             requests_at_once: Of one `embed_many`, each with up to 32 pictures.
 
         Raises:
-            ValueError: `url` is not an address, or a number is not positive.
+            ValueError: `url` is not an address, a header cannot carry a value, or a number is out of its range.
             SettingInvalid: A variable for proxies or certificates (`HTTPS_PROXY`, `SSL_CERT_FILE` …) cannot be used.
         """
-        self.url = url.rstrip("/")
-        address = _address(self.url)
-        if not (timeout_seconds > 0 and retry_seconds >= 0 and requests_at_once > 0):
-            raise ValueError("timeout_seconds and requests_at_once must be more than 0, and retry_seconds 0 or more.")
+        address = _address(url)
+        if not (0 < timeout_seconds <= MAX_TIMEOUT_SECONDS and retry_seconds >= 0 and requests_at_once > 0):
+            raise ValueError(
+                "timeout_seconds must be more than 0 and at most a day, requests_at_once more than 0, and retry_seconds"
+                " 0 or more."
+            )
+        self.url = str(address.copy_with(username=None, password=None)).rstrip("/")
         self._timeout_seconds, self._requests_at_once = timeout_seconds, requests_at_once
-        self._core = Core(
-            fingerprint=fingerprint,
-            recipe=recipe,
-            retry_seconds=retry_seconds,
-            timeout_seconds=timeout_seconds,
-            requests=requests_at_once,
-        )
+        self._proxy = proxy_for(address)
+        self._core_settings: dict[str, Any] = {
+            "fingerprint": _header_value("fingerprint", fingerprint),
+            "recipe": _header_value("recipe", recipe),
+            "retry_seconds": retry_seconds,
+            "timeout_seconds": timeout_seconds,
+            "requests": requests_at_once,
+        }
         headers = {"User-Agent": f"arcface-api/{__version__}", "Accept": "application/json"}
-        if api_key:
-            headers["Authorization"] = f"Bearer {api_key}"
-        self._open(
-            headers=headers,
-            timeout=timeout_seconds,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
-            proxy=proxy_for(address),
+        if key := _header_value("api_key", api_key):
+            headers["Authorization"] = f"Bearer {key}"
+        self._http_settings: dict[str, Any] = {
+            "auth": (address.username, address.password) if address.userinfo else None,
+            "headers": headers,
+            "timeout": timeout_seconds,
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
+            "proxy": self._proxy,
             # Redirects are not followed, so other addresses need no certificates, which take long to load.
-            verify=tls_context(address) if address.scheme == "https" else False,
-            trust_env=False,  # `outbound` has read the environment
-        )
+            "verify": tls_context(address) if address.scheme == "https" else False,
+            "trust_env": False,  # `outbound` has read the environment
+        }
+        self._begin()
+        _clients.add(self)
 
-    def _open(self, **settings: Any) -> None:
-        """Make httpx's client."""
+    def _begin(self) -> None:
+        """Be as new: without connections, and with nobody inside the gate."""
+        self._core = Core(**self._core_settings)
+        self._http: Http = self._open(**self._http_settings)
+
+    def _begin_again(self) -> None:
+        """Where the connections and locks are another process's or event loop's."""
+        if not self._http.is_closed:
+            self._begin()
+
+    def _open(self, **settings: Any) -> Http:
+        """The client of httpx."""
         raise NotImplementedError
 
     def _request(self, send: Send) -> dict[str, Any]:
@@ -86,28 +110,57 @@ class Connection:
 
     def _unreachable(self, error: Exception) -> ServiceUnreachable:
         """What httpx met, for a person."""
-        advice = "Start the service there (arcface-api serve), or check the address."
+        if self._http.is_closed:
+            raise RuntimeError("The client was closed before the answer came.") from error
+        where, advice = self.url, "Start the service there (arcface-api serve), or check the address."
+        if self._proxy:
+            where = f"{self.url} through the proxy {self._proxy.url}"  # httpx keeps the password elsewhere
+            advice = "Check the address, and the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY."
         if isinstance(error, httpx.TimeoutException | TimeoutError):
             why = f"gives no answer within {self._timeout_seconds:g} s"
-            return ServiceUnreachable(f"{self.url} {why}. Its log may say why; or allow more with timeout_seconds.")
+            return ServiceUnreachable(f"{where} {why}. Its log may say why; or allow more with timeout_seconds.")
         if _is_certificate(error):
             sentence = f"The certificate of {self.url} is not trusted: {error}. Name its authority in SSL_CERT_FILE."
             return ServiceUnreachable(sentence, may_pass=False)
+        if isinstance(error, httpx.LocalProtocolError):  # its text may repeat a secret header
+            return ServiceUnreachable(f"A request to {where} cannot be written as HTTP. {advice}", may_pass=False)
+        why = str(error) or type(error).__name__
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-            return ServiceUnreachable(f"Nothing answers at {self.url}: {error}. {advice}")
+            return ServiceUnreachable(f"Nothing answers at {where}: {why}. {advice}")
         return ServiceUnreachable(
-            f"The connection to {self.url} broke before the answer was whole: {error or type(error).__name__}. The"
-            " service's log may say why."
+            f"The connection to {where} broke before the answer was whole: {why}. The service's log may say why."
         )
+
+
+_clients: WeakSet[Connection[Any]] = WeakSet()
+
+
+def _begin_all_again() -> None:
+    for client in _clients:
+        client._begin_again()  # noqa: SLF001  # of this module
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    # On a connection that parent and child share, each would read the other's answers.
+    os.register_at_fork(after_in_child=_begin_all_again)
 
 
 def _address(url: str) -> httpx.URL:
     address = None
     with suppress(httpx.InvalidURL):
         address = httpx.URL(url)
-    if address is None or address.scheme not in ("http", "https") or not address.host:
-        raise ValueError(f"{url!r} is no address of a service. Write it as {DEFAULT_URL}.")
+    if address is None or address.scheme not in ("http", "https") or not address.host or set("?#") & set(url):
+        shown = re.sub("//.*@", "//…@", url)  # without a password
+        raise ValueError(f"{shown!r} is no address of a service. Write it as {DEFAULT_URL}, without ? and #.")
     return address
+
+
+def _header_value(name: str, value: str | None) -> str:
+    """Without spaces and line ends around it, as files have them; never shown, as it may be a secret."""
+    value = (value or "").strip()
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError(f"{name} has characters that no HTTP header can carry. Allowed is printable ASCII.")
+    return value
 
 
 def _is_certificate(error: BaseException | None) -> bool:

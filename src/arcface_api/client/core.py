@@ -24,7 +24,7 @@ from arcface_api.client.answers import (
     read_info,
     similarity,
 )
-from arcface_api.client.effects import END, Call, Enter, Give, Join, Pull, Read, Send, Sleep, Start
+from arcface_api.client.effects import Call, End, Enter, Give, IsDone, Join, Pull, Read, Send, Sleep, Start
 from arcface_api.client.gate import Gate, Outcome, Ticket
 from arcface_api.client.images import Encoded, ImageLike, Options, Picture
 from arcface_api.client.problems import AnswerInvalid, ImageUnreadable, ServiceUnreachable, error_of
@@ -93,31 +93,33 @@ class Core:
         return (yield from self.info()).threshold(far)
 
     def embed_many(self, options: Options) -> Call[None]:
-        """Embed all pictures that the caller has, and give the results in their order."""
+        """Embed all pictures that the caller has, and give the results in their order, as soon as they are there."""
         query, fingerprint = _query(options), ""
         limits = (self._known_info or (yield from self.info())).limits
         most = min(REQUEST_PICTURES, limits.max_batch_files, limits.queue_capacity)
         most_bytes = min(REQUEST_BYTES, limits.max_batch_bytes)
+        most_flying = 2 * self._requests  # while the oldest waits for its Retry-After, others are ready to go
         flying: deque[Any] = deque()
-        image = yield Pull()
-        while flying or image is not END:
-            # More than are sent at once: while the oldest waits for its Retry-After, others are ready to go.
-            while image is not END and len(flying) < 2 * self._requests:
-                group: list[Encoded | ArcFaceError] = []
-                size = 0
-                while image is not END and len(group) < most:
-                    size += len(image.content) if isinstance(image, Encoded) else 0
-                    if group and size > most_bytes:
-                        break
-                    group.append(image)
-                    image = yield Pull()
+        group: list[Encoded | ArcFaceError] = []
+        image, size = (yield Pull()), 0
+        while group or flying or not isinstance(image, End):
+            has_ended, more = isinstance(image, End), len(image.content) if isinstance(image, Encoded) else 0
+            is_whole = has_ended or len(group) == most or size + more > most_bytes
+            if group and is_whole and len(flying) < most_flying:
                 flying.append((yield Start(self._group(group, query))))
-            results: list[Embedding | ArcFaceError] = yield Join(flying.popleft())
-            for embedding in results:
-                if isinstance(embedding, Embedding):
-                    fingerprint = fingerprint or embedding.fingerprint
-                    _check_model(embedding, fingerprint)
-            yield Give(results)
+                group, size = [], 0
+            elif flying and (has_ended or len(flying) == most_flying or (yield IsDone(flying[0]))):
+                results: list[Embedding | ArcFaceError] = yield Join(flying.popleft())
+                for embedding in results:
+                    if isinstance(embedding, Embedding):
+                        fingerprint = fingerprint or embedding.fingerprint
+                        _check_model(embedding, fingerprint)
+                yield Give(results)
+            else:
+                group.append(image)
+                image, size = (yield Pull()), size + more
+        if image.error:
+            raise image.error
 
     def info(self) -> Call[Info]:
         """What `/info` reports now."""

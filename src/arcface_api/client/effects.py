@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from arcface_api.client.answers import Embedding
 from arcface_api.client.images import ImageLike, Picture
@@ -45,7 +45,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Pull:
-    """Take the caller's next picture; gives as `Read`, or `END`."""
+    """Take the caller's next picture; gives as `Read`, or an `End`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ class Start:
     """Run a generator beside this one; gives what `Join` takes."""
 
     call: "Call[Any]"
+
+
+@dataclass(frozen=True)
+class IsDone:
+    """Whether `Join` would not have to wait."""
+
+    started: Any
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,13 @@ class Give:
     results: Sequence[Embedding | ArcFaceError]
 
 
-END: Final = object()
-Effect: TypeAlias = Send | Sleep | Enter | Read | Pull | Start | Join | Give
+@dataclass(frozen=True)
+class End:
+    """There is no further picture."""
+
+    error: Exception | None = None
+    """What the caller's iterable raised."""
+
+
+Effect: TypeAlias = Send | Sleep | Enter | Read | Pull | Start | IsDone | Join | Give
 Call: TypeAlias = Generator[Effect, Any, T]

@@ -6,12 +6,14 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypedDict
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arcface_api.client.problems import ImageUnreadable
+
+T = TypeVar("T")
 
 
 class SupportsRead(Protocol):
@@ -74,6 +76,9 @@ class Encoded:
     landmarks: list[list[float]] | None = None
 
 
+_Bytes = bytes | bytearray | memoryview
+MAX_SHOWN = 200
+"""Letters of a path in a sentence: it may be a picture in Base64."""
 _ALLOWED = (
     "Allowed are the bytes of a JPEG, PNG or WebP file, its path, the file opened in binary mode, a NumPy array"
     " (h, w, 3) uint8 in RGB order, or a Pillow image."
@@ -85,12 +90,27 @@ _MODES_OF_8_BITS = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", 
 
 def encoded(picture: ImageLike | Picture) -> Encoded | ImageUnreadable:
     """The bytes to send, and the landmarks; or the error of this picture. Reads files, in the calling thread."""
+    image = picture.image if isinstance(picture, Picture) else picture
     try:
-        if isinstance(picture, Picture):
-            return Encoded(_content(picture.image), _landmarks(picture))
-        return Encoded(_content(picture))
+        return Encoded(_content(image), _landmarks(picture) if isinstance(picture, Picture) else None)
     except ImageUnreadable as error:
         return error
+    except Exception as error:  # noqa: BLE001  # whatever a caller's file or object raises concerns this picture alone
+        what, advice = f"The {type(image).__name__}", _ALLOWED
+        if isinstance(image, str | os.PathLike):
+            what, advice = repr(str(image)[:MAX_SHOWN]), "Check the path."
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        unreadable = ImageUnreadable(f"{what} cannot be read: {why}. {advice}")
+        unreadable.__cause__ = error
+        return unreadable
+
+
+def several(images: T) -> T:
+    """The same; raises TypeError if it is one picture, whose letters, bytes, lines or rows would pass for pictures."""
+    is_array = isinstance(images, np.ndarray) and images.ndim in (2, 3)
+    if is_array or isinstance(images, _Bytes | str | os.PathLike | Picture) or hasattr(images, "read"):
+        raise TypeError(f"embed_many takes several pictures, and got one {type(images).__name__}: put it into a list.")
+    return images
 
 
 def _landmarks(picture: Picture) -> list[list[float]]:
@@ -101,26 +121,20 @@ def _landmarks(picture: Picture) -> list[list[float]]:
 
 
 def _content(image: Any) -> bytes:
-    if isinstance(image, bytes | bytearray | memoryview):
+    if isinstance(image, _Bytes):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
-        try:
-            return Path(image).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            why = getattr(error, "strerror", None) or str(error)
-            raise ImageUnreadable(f"{os.fspath(image)!r} cannot be read: {why}. Check the path.") from error
+        return Path(os.fsdecode(image)).read_bytes()
     if isinstance(image, np.ndarray):
         return _png(_checked(image))
     if hasattr(image, "convert") and hasattr(image, "getexif"):
         return _png(_pillow_pixels(image))
     if hasattr(image, "read"):
-        try:
-            content = image.read()
-        except (OSError, ValueError) as error:  # ValueError: it is closed, or its text is not UTF-8
-            raise ImageUnreadable(f"The file object cannot be read: {error}. Open it in binary mode.") from error
-        if not isinstance(content, bytes):
-            raise ImageUnreadable("The file object returns text. Open it in binary mode: open(path, 'rb').")
-        return content
+        content = image.read()
+        if not isinstance(content, _Bytes):
+            kind = type(content).__name__
+            raise ImageUnreadable(f"The file object returns {kind}. Open it in binary mode: open(path, 'rb').")
+        return bytes(content)
     raise ImageUnreadable(f"A picture cannot be made of {type(image).__name__}. {_ALLOWED}")
 
 
@@ -137,11 +151,8 @@ def _pillow_pixels(image: PillowImage) -> NDArray[np.uint8]:
     """The upright pixels (h, w, 3) of a Pillow image."""
     if image.mode not in _MODES_OF_8_BITS:  # Pillow would cut their values off at 255
         raise ImageUnreadable(f"The Pillow image has mode {image.mode}. Convert it to 8 bits: RGB or L.")
-    try:
-        pixels = np.asarray(image.convert("RGB"))
-        orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
-    except (OSError, SyntaxError, ValueError) as error:  # it is read from its file only now; Pillow raises all of them
-        raise ImageUnreadable(f"The Pillow image cannot be read: {error}. Check the file.") from error
+    pixels = np.asarray(image.convert("RGB"))  # it is read from its file only now
+    orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
     # EXIF 2.32 section 4.6.4 A: which sides of the picture the first row and the first column are.
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

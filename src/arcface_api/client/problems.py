@@ -83,15 +83,19 @@ def error_of(status: int, headers: Mapping[str, str], content: bytes) -> ArcFace
 
 def error_of_problem(problem: Mapping[str, Any], without: str = "The service gives no reason.") -> ArcFaceError:
     """The error of a problem (RFC 9457), for example of one picture of a batch. `without`: where it has no detail."""
-    status, code = int(problem.get("status", 500)), str(problem.get("code", _WITHOUT_CODE))
-    kind = KNOWN.get(code) or _unknown(status, code)
-    return kind.__new__(kind, str(problem.get("detail", without)))  # some `__init__` take what the sentence is made of
+    status, code = problem.get("status"), str(problem.get("code") or _WITHOUT_CODE)
+    kind = KNOWN.get(code) or _unknown(status if isinstance(status, int) else 500, code)
+    return kind.__new__(kind, str(problem.get("detail") or without))  # `__init__` may take what the sentence is made of
 
 
 @lru_cache(256)
 def _unknown(status: int, code: str) -> type[ArcFaceError]:
     family = _BY_STATUS.get(status, RequestError if status < 500 else ServiceFailed)
-    return type(family.__name__, (family,), {"code": code, "__module__": __name__})
+
+    def reduced(error: ArcFaceError) -> tuple[Any, ...]:  # pickle finds no class that is made here
+        return error_of_problem, ({"status": status, "code": code, "detail": str(error)},), vars(error)
+
+    return type(family.__name__, (family,), {"code": code, "__module__": __name__, "__reduce__": reduced})
 
 
 def _retry_after_seconds(value: str) -> int | None:

@@ -16,7 +16,7 @@ class Given:
     """What `embed_many` gave, until it ended or raised."""
 
     results: list[Embedding | ArcFaceError]
-    raised: ArcFaceError | None = None
+    raised: ArcFaceError | OSError | None = None
 
     @property
     def numbers(self) -> list[int]:
@@ -41,7 +41,7 @@ class Sync:
             try:
                 for result in client.embed_many(images):
                     given.results.append(result)
-            except ArcFaceError as error:
+            except (ArcFaceError, OSError) as error:
                 given.raised = error
         return given
 
@@ -65,7 +65,7 @@ class Async:
                 try:
                     async for result in client.embed_many(images):
                         given.results.append(result)
-                except ArcFaceError as error:
+                except (ArcFaceError, OSError) as error:
                     given.raised = error
             return given
 

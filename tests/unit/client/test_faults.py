@@ -5,10 +5,14 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
+from io import BytesIO
 from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,14 +24,16 @@ from arcface_api.client import (
     AsyncClient,
     Client,
     Embedding,
+    Picture,
     ServiceBusy,
     ServiceUnreachable,
 )
-from client.conftest import Kind
+from client.conftest import Async, Kind
 from faulty_service import FINGERPRINT, MODEL_CHANGES, OTHER_FINGERPRINT, PASSING, FaultyService, http, picture, refusal
 from scripted_server import Slowly
 
 NOT_JSON, NOT_OURS = http(200, b"<h1>Welcome</h1>"), http(200, b'{"results": []}')
+NOT_A_PROBLEM = http(200, b'{"results": [{"problem": "x"}]}', X_Alignment="-", X_Model_Fingerprint="x")
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -91,7 +97,7 @@ def test_what_lasts_is_an_error_when_patience_ends(kind: Kind) -> None:
         kind.call(service.url, "embed", picture(1), retry_seconds=0)
 
 
-@pytest.mark.parametrize("answer", [NOT_JSON, NOT_OURS, http(301, b"", Location="https://elsewhere/")])
+@pytest.mark.parametrize("answer", [NOT_JSON, NOT_OURS, NOT_A_PROBLEM, http(301, b"", Location="https://elsewhere/")])
 def test_what_is_not_the_service_is_said_at_once(kind: Kind, answer: bytes) -> None:
     for method, images in (("embed", picture(1)), ("health", None)):
         with FaultyService([answer]) as service, pytest.raises(AnswerInvalid, match=r"[Aa]ddress"):
@@ -115,15 +121,18 @@ def test_service_that_starts_later_is_waited_for(kind: Kind, caplog: pytest.LogC
     with FaultyService() as service:
         port = service.address.port
     later = FaultyService(port=port)
-    timer = threading.Timer(0.5, later.__enter__)
-    timer.start()
-    try:
-        with caplog.at_level(logging.WARNING):
-            assert kind.call(f"http://127.0.0.1:{port}", "embed", picture(3)).vector[0] == 3
-        assert "Nothing answers at http://127.0.0.1" in caplog.text
-    finally:
-        timer.join()
-        later.__exit__(None, None, None)
+
+    def start() -> None:
+        while "Nothing answers at http://127.0.0.1" not in caplog.text:
+            time.sleep(0.01)
+        later.__enter__()
+
+    starting = threading.Thread(target=start, daemon=True)
+    with caplog.at_level(logging.WARNING):
+        starting.start()
+        assert kind.call(f"http://127.0.0.1:{port}", "embed", picture(3)).vector[0] == 3
+    starting.join()
+    later.end()
 
 
 def test_service_that_restarts_in_the_middle_loses_nothing(kind: Kind) -> None:
@@ -207,23 +216,26 @@ def test_pictures_are_taken_as_they_are_needed(kind: Kind) -> None:
 
 
 class OnlyTheFirst(FaultyService):
-    """Serves picture 0; all others are refused for hours, or wait for an answer."""
+    """Serves picture 0 when others have come; these are refused for hours, or wait for an answer."""
 
-    def __init__(self, *, refuses: bool) -> None:
+    def __init__(self, *, refuses: bool, others: int = 0) -> None:
         super().__init__(max_batch_files=1)
-        self._refuses = refuses
+        self._refuses, self._others = refuses, others
 
     async def _answer(self, number: int) -> bytes | None:
-        if b"/embed" in self.heads[number] and picture(0) not in self.bodies[number]:
-            if self._refuses:
-                return refusal(429, "queue_full", Retry_After="9000")
-            await asyncio.sleep(9000)
+        if b"/embed" in self.heads[number]:
+            if picture(0) not in self.bodies[number]:
+                if self._refuses:
+                    return refusal(429, "queue_full", Retry_After="9000")
+                await asyncio.sleep(9000)
+            while sum(b"/embed" in head for head in self.heads) < 1 + self._others:  # noqa: ASYNC110  # a list has no event
+                await asyncio.sleep(0.01)
         return await super()._answer(number)
 
 
 def test_loop_that_is_left_does_not_wait_for_requests_that_were_refused() -> None:
     with (
-        OnlyTheFirst(refuses=True) as service,
+        OnlyTheFirst(refuses=True, others=1) as service,
         Client(service.url, requests_at_once=2, retry_seconds=99_000) as client,
     ):
         with closing(client.embed_many(map(picture, range(10)))) as results:  # type: ignore[type-var]  # as above
@@ -242,7 +254,7 @@ def test_loop_of_asyncio_that_is_left_ends_its_requests(refuses: bool) -> None:
             assert asyncio.all_tasks() == {asyncio.current_task()}
             assert is_empty(client)
 
-    with OnlyTheFirst(refuses=refuses) as service:
+    with OnlyTheFirst(refuses=refuses, others=1) as service:
         asyncio.run(run())
 
 
@@ -269,6 +281,70 @@ def is_empty(client: Client | AsyncClient) -> bool:
     return client._core.gate._inside == 0 and not client._core.gate._waiting
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        str(__file__),
+        b"picture 1",
+        Path(__file__),
+        Picture(b"", []),
+        BytesIO(b"picture 1"),
+        np.zeros((4, 4, 3), np.uint8),
+    ],
+    ids=lambda images: type(images).__name__,
+)
+def test_single_picture_is_not_taken_apart(kind: Kind, images: Any) -> None:
+    with FaultyService() as service:
+        with pytest.raises(TypeError, match="several pictures, and got one"):
+            kind.embed_many(service.url, images)
+        assert not service.bodies
+        rows = np.array([[b"picture 1"], [b"picture 2"]], object)[:, 0]
+        assert kind.embed_many(service.url, rows).numbers == [1, 2]
+
+
+def test_iterable_that_raises_loses_no_result(kind: Kind) -> None:
+    def pictures() -> Iterator[bytes]:
+        yield from map(picture, range(100))
+        raise OSError("The disk is gone.")
+
+    with FaultyService(max_batch_files=7, work_seconds=0.01) as service:
+        given = kind.embed_many(service.url, pictures())
+        assert given.numbers == list(range(100))
+        assert str(given.raised) == "The disk is gone."
+
+
+def test_results_are_given_while_pictures_come_slowly(kind: Kind) -> None:
+    """Not only when all that may be read ahead has been read."""
+    taken, most = [], 2 * 2 * 200
+
+    async def run() -> None:
+        async def slowly() -> AsyncIterator[bytes]:
+            for number in range(most):
+                taken.append(number)
+                yield picture(number)
+                await asyncio.sleep(0.05)
+
+        async with (
+            AsyncClient(service.url, requests_at_once=200) as client,
+            aclosing(client.embed_many(slowly())) as results,  # type: ignore[type-var]  # it is a generator
+        ):
+            await anext(results)
+
+    def pictures() -> Iterator[bytes]:
+        for number in range(most):
+            taken.append(number)
+            yield picture(number)
+            time.sleep(0.05)
+
+    with FaultyService(max_batch_files=2) as service:
+        if kind is Async:
+            asyncio.run(run())
+        else:
+            with Client(service.url, requests_at_once=200) as client, closing(client.embed_many(pictures())) as results:  # type: ignore[type-var]
+                next(results)
+    assert len(taken) < most
+
+
 def test_no_picture_needs_no_request(kind: Kind) -> None:
     with FaultyService() as service:
         assert kind.embed_many(service.url, []).results == []
@@ -292,14 +368,6 @@ def test_lost_answers_may_run_twice_but_count_once(kind: Kind) -> None:
     with FaultyService(["lost"]) as service:
         assert kind.embed_many(service.url, map(picture, range(3))).numbers == [0, 1, 2]
         assert service.served == [[picture(number) for number in range(3)]] * 2
-
-
-@pytest.mark.parametrize("url", ["localhost:5555", "http://", "ftp://x", "http://a:b:c", ""])
-def test_wrong_address_is_said_before_anything_is_sent(url: str) -> None:
-    with pytest.raises(ValueError, match="Write it as http://localhost:5555"):
-        Client(url)
-    with pytest.raises(ValueError, match="more than 0"):
-        Client(timeout_seconds=0)
 
 
 def test_unknown_option_is_said_before_anything_is_sent(kind: Kind) -> None:

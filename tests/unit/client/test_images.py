@@ -1,9 +1,11 @@
 """Promises of the forms in which a picture may be given: the service gets the same pixels from each."""
 
+import os
 import re
+import zipfile
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from arcface_api.client import ImageUnreadable, Picture
-from arcface_api.client.images import Encoded, encoded
+from arcface_api.client.images import MAX_SHOWN, Encoded, encoded
 from pictures import decoded_by_opencv, picture_bytes, smooth_picture
 
 PIXELS = np.asarray(smooth_picture(31, 17))
@@ -23,6 +25,25 @@ def sent(image: Any) -> Encoded:
     found = encoded(image)
     assert isinstance(found, Encoded)
     return found
+
+
+class Readable:
+    """Not a file, but with the method of one."""
+
+    def __init__(self, read: object) -> None:
+        self._read = read
+
+    def read(self) -> object:
+        if isinstance(self._read, Exception):
+            raise self._read
+        return self._read
+
+
+def damaged_zip_member() -> IO[bytes]:
+    stored = BytesIO()
+    with zipfile.ZipFile(stored, "w") as archive:
+        archive.writestr("face.jpg", b"the picture")
+    return zipfile.ZipFile(BytesIO(stored.getvalue().replace(b"the", b"THE"))).open("face.jpg")
 
 
 def refusal(image: Any) -> str:
@@ -40,8 +61,10 @@ def test_file_is_sent_as_it_is(tmp_path: Path) -> None:
     content, path = picture_bytes("JPEG"), tmp_path / "face.jpg"
     path.write_bytes(content)
     with path.open("rb") as file:
-        for image in (content, bytearray(content), memoryview(content), path, str(path), file, BytesIO(content)):
+        (found,) = os.scandir(os.fsencode(tmp_path))
+        for image in (content, bytearray(content), memoryview(content), path, str(path), found, file, BytesIO(content)):
             assert sent(image).content == content
+    assert sent(Readable(bytearray(content))).content == content
 
 
 @pytest.mark.parametrize("array", [PIXELS, PIXELS[::-1, ::2], np.asfortranarray(PIXELS), PIXELS[:1, :1]])
@@ -78,7 +101,8 @@ def test_pillow_image_is_turned_upright_as_its_file_would_be(orientation: int) -
         ("nowhere/face.jpg", r"nowhere/face\.jpg.*No such file"),
         (Path("/"), "directory"),
         ("nul\0", "null byte"),
-        (StringIO("text"), "binary mode"),
+        ("A" * 100_000, f"^'{'A' * MAX_SHOWN}' cannot be read: File name too long"),
+        (StringIO("text"), "returns str.*binary mode"),
         (None, "NoneType.*Allowed are"),
         (7, "int.*Allowed are"),
         ([b"1"], "list.*Allowed are"),
@@ -95,6 +119,10 @@ def test_files_that_fail_while_they_are_read_are_named(tmp_path: Path) -> None:
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(picture_bytes("JPEG", (300, 300))[:2000])
     assert "closed file" in refusal(closed)
+    assert "Bad CRC-32" in refusal(damaged_zip_member())
+    assert "EOFError" in refusal(Readable(EOFError()))
+    with cut.open(encoding="utf-8") as text:
+        assert "Allowed are" in refusal(text)
     with Pillow.open(cut) as image:
         assert "truncated" in refusal(image)
 

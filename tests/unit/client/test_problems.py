@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import pickle
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -58,6 +59,32 @@ def test_unknown_code_becomes_an_error_of_its_status(status: int, family: type[A
             "of_a_later_version",
         )
         assert type(answered(status, "of_a_later_version")) is type(answered(status, "of_a_later_version"))
+
+
+@pytest.mark.parametrize("status", [None, "abc", 5.5, [], {}])
+def test_problem_without_a_usable_status_is_an_error(status: object) -> None:
+    assert isinstance(error_of_problem({"status": status, "code": "of_a_later_version"}), errors.ServiceFailed)
+    assert type(error_of_problem({"status": status, "code": "image_damaged"})) is errors.ImageDamaged
+    empty = error_of_problem({"status": status, "code": None, "detail": None})
+    assert (empty.code, str(empty)) == ("http_error", "The service gives no reason.")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *[error_of_problem({"code": code, "detail": "The detail."}) for code in problems.KNOWN],
+        errors.QueueFull(1, 2, 3, 4),
+        client.ServiceUnreachable("Nothing answers.", may_pass=False),
+        answered(429, "of_a_later_version", **{"retry-after": "7", "x-request-id": "abc"}),
+        answered(502),
+    ],
+    ids=lambda error: error.code,
+)
+def test_error_can_be_sent_to_another_process(error: ArcFaceError) -> None:
+    """As pools do, and `copy`."""
+    arrived = pickle.loads(pickle.dumps(error))
+    assert (type(arrived), str(arrived), arrived.code) == (type(error), str(error), error.code)
+    assert vars(arrived) == vars(error)
 
 
 def test_what_a_proxy_answers_is_named_as_such() -> None:
