@@ -22,18 +22,19 @@ def connect() -> psycopg.Connection:
 
 
 def create(connection: psycopg.Connection, dim: int, kind: str) -> None:
-    """Run schema.sql, with this many numbers of this kind (halfvec or vector), unless the table is there.
+    """Unless the table is there, run schema.sql with this many numbers of this kind (halfvec or vector).
 
     Ends the program if the table that is there holds others.
     """
-    schema = SCHEMA.read_text().replace("halfvec(512)", f"{kind}({dim})").replace("halfvec_ip_ops", f"{kind}_ip_ops")
-    connection.execute(schema)
-    (there,) = connection.execute(
+    there = connection.execute(
         "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
-        " WHERE attrelid = 'faces'::regclass AND attname = 'embedding'"
-    ).fetchone() or ("",)
-    if there != f"{kind}({dim})":
+        " WHERE attrelid = to_regclass('faces') AND attname = 'embedding'"
+    ).fetchone()
+    if there is None:
+        schema = SCHEMA.read_text().replace("halfvec(512)", f"{kind}({dim})")
+        connection.execute(schema.replace("halfvec_ip_ops", f"{kind}_ip_ops"))
+    elif there != (f"{kind}({dim})",):
         sys.exit(
-            f"The table faces holds {there}, but these embeddings need {kind}({dim}). Use another database"
+            f"The table faces holds {there[0]}, but these embeddings need {kind}({dim}). Use another database"
             " (DATABASE_URL, or another folder), or DROP TABLE faces."
         )

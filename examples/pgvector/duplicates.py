@@ -5,7 +5,6 @@ comparisons.
 """
 
 import argparse
-import sys
 
 from database import connect
 from thresholds import in_words, known
@@ -35,7 +34,8 @@ def main() -> None:
         for recipe, model, faces in connection.execute(RECIPES).fetchall():
             threshold = arguments.threshold or max((similarity for _, similarity in known(model)), default=None)
             if threshold is None:
-                sys.exit(in_words(model, None, faces))
+                print(in_words(model, None, faces))
+                threshold = -1  # all pairs
             asked = {"recipe": recipe, "threshold": threshold, "nearest": arguments.nearest}
             pairs = connection.execute(PAIRS, asked).fetchall()
             print(

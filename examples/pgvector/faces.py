@@ -23,8 +23,8 @@ def downloaded() -> Iterator[tuple[str, np.ndarray]]:
         people = fetch_lfw_people(min_faces_per_person=PICTURES, resize=1.0, color=True)
     except OSError as error:
         sys.exit(
-            f"The faces cannot be downloaded: {error}. Use a folder with crops of yours (--faces FOLDER) or synthetic faces"
-            " (--synthetic), or copy ~/scikit_learn_data/lfw_home from a machine that has downloaded them."
+            f"The faces cannot be downloaded: {error}. Use a folder with crops of yours (--faces FOLDER), or synthetic"
+            " faces (--synthetic), or copy ~/scikit_learn_data/lfw_home from a machine that has downloaded them."
         )
     for pixels, person in zip(people.images, people.target, strict=True):
         yield people.target_names[person].replace(" ", "_"), (pixels * 255).astype("uint8")
