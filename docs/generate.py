@@ -48,7 +48,7 @@ from results import RESULTS
 
 DOCS = Path(__file__).parent
 CHART_SCHEMA = DOCS.parent / "deploy" / "helm" / "arcface-api" / "values.schema.json"
-LANGUAGES = {".py": "python", ".sql": "sql", ".sh": "sh", ".mjs": "js", ".java": "java", ".cs": "csharp"}
+LANGUAGES = {".py": "python", ".sql": "sql", ".sh": "text", ".mjs": "js", ".java": "java", ".cs": "csharp"}
 """What a block of code is called, by the suffix of its file."""
 CHART_DECIDES = {"accept_license", "cache_dir", "host", "models_dir", "pack", "pack_mirror", "port", "pull"}
 """Settings that the Helm chart makes of its own values."""

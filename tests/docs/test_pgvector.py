@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +78,13 @@ def write(path: Path, recipe: str, vectors: Sequence[NDArray[np.float32] | None]
     rows = []
     for number, vector in enumerate(vectors):
         name = names[number] if names else f"{recipe[0]}/{number}.jpg"
-        of_vector = {"embedding": vector, "recipe": recipe, "norm": 20.0, "alignment": "none", "warnings": []}
+        of_vector: dict[str, object] = {
+            "embedding": vector,
+            "recipe": recipe,
+            "norm": 20.0,
+            "alignment": "none",
+            "warnings": [],
+        }
         rows.append(facts | {"id": name} | (of_vector if vector is not None else {"error_code": "image_empty"}))
     pq.write_table(table(rows, schema({}, 512, "float32")), path, row_group_size=100)
     return path
@@ -201,6 +208,24 @@ def test_search_and_pairs_use_the_index(
         for query in (search.SEARCH, duplicates.PAIRS):
             plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {query}".encode(), asked))
             assert f"Index Scan using faces_{A}_embedding_idx" in plan
+
+
+def test_sql_of_the_page_finds_rows_that_pass_a_filter_and_drops_a_model(
+    uri: str, run: Callable[..., str], tmp_path: Path
+) -> None:
+    page = (EXAMPLE.parents[1] / "docs" / "pgvector.md").read_text(encoding="utf-8")
+    _, scans, drop = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    run("ingest.py", write(tmp_path / "a.parquet", A, list(directions(3000))))
+    rare = f"""SELECT id FROM faces WHERE recipe = '{A}' AND id LIKE '%11.jpg'
+               ORDER BY embedding <#> '[1{",0" * 511}]' LIMIT 10"""
+    with psycopg.connect(uri) as connection:
+        connection.execute("SET enable_seqscan = off")
+        connection.execute("SET enable_sort = off")
+        assert len(connection.execute(rare.encode()).fetchall()) < 10
+        connection.execute(scans.encode())
+        assert len(connection.execute(rare.encode()).fetchall()) == 10
+        connection.execute(drop.replace("3f0c7a5be2d41968", A).encode())
+        assert connection.execute("SELECT count(*) FROM faces").fetchone() == (0,)
 
 
 # ── one command ────────────────────────────────────────────────────────────────────────────────────────────────────
