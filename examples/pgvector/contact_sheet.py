@@ -56,6 +56,8 @@ def tile(path: str) -> np.ndarray:
 
 
 def label(path: str) -> str:
-    """The last two parts of a path, in the letters that OpenCV has, as far as they fit."""
-    text = "/".join(Path(path).with_suffix("").parts[-2:]).encode("ascii", "replace").decode()
+    """The last parts of a path, in the letters that OpenCV has, as far as they fit."""
+    *_, folder, name = ("", *Path(path).with_suffix("").parts)
+    text = f"{folder}/{name}" if len(folder) + len(name) < 17 else name
+    text = text.encode("ascii", "replace").decode()
     return text if len(text) <= 17 else f"{text[:7]}..{text[-8:]}"

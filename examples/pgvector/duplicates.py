@@ -35,12 +35,10 @@ def main() -> None:
             threshold = arguments.threshold or max((similarity for _, similarity in known(model)), default=None)
             if threshold is None:
                 print(in_words(model, None, faces))
-                threshold = -1  # all pairs
+                threshold = 0.0
             asked = {"recipe": recipe, "threshold": threshold, "nearest": arguments.nearest}
             pairs = connection.execute(PAIRS, asked).fetchall()
-            print(
-                f"{len(pairs):,} pairs among {faces:,} pictures of {model} have at least {threshold}, the most similar:"
-            )
+            print(f"{len(pairs):,} pairs of {faces:,} pictures of {model} are at least {threshold} alike. The first:")
             for one, other, similarity in pairs[: arguments.shown]:
                 print(f"  {similarity:.3f}  {one}  {other}")
 

@@ -11,6 +11,7 @@ import numpy as np
 import psycopg
 import pyarrow.parquet as pq
 from database import connect, create
+from psycopg import sql
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
@@ -19,13 +20,13 @@ COLUMNS = ("id", "model", "fingerprint", "recipe", "norm", "embedding")
 NEW_PARTITIONS = """
 SELECT DISTINCT recipe, fingerprint FROM incoming
 WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = 'faces'::regclass
-                  AND inhrelid = to_regclass('faces_' || recipe))
+                  AND inhrelid = to_regclass(quote_ident('faces_' || recipe)))
 """
 # Loaded before it has an index, which is then built as a whole, in a fraction of the time.
 CREATE = """
-CREATE TABLE faces_{recipe} (LIKE faces INCLUDING CONSTRAINTS, CHECK (fingerprint = '{fingerprint}'));
-INSERT INTO faces_{recipe} SELECT DISTINCT ON (id) * FROM incoming WHERE recipe = '{recipe}' ORDER BY id;
-ALTER TABLE faces ATTACH PARTITION faces_{recipe} FOR VALUES IN ('{recipe}');
+CREATE TABLE {partition} (LIKE faces INCLUDING CONSTRAINTS, CHECK (fingerprint = {fingerprint}));
+INSERT INTO {partition} SELECT DISTINCT ON (id) * FROM incoming WHERE recipe = {recipe} ORDER BY id;
+ALTER TABLE faces ATTACH PARTITION {partition} FOR VALUES IN ({recipe});
 """
 STORE = """
 INSERT INTO faces SELECT DISTINCT ON (recipe, id) * FROM incoming ORDER BY recipe, id
@@ -50,8 +51,8 @@ def ingest(connection: psycopg.Connection, file: Path, kind: str) -> tuple[int, 
     """Copy one file; returns how many rows it has, and how many of them have an embedding."""
     parquet = pq.ParquetFile(file)
     dim = parquet.schema_arrow.field("embedding").type.list_size
-    create(connection, dim, kind)
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('faces'))")  # one file after the other
+    create(connection, dim, kind)
     connection.execute("CREATE TEMPORARY TABLE incoming (LIKE faces) ON COMMIT DROP")
     types = ["text", "text", "text", "text", "float4", vector_type(connection, kind)]
     stored = 0
@@ -66,11 +67,11 @@ def ingest(connection: psycopg.Connection, file: Path, kind: str) -> tuple[int, 
             for row in zip(*(column.to_pylist() for column in facts), encoded(matrix, kind), strict=True):
                 copy.write_row(row)
     for recipe, fingerprint in connection.execute(NEW_PARTITIONS).fetchall():
-        connection.execute(CREATE.format(recipe=recipe, fingerprint=fingerprint))
+        values = {"recipe": sql.Literal(recipe), "fingerprint": sql.Literal(fingerprint)}
+        connection.execute(sql.SQL(CREATE).format(partition=sql.Identifier(f"faces_{recipe}"), **values))
     connection.execute(STORE)
-    connection.execute(
-        "ANALYZE faces"
-    )  # or the planner believes that a recipe has few rows, and leaves the index unused
+    # Otherwise the planner believes that a recipe has few rows, and leaves the index unused.
+    connection.execute("ANALYZE faces")
     return parquet.metadata.num_rows, stored
 
 
