@@ -137,7 +137,8 @@ def ending_with_this_process() -> Iterator[None]:
 def path_with_programs(folder: Path) -> str:
     """A PATH on which `python` and `arcface-api` are those of this test run; they are written into `folder`."""
     folder.mkdir()
-    for name, command in (("python", sys.executable), ("arcface-api", f"{sys.executable} -m arcface_api")):
+    python = sys.executable
+    for name, command in (("python", python), ("python3", python), ("arcface-api", f"{python} -m arcface_api")):
         (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (folder / name).chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
