@@ -27,6 +27,7 @@ CREATE = """
 CREATE TABLE {partition} (LIKE faces INCLUDING CONSTRAINTS, CHECK (fingerprint = {fingerprint}));
 INSERT INTO {partition} SELECT DISTINCT ON (id) * FROM incoming WHERE recipe = {recipe} ORDER BY id;
 ALTER TABLE faces ATTACH PARTITION {partition} FOR VALUES IN ({recipe});
+DELETE FROM incoming WHERE recipe = {recipe};
 """
 STORE = """
 INSERT INTO faces SELECT DISTINCT ON (recipe, id) * FROM incoming ORDER BY recipe, id
