@@ -9,7 +9,7 @@ ENVIRONMENT := @requirements/make-environment
 WITH_DEFAULTS := exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
 	ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)}
 
-.PHONY: help serve packs doctor bench embed evaluate docs test test-all check check-deep fuzz fix livez open-pack lock image clean \
+.PHONY: help serve packs doctor bench embed example evaluate docs test test-all check check-deep fuzz fix livez open-pack lock image clean \
 	run-environment dev-environment
 
 help: ## list the targets
@@ -34,6 +34,10 @@ evaluate: ## choose a threshold, from your own pairs: make evaluate ARGS='pairs.
 embed: ## embed many pictures into a file: make embed ARGS='crops/ --out faces.parquet'
 	@$(ENVIRONMENT) .venv-bulk-$(DEVICE) "$(PYTHON)" requirements/build.txt requirements/$(DEVICE).txt requirements/bulk.txt
 	@$(WITH_DEFAULTS) .venv-bulk-$(DEVICE)/bin/python -m arcface_api embed $(ARGS)
+
+example: ## store and search faces in a PostgreSQL of its own: make example ARGS='--faces crops/' (or --synthetic)
+	@$(ENVIRONMENT) .venv-example "$(PYTHON)" requirements/build.txt requirements/cpu.txt requirements/example.txt
+	@$(WITH_DEFAULTS) PATH="$$PWD/.venv-example/bin:$$PATH" examples/pgvector/run $(ARGS)
 
 test: dev-environment ## run the tests
 	$(DEV) -m pytest $(ARGS)

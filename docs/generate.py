@@ -28,6 +28,7 @@ import http_tables
 import migrating_tables
 import open_pack_tables
 import performance_tables
+import pgvector_tables
 import precision_tables
 import quality_tables
 import sizing_tables
@@ -49,6 +50,8 @@ DOCS = Path(__file__).parent
 DEPLOY = DOCS.parent / "deploy"
 CHART_SCHEMA = DEPLOY / "helm" / "arcface-api" / "values.schema.json"
 CHART_RULES = DEPLOY / "helm" / "arcface-api" / "files" / "rules.yml"
+LANGUAGES = {".py": "python", ".sql": "sql", ".sh": "text", ".mjs": "js", ".java": "java", ".cs": "csharp"}
+"""What a block of code is called, by the suffix of its file."""
 CHART_DECIDES = {"accept_license", "cache_dir", "host", "models_dir", "pack", "pack_mirror", "port", "pull"}
 """Settings that the Helm chart makes of its own values."""
 
@@ -122,11 +125,11 @@ def decisions_list() -> str:
     return "\n".join(f"{title.split('.')[0]}. [{title.split('. ', 1)[1]}]({name})" for name, title in titles.items())
 
 
-def example(name: str, start: str, end: str | None = None) -> str:
-    """The part of a script of the example from one text up to another, as a block of code."""
-    script = (DOCS.parent / "examples" / "pgvector" / name).read_text()
-    part = script[script.index(start) : script.index(end) if end else None]
-    return f"```python\n{part.strip()}\n```"
+def example(path: str, start: str = "", end: str | None = None) -> str:
+    """The part of a file of the examples from one text up to another, as a block of code."""
+    text = (DOCS.parent / "examples" / path).read_text(encoding="utf-8")
+    part = text[text.index(start) : text.index(end) if end else None]
+    return f"```{LANGUAGES[Path(path).suffix]}\n{part.strip()}\n```"
 
 
 @cache
@@ -232,10 +235,26 @@ GENERATED = {
         "limits": sizing_tables.limits_sentence,
         "process": sizing_tables.process_sentence,
     },
-    "tutorial.md": {
-        "store": lambda: example("store.py", "paths ="),
-        "search": lambda: example("search.py", "SEARCH =", "SIDE ="),
+    "pgvector.md": {
+        "schema": lambda: example("pgvector/schema.sql"),
+        "search": lambda: example("pgvector/search.py", 'SEARCH = """', "@dataclass"),
+        "pairs": lambda: example("pgvector/duplicates.py", 'PAIRS = """', "def main"),
+        "found": pgvector_tables.found_table,
+        "index": pgvector_tables.index_table,
+        "sizes": pgvector_tables.sizes_table,
+        "toast": pgvector_tables.toast_sentence,
+        "filters": pgvector_tables.filters_sentence,
+        "machine": pgvector_tables.machine_sentence,
     },
+    "requests.md": {
+        "curl": lambda: example("requests/similarity.sh"),
+        "client": lambda: example("requests/similarity_with_client.py"),
+        "python": lambda: example("requests/similarity.py"),
+        "node": lambda: example("requests/similarity.mjs"),
+        "java": lambda: example("requests/Similarity.java"),
+        "csharp": lambda: example("requests/Similarity.cs"),
+    },
+    "tutorial.md": {"search": lambda: example("pgvector/search.py", 'SEARCH = """', "@dataclass")},
     "packs.md": {"checks": feed_tables.checks_table, "probes": feed_tables.probes_table},
     "thresholds.md": {
         "borrowed": threshold_tables.borrowed_table,

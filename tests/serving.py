@@ -134,6 +134,16 @@ def ending_with_this_process() -> Iterator[None]:
         yield
 
 
+def path_with_programs(folder: Path) -> str:
+    """A PATH on which `python` and `arcface-api` are those of this test run; they are written into `folder`."""
+    folder.mkdir()
+    python = sys.executable
+    for name, command in (("python", python), ("python3", python), ("arcface-api", f"{python} -m arcface_api")):
+        (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
 def is_running(pid: int) -> bool:
     """Whether the process runs; a zombie does not."""
     try:

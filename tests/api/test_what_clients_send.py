@@ -12,6 +12,7 @@ from raw_http import Caller, request
 from serving import Service
 
 JPEG, PNG, WEBP = (picture_bytes(kind) for kind in ("JPEG", "PNG", "WEBP"))
+SIMILARITY_CS = Path(__file__).parents[2] / "examples" / "requests" / "Similarity.cs"
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 
 
@@ -57,6 +58,28 @@ def test_other_boundary_than_announced_is_named(service: Service) -> None:
     """As where a client writes the Content-Type of a form that a library builds."""
     why = sentence(service, 400, "multipart_malformed", form("real"), Content_Type="multipart/form-data; boundary=mine")
     assert "begins with the boundary of its Content-Type, --mine:" in why
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"filename=face.jpg; filename*=utf-8''face.jpg",
+        rb"""filename="a face.jpg"; filename*=utf-8''a%20face.jpg""",
+        rb"""filename="=?utf-8?B?0LvQuNGG0L4uanBn?="; filename*=utf-8''%D0%BB%D0%B8%D1%86%D0%BE.jpg""",
+    ],
+)
+def test_form_of_dotnet_is_read(service: Service, written: bytes) -> None:
+    """The bytes that examples/requests/Similarity.cs sends: HttpClient with a MultipartFormDataContent."""
+    assert 'form.Add(new ByteArrayContent(await File.ReadAllBytesAsync(path)), "file"' in SIMILARITY_CS.read_text()
+    boundary = b"4b26a3d1-2f6c-4f07-9d3e-1f0a5c0f8d11"
+    head = b"Content-Disposition: form-data; name=file; " + written
+    body = b"--%b\r\n%b\r\n\r\n%b\r\n--%b--\r\n" % (boundary, head, JPEG, boundary)
+    content_type = f'Content-Type: multipart/form-data; boundary="{boundary.decode()}"'
+    with Caller(service) as caller:
+        caller.send(request("POST /embed?normalize=true", content_type, body=body))
+        answer = caller.answer()
+    assert answer.status == 200, answer.body
+    assert answer.body == service.post("/embed", files={"file": JPEG}, params={"normalize": True}).content
 
 
 # ── compressed bodies ──────────────────────────────────────────────────────────────────────────────────────────────

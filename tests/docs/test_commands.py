@@ -46,6 +46,7 @@ from documented_commands import (
     run_elsewhere,
 )
 from pictures import picture_bytes
+from serving import path_with_programs
 from tiny_models import linear_model
 
 pytestmark = pytest.mark.once  # documents are the same on every Python
@@ -94,7 +95,7 @@ class Clone:
         (self._home / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")
         self.environment = {
             # Nothing else from outside: the ARGS of the `make test` that runs this would reach each `make` here.
-            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "PATH": self._path,
             "TEST_RUN": os.environ["TEST_RUN"],  # by which a killed run's processes are found
             "LC_ALL": "C.UTF-8",
             "PYTHONPATH": str(self.folder / "src"),
@@ -109,11 +110,7 @@ class Clone:
         }
 
     def _write_programs(self, folder: Path) -> None:
-        folder.mkdir()
-        python = sys.executable
-        for name, command in (("python", python), ("python3", python), ("arcface-api", f"{python} -m arcface_api")):
-            (folder / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-            (folder / name).chmod(0o755)
+        self._path = path_with_programs(folder)
         for environment in ("cpu", "dev", "evaluate-cpu"):
             (self.folder / f".venv-{environment}").symlink_to(sys.prefix)
         (self.folder / "requirements" / "make-environment").write_text("#!/bin/sh\n")
