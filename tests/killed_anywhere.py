@@ -1,8 +1,9 @@
 """A job of `arcface-api embed` that is killed before its n-th operation on the file system, for every n.
 
-    python tests/killed_anywhere.py FOLDER SUFFIX [--restart]       with pictures in FOLDER/crops
+    python tests/killed_anywhere.py FOLDER SUFFIX [--restart]       with pictures in FOLDER/crops and FOLDER/others
 
-With --restart, the job that is killed begins again where another one has left half of its parts.
+With --restart, the job that is killed begins again where another one has left half of its parts, and replaces the
+output of a job on the other pictures.
 
 Each time, the job is started again until it ends, and its rows must be those of a job that was not killed. Prints how
 many kills that were. Embeddings come from a fake engine: the model has no part in what is tested here.
@@ -14,16 +15,19 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyarrow import parquet
 
 from arcface_api.bulk.engine import Engine, Facts
 from arcface_api.bulk.listing import Input
+from arcface_api.bulk.outputs import description_of
 from arcface_api.bulk.rows import Row
 from arcface_api.bulk.run import Order, embed_all
 from arcface_api.progress import no_progress
@@ -44,7 +48,16 @@ async def _opened() -> AsyncIterator[Engine]:
     yield Engine(facts=FACTS, rows=_rows, max_image_bytes=1_000_000)
 
 
-def _start(out: Path, kill_at: int | None, *, restart: bool = False) -> int:
+def _import_what_pyarrow_reads_with() -> None:
+    """What it imports late would be imported again by each of the many processes."""
+    with suppress(ImportError):
+        import_module("pandas")
+    file = io.BytesIO()
+    parquet.write_table(pa.table({"a": [1]}), file)
+    parquet.ParquetFile(file).read(use_threads=False)
+
+
+def _start(out: Path, kill_at: int | None, *, source: str = "crops", restart: bool = False) -> int:
     """Run the job in a process of its own; returns its wait status."""
     if pid := os.fork():
         return os.waitpid(pid, 0)[1]
@@ -67,7 +80,7 @@ def _start(out: Path, kill_at: int | None, *, restart: bool = False) -> int:
             io.open = killing(opening)  # used by pathlib
             for name in OPERATIONS:
                 setattr(os, name, killing(getattr(os, name)))
-        embed_all(Order(sources=("crops",), out=out, part_rows=2, restart=restart), _opened(), no_progress)
+        embed_all(Order(sources=(source,), out=out, part_rows=2, restart=restart), _opened(), no_progress)
         os._exit(0)
     finally:
         os._exit(1)
@@ -86,21 +99,28 @@ def main() -> None:
     folder, suffix = sys.argv[1:3]
     begins_again = sys.argv[3:] == ["--restart"]
     os.chdir(folder)
-    expected = Path(f"expected{suffix}")
+    _import_what_pyarrow_reads_with()
+    expected, others = Path(f"expected{suffix}"), Path(f"others{suffix}")
     assert _start(expected, None) == 0
+    assert _start(others, None, source="others") == 0
     kills = 0
     for number in count():
         out = Path(f"out-{number}{suffix}")
         if begins_again:
-            assert os.WIFSIGNALED(_start(out, OPERATIONS_OF_HALF_A_JOB))
+            assert _start(out, None, source="others") == 0
+            assert os.WIFSIGNALED(_start(out, OPERATIONS_OF_HALF_A_JOB, restart=True))
             begun = {path.name for path in Path(f"{out.name}.parts").iterdir()}
             assert {"job.json", "part-00000000.parquet"} < begun, begun
         status = _start(out, number, restart=begins_again)
         if was_killed := os.WIFSIGNALED(status):
             kills += 1
-            # nothing half written appears under the file's name
+            # nothing half written appears under the file's name, and nothing of two jobs claims to be one output
             assert not out.exists() or _content(out) is not None
-            assert _start(out, None) == 0, f"killed at operation {number}, it does not go on"
+            if description_of(out) is not None:
+                assert _content(out) in (_content(expected), _content(others)), f"killed at operation {number}"
+            is_begun = Path(f"{out.name}.parts/job.json").exists()
+            again = begins_again and not is_begun and _content(out) == _content(others)
+            assert _start(out, None, restart=again) == 0, f"killed at operation {number}, it does not go on"
         assert _content(out) == _content(expected), f"killed at operation {number}, it has other rows"
         left = sorted(path.name for path in Path().glob(f"out-{number}{suffix}*"))
         assert left == [name.replace("expected", f"out-{number}") for name in _beside(expected)], left

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.once
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize(
     ("page", "prints"),
     [
@@ -30,7 +31,7 @@ def test_blocks_run_as_they_stand(tmp_path: Path, tiny_recogniser: Path, page: s
     command = re.search(r"^(?:make embed ARGS='|arcface-api embed )(.*--out faces\.parquet)'?$", text, re.MULTILINE)
     assert command
     run = [sys.executable, "-m", "arcface_api", "embed", *command[1].split(), "--pack", str(tiny_recogniser)]
-    subprocess.run(run, cwd=tmp_path, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    subprocess.run(run, cwd=tmp_path, check=True, timeout=300, stderr=subprocess.DEVNULL)
     blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pyarrow" in block]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)],
@@ -38,6 +39,6 @@ def test_blocks_run_as_they_stand(tmp_path: Path, tiny_recogniser: Path, page: s
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert re.search(prints, done.stdout), done.stdout

@@ -16,9 +16,22 @@ from typing import Any
 
 from arcface_api.bulk.parts import atomic_file
 from arcface_api.bulk.reading import OPEN, Fetch, Fetched, InputUnreadable, fail
-from arcface_api.bulk.sources import Columns, Entry, Holder, Source, entries
+from arcface_api.bulk.sources import BrokenOff, Columns, Entry, Holder, Source, entries
 from arcface_api.errors import ArcFaceError, BulkError
 from arcface_api.progress import Progress
+
+
+def _utf8(text: str) -> bytes:
+    """The bytes of a path, as the file system has them, or of any text."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # JSON can escape what is no character
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _shown(text: str) -> str:
+    """Text that can be written: what is not UTF-8 is escaped."""
+    return _utf8(text).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class Shard:
 
     def has(self, identity: str) -> bool:
         """Decided by a hash of the id, so that every job agrees, even if the sources grow between their starts."""
-        digest = hashlib.blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        digest = hashlib.blake2b(_utf8(identity), digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.number - 1
 
 
@@ -54,6 +67,8 @@ class Listed:
     inputs: int
     ignored: int
     """Files in folders and archives whose names are not those of pictures."""
+    broken: tuple[str, ...]
+    """Sources that could not be listed to their end."""
 
 
 def write_listing(path: Path, sources: Sequence[Source], columns: Columns, shard: Shard, progress: Progress) -> Listed:
@@ -62,9 +77,12 @@ def write_listing(path: Path, sources: Sequence[Source], columns: Columns, shard
     Raises BulkError if a source cannot be read, or there is no picture.
     """
     inputs = ignored = 0
+    broken: list[str] = []
     with atomic_file(path) as file:
         for source in sources:
             for found in entries(source, columns):
+                if isinstance(found, BrokenOff):
+                    broken.append(_shown(found.id))
                 if found is None:
                     ignored += 1
                 elif isinstance(found, Holder):
@@ -86,7 +104,7 @@ def write_listing(path: Path, sources: Sequence[Source], columns: Columns, shard
                 + ". Pictures end in .jpg, .jpeg, .png or .webp; files with other names can be listed in a table or on"
                 " standard input."
             )
-    return Listed(inputs, ignored)
+    return Listed(inputs, ignored, tuple(broken))
 
 
 def read_listing(path: Path, is_wanted: Callable[[int], bool], max_bytes: int) -> Iterator[Input]:
@@ -109,9 +127,8 @@ def read_listing(path: Path, is_wanted: Callable[[int], bool], max_bytes: int) -
                 if fetch is None:
                     _check(holder, stamp)
                     fetch = OPEN[holder.kind](holder, max_bytes)
-                shown = entry.id.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                fetched = Fetched(partial(fail, entry.error)) if entry.error else _fetched(fetch, entry)
-                yield Input(shown, entry.landmarks, partial(_guarded, fetched.read), fetched.held_bytes)
+                fetched = Fetched(partial(fail, _shown(entry.error))) if entry.error else _fetched(fetch, entry)
+                yield Input(_shown(entry.id), entry.landmarks, partial(_guarded, fetched.read), fetched.held_bytes)
             index += 1
 
 
@@ -133,7 +150,7 @@ def _guarded(read: Callable[[], bytes]) -> bytes:
 
 def _reason(error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
-    return f"It cannot be read: {reason or type(error).__name__}."
+    return f"It cannot be read: {_shown(reason) or type(error).__name__}."
 
 
 def _stamp(holder: Holder) -> list[int] | None:

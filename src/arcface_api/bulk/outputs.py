@@ -10,8 +10,8 @@ What a .npy or .jsonl is, its .job.json states.
 import json
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +20,7 @@ import orjson
 import pyarrow as pa
 from pyarrow import parquet
 
-from arcface_api.bulk.parts import TEMPORARY, explained, publish
+from arcface_api.bulk.parts import arrow_file, explained, publish, withdraw
 from arcface_api.bulk.rows import METADATA_KEY
 from arcface_api.errors import BulkError
 
@@ -51,12 +51,22 @@ def beside(out: Path) -> list[Path]:
     return [*([out.with_name(f"{out.name}.jsonl")] if out.suffix == ".npy" else []), out, description]
 
 
+def check_no_source(out: Path, sources: Iterable[str]) -> None:
+    """Raises BulkError if a source is one of the files that an output consists of, and would be replaced."""
+    for source in sources:
+        for path in beside(out):
+            with suppress(OSError):
+                if path.samefile(source):
+                    raise BulkError(f"{source} is a source, and --out {out} would replace it. Name another --out.")
+
+
 def description_of(out: Path) -> dict[str, Any] | None:
     """What a finished output states of itself; None if it is not there, or was not made by a job."""
     *others, last = beside(out)
     try:
         if out.suffix == ".parquet":
-            stated: dict[str, Any] = json.loads((parquet.read_metadata(out).metadata or {})[METADATA_KEY])
+            with parquet.ParquetFile(arrow_file(out)) as file:
+                stated: dict[str, Any] = json.loads((file.metadata.metadata or {})[METADATA_KEY])
             return stated
         stated = json.loads(last.read_bytes())
     except (OSError, ValueError, KeyError, pa.ArrowInvalid):
@@ -65,13 +75,13 @@ def description_of(out: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def open_output(out: Path, columns: pa.Schema, description: dict[str, Any]) -> Iterator[Write]:
+def open_output(out: Path, folder: Path, columns: pa.Schema, description: dict[str, Any]) -> Iterator[Write]:
     """Write tables one after the other; when the block ends, the files of `beside` appear, the last of them last.
 
-    Raises BulkError if they cannot be written.
+    Until then they are in `folder`, the job's own on the same file system. Raises BulkError if they cannot be written.
     """
     paths = beside(out)
-    temporary = [path.with_name(path.name + TEMPORARY) for path in paths]
+    temporary = [folder / f"output-{number}.tmp" for number in range(len(paths))]
     try:
         with ExitStack() as files:
             files.enter_context(explained(out))
@@ -89,8 +99,11 @@ def open_output(out: Path, columns: pa.Schema, description: dict[str, Any]) -> I
             for file in opened:
                 file.flush()
                 os.fsync(file.fileno())
-        for written, path in zip(temporary, paths, strict=True):
-            publish(written, path)
+        with explained(out):
+            if len(paths) > 1:
+                withdraw(paths[-1])  # an earlier output's, which would state that files of two jobs are one output
+            for written, path in zip(temporary, paths, strict=True):
+                publish(written, path)
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
@@ -165,7 +178,12 @@ def _matrix(column: pa.ChunkedArray, dtype: "np.dtype[Any]") -> Any:
 
 
 def _lines(table: pa.Table, embeddings: Any = None) -> Iterator[bytes]:
+    singles = [field.name for field in table.schema if pa.types.is_float32(field.type)]
     for number, row in enumerate(table.to_pylist()):
+        for name in singles:  # a Python float would be written with all the digits of its float64
+            row[name] = None if row[name] is None else np.float32(row[name])
+        if row.get("landmarks") is not None:
+            row["landmarks"] = np.array(row["landmarks"], np.float32)
         if row.get("crop") is not None:
             row["crop"] = b64encode(row["crop"]).decode()
         if embeddings is not None:

@@ -3,6 +3,7 @@
     job.json              what the job is: sources, options, model; written when the listing is complete
     inputs.jsonl          every input, in order
     part-00000000.parquet rows of the inputs 0 to 999, and so on
+    output-0.tmp          the file, while it is written
     lock                  held by the process that works on it
 
 Each file is written under another name, flushed to the disk, and renamed.
@@ -10,6 +11,8 @@ Each file is written under another name, flushed to the disk, and renamed.
 
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -25,6 +28,10 @@ from arcface_api.errors import BulkError
 TEMPORARY = ".tmp"
 FORMAT = 1
 """Of the folder; another version's is refused."""
+LOCK_ATTEMPTS, LOCK_PAUSE_SECONDS = 50, 0.02
+"""A job that ends removes its folder, perhaps between two steps of one that begins."""
+_OURS = re.compile(r"lock|(inputs\.jsonl|job\.json|part-\d{8}\.parquet)(\.tmp)?|output-\d\.tmp")
+"""Names of a job's files. Others are never touched."""
 
 
 @contextmanager
@@ -57,11 +64,26 @@ def explained(path: Path) -> Iterator[None]:
 def publish(temporary: Path, path: Path) -> None:
     """Rename a file that is on the disk, and wait until the folder is, too."""
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def withdraw(path: Path) -> None:
+    """Remove a file, if it is there, and wait until it is gone from the disk."""
+    path.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def arrow_file(path: str | Path) -> Any:
+    """A file to read, for pyarrow, which takes no paths that are not UTF-8."""
+    return pa.OSFile(os.fsencode(path))
 
 
 @dataclass(frozen=True)
@@ -74,6 +96,8 @@ class Job:
     ignored: int
     part_rows: int
     format: int = FORMAT
+    broken: tuple[str, ...] = ()
+    """Sources that could not be listed to their end."""
 
     @property
     def parts(self) -> int:
@@ -92,21 +116,45 @@ class Parts:
         self._at_end = ExitStack()
 
     def __enter__(self) -> Self:
-        """Raises BulkError if another process works on the job, or the folder cannot be made."""
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise BulkError(
-                f"The folder {self.folder} cannot be made: {error.strerror}. Name an --out in a folder that exists and"
-                " can be written to."
-            ) from None
-        try:
-            self._at_end.enter_context(FileLock(self.folder / "lock", timeout=0))
-        except Timeout:
-            raise BulkError(
-                f"Another process writes {self.folder} now. Wait for its end, or give this job another --out."
-            ) from None
+        """Raises BulkError if another process works on the job, or the folder cannot be made, or is somebody else's."""
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                self.folder.mkdir(exist_ok=True)
+                self._check_ours()
+                self._at_end.enter_context(FileLock(self.folder / "lock", timeout=0))
+            except Timeout:
+                raise BulkError(
+                    f"Another process writes {self.folder} now. Wait for its end, or give this job another --out."
+                ) from None
+            except OSError as error:
+                is_passing = isinstance(error, FileNotFoundError | FileExistsError) and self.folder.parent.is_dir()
+                if not is_passing or attempt == LOCK_ATTEMPTS - 1:
+                    raise BulkError(
+                        f"The folder {self.folder} cannot be made: {error.strerror}. Name an --out in a folder that"
+                        " exists and can be written to."
+                    ) from None
+                time.sleep(LOCK_PAUSE_SECONDS)
+            else:
+                break
         return self
+
+    def _check_ours(self) -> None:
+        """Raises BulkError if the folder holds files, and none says that they are a job's."""
+        names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
+        if names and not (self.is_begun or ("lock" in names and all(map(_OURS.fullmatch, names)))):
+            shown = min((name for name in names if not _OURS.fullmatch(name)), default=min(names))
+            raise BulkError(
+                f"The folder {self.folder} is needed for what the job has done so far, and holds something else:"
+                f" {shown}. Move that away, or name another --out."
+            )
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a job that is not finished."""
+        with suppress(OSError, ValueError):
+            stored = json.loads(self._job.read_bytes())
+            return isinstance(stored, dict) and {"format", "pins"} <= stored.keys()
+        return False
 
     def __exit__(self, *_: object) -> None:
         """Leave a job that is not finished; without one, nothing."""
@@ -126,16 +174,20 @@ class Parts:
             stored = json.loads(self._job.read_bytes())
         except FileNotFoundError:
             return None
-        if stored.get("format") != FORMAT:
+        except ValueError:
+            stored = {}
+        if not self.is_begun or stored["format"] != FORMAT:
             raise BulkError(
                 f"{self.folder} was begun by another version of arcface-api, which has another format. Continue with"
                 " that version, or begin again with --restart."
             )
-        return Job(**stored)
+        return Job(**stored | {"broken": tuple(stored.get("broken", ()))})
 
-    def begin(self, pins: dict[str, Any], inputs: int, ignored: int, part_rows: int) -> Job:
+    def begin(
+        self, pins: dict[str, Any], inputs: int, ignored: int, part_rows: int, broken: tuple[str, ...] = ()
+    ) -> Job:
         """Store a new job, whose listing is complete."""
-        job = Job(pins, inputs, ignored, part_rows)
+        job = Job(pins, inputs, ignored, part_rows, broken=broken)
         with atomic_file(self._job) as file:
             file.write(json.dumps(asdict(job), indent=1).encode())
         return job
@@ -155,7 +207,7 @@ class Parts:
         for number in range(job.parts):
             part = self._part(number)
             try:
-                with parquet.ParquetFile(part) as file:
+                with parquet.ParquetFile(arrow_file(part)) as file:
                     found = file.read(columns, use_threads=False)
             except (pa.ArrowInvalid, OSError) as error:
                 reason = str(error).partition("\n")[0].rstrip(".")
@@ -169,7 +221,7 @@ class Parts:
         """Remove what a job has left. What says that there is a job goes first: the rest is nothing without it."""
         self._job.unlink(missing_ok=True)
         for path in self.folder.iterdir():
-            if path.name.startswith(("inputs.", "part-", "job.")):
+            if path.name != "lock" and _OURS.fullmatch(path.name):
                 path.unlink()
 
     def _part(self, number: int) -> Path:

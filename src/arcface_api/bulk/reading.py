@@ -16,9 +16,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pyarrow import parquet
 
+from arcface_api.bulk.parts import arrow_file
 from arcface_api.bulk.sources import Entry, Holder
 from arcface_api.errors import ArcFaceError, BodyTooLarge
 
+ENCRYPTED = 0x1
+"""Bit of a .zip member's flags (APPNOTE.TXT section 4.4.4)."""
 BATCH_ROWS = 16
 """Rows of picture files that are taken out of a Parquet file at once."""
 
@@ -80,19 +83,18 @@ def _open_tar(holder: Holder, max_bytes: int) -> Fetch:
 
 
 def _open_tar_stream(holder: Holder, max_bytes: int) -> Fetch:
-    """A compressed archive is read once from its beginning, on the caller's thread."""
-    archive = tarfile.open(holder.path)  # noqa: SIM115  # closed when the last of its pictures is fetched
+    """A compressed archive is read on the caller's thread: once, and again from its beginning for each hard link."""
+    stream: Any = tarfile.open(holder.path).fileobj  # noqa: SIM115  # closed when the last of its pictures is fetched
 
     def fetch(entry: Entry) -> Fetched:
         offset, size = entry.place
-        while member := archive.next():
-            archive.members.clear()  # type: ignore[attr-defined]  # the stubs leave it out
-            if member.offset_data == offset:
-                if size > max_bytes:
-                    return Fetched(partial(_within, size, max_bytes))
-                content = archive.extractfile(member).read()  # type: ignore[union-attr]  # a file
-                return Fetched(partial(bytes, content), size)
-        raise EOFError("the archive ends before it")
+        if size > max_bytes:
+            return Fetched(partial(_within, size, max_bytes))
+        stream.seek(offset)
+        content = stream.read(size)
+        if len(content) < size:
+            raise EOFError("the archive ends within it")
+        return Fetched(partial(bytes, content), size)
 
     return fetch
 
@@ -103,6 +105,8 @@ def _open_zip(holder: Holder, max_bytes: int) -> Fetch:
 
     def read(number: int) -> bytes:
         _within(members[number].file_size, max_bytes)
+        if members[number].flag_bits & ENCRYPTED:
+            raise InputUnreadable("It is encrypted. Decrypt the archive first.")
         return archive.read(members[number])
 
     return lambda entry: Fetched(partial(read, entry.place))
@@ -110,7 +114,7 @@ def _open_zip(holder: Holder, max_bytes: int) -> Fetch:
 
 def _open_parquet(holder: Holder, max_bytes: int) -> Fetch:
     """Rows are taken out one group after the other, on the caller's thread."""
-    file = parquet.ParquetFile(holder.path, pre_buffer=False)
+    file = parquet.ParquetFile(arrow_file(holder.path), pre_buffer=False)
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
     starts = [0, *accumulate(sizes)]
     group, begin, end = -1, 0, 0

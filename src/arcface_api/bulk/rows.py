@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from arcface_api.errors import ArcFaceError
+from arcface_api.errors import ArcFaceError, EmbeddingInvalid
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its meaning or goes; new columns may come with the same version."""
@@ -15,6 +15,8 @@ METADATA_KEY = b"arcface_api"
 """Of the Parquet file's metadata, which holds a JSON object: `schema_version`, `rows`, `job`."""
 
 DType = Literal["float32", "float16"]
+_FLOAT16_END = 65_520
+"""From here on, float16 rounds to infinity."""
 Row = dict[str, Any]
 """A value for each column that the row has, by its name; `embedding` is (dim,) float32."""
 
@@ -106,6 +108,17 @@ def error_row(error: Exception) -> Row:
     return {"error_code": "internal_error", "error": f"A defect of arcface-api: {error!r}. Please report it."}
 
 
+def narrowed(row: Row, columns: pa.Schema) -> Row:
+    """The row, or one with an error where its embedding has numbers that float16 cannot hold."""
+    kind = columns.field("embedding").type.value_type
+    if kind != pa.float16() or row.get("embedding") is None or np.abs(row["embedding"]).max() < _FLOAT16_END:
+        return row
+    error = EmbeddingInvalid(
+        "The embedding has numbers above 65,504, which float16 cannot hold. Use --dtype float32, or --normalize."
+    )
+    return {name: row[name] for name in ("id", "model", "fingerprint")} | error_row(error)
+
+
 def table(rows: Sequence[Row], columns: pa.Schema) -> pa.Table:
     """Rows as a table with this schema."""
     arrays = []
@@ -122,8 +135,9 @@ def _embeddings(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """(n, dim) without a copy for each number; a row without an embedding is null."""
     dim, dtype = kind.list_size, kind.value_type.to_pandas_dtype()
     matrix = np.zeros((len(values), dim), dtype)
-    for row, value in zip(matrix, values, strict=True):
-        if value is not None:
-            row[:] = value
+    with np.errstate(over="raise"):  # `narrowed` has left none that become infinite
+        for row, value in zip(matrix, values, strict=True):
+            if value is not None:
+                row[:] = value
     is_missing = pa.array([value is None for value in values])
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), type=kind, mask=is_missing)

@@ -22,9 +22,9 @@ import pyarrow as pa
 from arcface_api import __version__
 from arcface_api.bulk.engine import Engine, OpenEngine
 from arcface_api.bulk.listing import Shard, read_listing, write_listing
-from arcface_api.bulk.outputs import beside, description_of, open_output
+from arcface_api.bulk.outputs import beside, check_no_source, description_of, open_output
 from arcface_api.bulk.parts import Job, Parts
-from arcface_api.bulk.rows import SCHEMA_VERSION, DType, Row, schema, table
+from arcface_api.bulk.rows import SCHEMA_VERSION, DType, Row, narrowed, schema, table
 from arcface_api.bulk.sources import Columns, Source, resolve
 from arcface_api.errors import BulkError
 from arcface_api.progress import Progress
@@ -32,6 +32,8 @@ from arcface_api.progress import Progress
 PART_ROWS = 1000
 """Pictures that a kill can cost, besides those in progress."""
 SHOWN_ERRORS = 10
+SIGTERM_STATUS = 128 + signal.SIGTERM
+"""As shells report it; 130 is that of Ctrl-C."""
 SERVICE_FAILURES = {"model_failed", "embedding_invalid", "internal_error"}
 """Errors that no picture causes."""
 MOST_FAILURES = 100
@@ -67,6 +69,8 @@ class Summary:
     embedded_now: int
     seconds: float
     """From the loaded model to the finished file."""
+    broken: tuple[str, ...] = ()
+    """Sources that could not be listed to their end, so that pictures may be missing."""
 
     def __str__(self) -> str:
         failed = sum(self.errors.values())
@@ -95,16 +99,16 @@ def embed_all(order: Order, opened: OpenEngine, progress: Progress) -> Summary:
     Raises ArcFaceError if a source cannot be read, the model cannot be loaded or the service fails, or BulkError if
     what is there belongs to another job.
     """
+    check_no_source(order.out, order.sources)
     # All that pyarrow writes, it writes on one thread: it keeps freed memory for each thread that has used some.
     with Parts(order.out) as parts, ThreadPoolExecutor(1, "write") as writer:
-        if order.restart:
-            parts.discard()
-        job = parts.read()
+        job = None if order.restart else parts.read()
         sources = resolve(order.sources) if job is None and (order.restart or not order.out.exists()) else []
+        check_no_source(order.out, (source.given for source in sources if source.kind != "stdin"))
         try:
             return asyncio.run(_until_sigterm(_run(order, sources, parts, job, opened, writer, progress)))
         except asyncio.CancelledError:
-            sys.exit(1)
+            sys.exit(SIGTERM_STATUS)
 
 
 async def _until_sigterm(job: Coroutine[Any, Any, Summary]) -> Summary:
@@ -136,13 +140,18 @@ async def _run(
             _check_same(job.pins, pins, f"{parts.folder} is what is left")
         elif not order.restart and any(path.exists() for path in beside(order.out)):
             finished = description_of(order.out)
-            _check_same(finished and finished["job"]["pins"], pins, f"{order.out} exists and is the output")
+            if finished is None:
+                raise BulkError(
+                    f"{order.out} exists and is no output of this command. Name another --out, or replace the file:"
+                    " --restart."
+                )
+            _check_same(finished["job"]["pins"], pins, f"{order.out} exists and is the output")
             parts.discard()
-            return _complete(order, finished or {})
+            return _complete(order, finished)
         else:
             parts.discard()
             listed = await asyncio.to_thread(write_listing, parts.inputs, sources, order.columns, order.shard, progress)
-            job = parts.begin(pins, listed.inputs, listed.ignored, order.part_rows)
+            job = parts.begin(pins, listed.inputs, listed.ignored, order.part_rows, listed.broken)
         columns = schema(engine.facts.options, engine.facts.dim, order.dtype)
         embedded_now = await _embed_missing(parts, job, engine, columns, writer, progress)
     progress("writing the file", 1.0, 1.0)
@@ -170,10 +179,8 @@ def _pins(order: Order, engine: Engine) -> dict[str, Any]:
     }
 
 
-def _check_same(theirs: dict[str, Any] | None, ours: dict[str, Any], what: str) -> None:
+def _check_same(theirs: dict[str, Any], ours: dict[str, Any], what: str) -> None:
     """Raises BulkError if a job that has left something is another one."""
-    if theirs is None:
-        raise BulkError(f"{what} no output of this command. Name another --out, or replace the file: --restart.")
     for name, value in ours.items():
         if name not in theirs or theirs[name] != value:
             raise BulkError(
@@ -201,7 +208,8 @@ async def _embed_missing(
     writing: asyncio.Future[None] | None = None
     inputs = read_listing(parts.inputs, lambda index: index // job.part_rows in missing, engine.max_image_bytes)
     async with contextlib.aclosing(engine.rows(inputs)) as results:
-        async for some in results:
+        async for found in results:
+            some = [narrowed(row, columns) for row in found]
             for row in some:
                 code = row.get("error_code")
                 errors += code is not None
@@ -233,9 +241,12 @@ def _write(parts: Parts, number: int, rows: list[Row], columns: pa.Schema) -> No
     parts.write(number, table(rows, columns))
 
 
-def what_is_left(parts: Parts) -> str | None:
+def what_is_left(parts: Parts, *, restart: bool = False) -> str | None:
     """A sentence about what a job that has ended early has left; None if it has left nothing."""
-    return f"What is done is kept in {parts.folder}: the same command goes on there." if parts.folder.exists() else None
+    if not parts.is_begun:
+        return None
+    command = "the same command without --restart" if restart else "the same command"
+    return f"What is done is kept in {parts.folder}: {command} goes on there."
 
 
 def _merge(order: Order, parts: Parts, job: Job, columns: pa.Schema) -> Summary:
@@ -252,9 +263,9 @@ def _merge(order: Order, parts: Parts, job: Job, columns: pa.Schema) -> Summary:
         "rows": job.inputs,
         "errors": errors,
         "examples": examples,
-        "job": {"ignored": job.ignored, "pins": job.pins},
+        "job": {"ignored": job.ignored, "broken": job.broken, "pins": job.pins},
     }
-    with open_output(order.out, columns, description) as write:
+    with open_output(order.out, parts.folder, columns, description) as write:
         for part in parts.tables(job):
             write(part)
     parts.discard()
@@ -272,4 +283,5 @@ def _complete(order: Order, description: dict[str, Any]) -> Summary:
         examples={code: (found[0], found[1]) for code, found in description["examples"].items()},
         embedded_now=0,
         seconds=0.0,
+        broken=tuple(description["job"].get("broken", ())),
     )

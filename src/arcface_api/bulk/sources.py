@@ -6,6 +6,7 @@ An entry says where a picture is; `listing` stores it, and `reading` gets its by
 kinds of sources end in the same entries, and share one rule for what cannot be read.
 """
 
+import codecs
 import csv
 import glob
 import json
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from pyarrow import parquet
 
+from arcface_api.bulk.parts import arrow_file
 from arcface_api.errors import BulkError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -34,6 +36,7 @@ TABLE_SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson")
 USUAL_COLUMNS = ("image", "path", "file")
 """Tried where no column is named; a Parquet file of Hugging Face's `datasets` has `image`."""
 STDIN = "-"
+READ_BYTES = 1024 * 1024
 
 UNREADABLE = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What reading a folder or an archive that is damaged or away raises."""
@@ -75,6 +78,10 @@ class Entry(NamedTuple):
     """Why it cannot be read, if that is known already."""
 
 
+class BrokenOff(Entry):
+    """What stands in place of all that a source, or a folder in it, would have from here on."""
+
+
 class Holder(NamedTuple):
     """What the entries that follow are read from."""
 
@@ -93,7 +100,9 @@ def resolve(sources: Sequence[str]) -> list[Source]:
         elif os.path.lexists(given):
             found.append(Source(_kind(given), given))
         else:
-            files = sorted(path for path in glob.iglob(given, recursive=True) if Path(path).is_file())  # noqa: PTH207  # may be absolute
+            matches = sorted(glob.iglob(given, recursive=True))  # noqa: PTH207  # may be absolute
+            # As in a shell, folders may match; but ** finds what is in them.
+            files = [path for path in matches if not ("**" in given and Path(path).is_dir())]
             if not files:
                 raise BulkError(
                     f"{given} is neither a file nor a folder, and no file matches it as a pattern. Name folders,"
@@ -122,7 +131,7 @@ def _kind(path: str) -> str:
 def entries(source: Source, columns: Columns) -> Iterator[Holder | Entry | None]:
     """Each picture of a source, behind its holder; None for a file that its name says is no picture.
 
-    What breaks off in the middle ends with an entry that has an error. Raises BulkError if it cannot be read at all.
+    What breaks off in the middle ends with a `BrokenOff`. Raises BulkError if it cannot be read at all.
     """
     number = 0
     try:
@@ -134,7 +143,7 @@ def entries(source: Source, columns: Columns) -> Iterator[Holder | Entry | None]
             raise BulkError(
                 f"{source.given} cannot be read: {reason}. Make it readable, or leave it out of the sources."
             ) from None
-        yield Entry(source.given, error=f"It cannot be read further: {reason}.")
+        yield BrokenOff(source.given, error=f"It cannot be read further: {reason}.")
 
 
 def _read(source: Source, columns: Columns) -> Iterator[Holder | Entry | None]:
@@ -156,8 +165,9 @@ def _read(source: Source, columns: Columns) -> Iterator[Holder | Entry | None]:
 
 def _stdin(here: Holder) -> Iterator[Holder | Entry]:
     yield here
-    for line in sys.stdin.buffer:
-        if path := os.fsdecode(line).rstrip("\r\n"):
+    for number, line in enumerate(sys.stdin.buffer):
+        path = os.fsdecode(line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).rstrip("\r\n")
+        if path.strip():
             yield Entry(path)
 
 
@@ -185,7 +195,7 @@ def _walk(folder: str) -> Iterator[Entry | None]:
         try:
             yield from _walk(path)
         except OSError as error:
-            yield Entry(path, error=f"The folder cannot be read: {error.strerror}.")
+            yield BrokenOff(path, error=f"The folder cannot be read: {error.strerror}.")
 
 
 def _zip(source: Source) -> Iterator[Holder | Entry | None]:
@@ -206,12 +216,75 @@ def _tar(source: Source) -> Iterator[Holder | Entry | None]:
             continue
         with archive:
             yield Holder(kind, source.path)
-            while member := archive.next():
-                archive.members.clear()  # it keeps every member, which grows with the archive
-                if member.isfile():
-                    name, place = member.name.removeprefix("./"), (member.offset_data, member.size)
-                    yield Entry(f"{source.given}/{name}", place) if _is_picture(name) else None
+            # Of all files so far, once there is a hard link: until then, memory does not grow with the archive.
+            places: dict[str, tuple[int, int]] | None = None
+            for member in _members(archive):
+                if member.isdir():
+                    continue
+                if member.islnk() and places is None:
+                    places = _places(source.given, mode, member.offset)
+                place = _place(member, places or {})
+                if places is not None and place:
+                    places[member.name] = place
+                name = member.name.removeprefix("./")
+                if not _is_picture(name):
+                    yield None
+                elif place:
+                    yield Entry(f"{source.given}/{name}", place)
+                else:
+                    yield Entry(f"{source.given}/{name}", error=_why_no_file(member))
         return
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """All members, also of archives behind the first one (`cat a.tar b.tar`); raises ReadError if one breaks off."""
+    while True:
+        while member := archive.next():
+            archive.members.clear()  # type: ignore[attr-defined]  # stubs lack it; it keeps every member, which grows with the archive
+            yield member
+        # next() returns None for a header that is damaged or cut off, too.
+        stream: Any = archive.fileobj
+        at = archive.offset
+        stream.seek(at)
+        if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"the archive is cut off or damaged at byte {at:,}")
+        at += tarfile.BLOCKSIZE
+        while zeros := stream.read(READ_BYTES):
+            if content := zeros.lstrip(tarfile.NUL):
+                at += (len(zeros) - len(content)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+                break
+            at += len(zeros)
+        else:
+            return
+        stream.seek(at)
+        archive = tarfile.TarFile(fileobj=stream)
+
+
+def _places(path: str, mode: str, end: int) -> dict[str, tuple[int, int]]:
+    """Where the files before a byte of an archive are, by the members' names."""
+    places: dict[str, tuple[int, int]] = {}
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]  # a mode
+        for member in _members(archive):
+            if member.offset >= end:
+                break
+            if place := _place(member, places):
+                places[member.name] = place
+    return places
+
+
+def _place(member: tarfile.TarInfo, places: dict[str, tuple[int, int]]) -> tuple[int, int] | None:
+    """Offset and size of a member's content; None if it has none of its own, or is stored with holes."""
+    if member.islnk():
+        return places.get(member.linkname)
+    return (member.offset_data, member.size) if member.isreg() and not member.issparse() else None
+
+
+def _why_no_file(member: tarfile.TarInfo) -> str:
+    if member.islnk():
+        return f"It is a link to {member.linkname}, which is not before it in the archive."
+    if member.issym():
+        return f"It is a symbolic link to {member.linkname}. Archive the files themselves: tar --dereference."
+    return "It is stored with holes. Archive it without --sparse." if member.isreg() else "It is no file."
 
 
 def _is_picture(name: str) -> bool:
@@ -223,13 +296,19 @@ def _table(source: Source, columns: Columns) -> Iterator[Holder | Entry]:
     if not source.given.lower().endswith(".parquet"):
         yield Holder("files", folder)
         rows_of = _csv_rows if source.given.lower().endswith(".csv") else _jsonl_rows
-        with open(source.given, encoding="utf-8-sig", newline="") as lines:  # noqa: PTH123  # as the user wrote it
+        with open(source.given, "rb") as file:  # noqa: PTH123  # as the user wrote it
+            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise BulkError(f"{source.given} is in UTF-16. Save it in UTF-8.")
+        # Paths on Linux need not be UTF-8, and one that is not must not end the table.
+        with open(source.given, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:  # noqa: PTH123
             yield from rows_of(source, lines, columns)
         return
-    with parquet.ParquetFile(source.given) as file:
+    with parquet.ParquetFile(arrow_file(source.given)) as file:
         schema = file.schema_arrow
         column = _content_column(source, columns, schema.names)
         kind = schema.field(column).type
+        if pa.types.is_dictionary(kind):  # as pandas writes categories
+            kind = kind.value_type if pa.types.is_string(kind.value_type) else kind
         nested = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0  # of Hugging Face's `datasets`
         has_bytes = nested or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
         if not (has_bytes or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -251,15 +330,34 @@ def _table(source: Source, columns: Columns) -> Iterator[Holder | Entry]:
 
 
 def _csv_rows(source: Source, lines: Iterable[str], columns: Columns) -> Iterator[Entry]:
-    reader = csv.DictReader(lines)
+    csv.field_size_limit(sys.maxsize)  # in place of 131,072 characters
+    of_row: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            of_row.append(line)
+            yield line
+
+    reader = csv.DictReader(noted())
     column = _content_column(source, columns, reader.fieldnames or [])
+    last: list[str] = []
     for number, row in enumerate(reader):
         yield _row_entry(source, columns, row, number, column)
+        last = of_row.copy()
+        of_row.clear()
+    if len(last) > 1:  # a quotation mark that is not closed takes all that follows into its field
+        try:
+            list(csv.reader(last, strict=True))
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise csv.Error(f"a quotation mark is open from line {reader.line_num - len(last) + 1} on") from None
 
 
 def _jsonl_rows(source: Source, lines: Iterable[str], columns: Columns) -> Iterator[Entry]:
     column: str | None = None
     for number, line in enumerate(lines):
+        if not line.strip():
+            continue
         row: Any = None
         with suppress(ValueError):
             row = json.loads(line)
@@ -303,6 +401,11 @@ def _row_entry(source: Source, columns: Columns, row: dict[str, Any], number: in
             landmarks = json.loads(landmarks)
         except ValueError:
             return Entry(unnamed if identity is None else str(identity), error="Its landmarks are not numbers in JSON.")
+    if landmarks is not None:
+        try:
+            landmarks = json.loads(json.dumps(landmarks, default=float))  # as the listing stores them
+        except (TypeError, ValueError):
+            return Entry(unnamed if identity is None else str(identity), error="Its landmarks are not numbers.")
     if isinstance(landmarks, list) and len(landmarks) == 10:
         landmarks = [landmarks[at : at + 2] for at in range(0, 10, 2)]
     if path_column is None:

@@ -1,5 +1,6 @@
 """`arcface-api embed`."""
 
+import os
 import re
 import signal
 import sys
@@ -11,7 +12,7 @@ import click
 
 from arcface_api.cli.evaluate import service_url
 from arcface_api.cli.setting_options import settings_options
-from arcface_api.errors import ArcFaceError, BulkError
+from arcface_api.errors import ArcFaceError, BulkError, SettingInvalid
 from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
 from arcface_api.settings import read_settings
@@ -32,6 +33,16 @@ MODEL_SETTINGS = (
     "decode_timeout_seconds",
 )
 """Of a model that runs in this process."""
+SETTINGS_HELP = {
+    "max_image_bytes": "Largest picture file in bytes; a larger one is not read, and has a row with an error.",
+    "max_image_pixels": "Largest picture in pixels (width x height); a larger one has a row with an error.",
+    "decode_isolation": "process: decode pictures in separate processes, so that a picture that crashes or hangs the"
+    " decoder costs its own row only. For pictures that you do not trust. Linux only. none: in this process.",
+    "decode_timeout_seconds": "Longest time to decode the largest allowed picture. Smaller ones get their share of it,"
+    " at least 2 seconds. No effect with ARCFACE_DECODE_ISOLATION=none.",
+}
+"""Of settings whose descriptions are about a service."""
+API_KEY = "ARCFACE_API_KEY"
 HELP = {
     "align": "none: the whole picture is the crop. auto: turn, scale and shift the face to where the recogniser was"
     " trained to see it, by landmarks that are found; where they are unsure, as none. landmarks: by those of"
@@ -69,6 +80,27 @@ class EmbedCommand(click.Command):
                 found.append(click.Option([flag], type=click.Choice(list(option.values)), help=help_text))
         return found
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it, with the exit status of Ctrl-C that shells know."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Stopped by Ctrl-C.", err=True)
+            ctx.exit(128 + signal.SIGINT)
+
+
+def _api_key(file: Path | None) -> str | None:
+    """The key from this file, or from the environment; never part of a message. Raises SettingInvalid for none."""
+    if file is not None:
+        key, where = file.read_text(encoding="utf-8", errors="replace").strip(), f"The file {file}"
+    elif not (key := os.environ.get(API_KEY, "").strip()):
+        return None
+    else:
+        where = f"The variable {API_KEY}"
+    if not re.fullmatch(r"[!-~]+", key):
+        raise SettingInvalid(f"{where} holds no API key: it must be one word of ASCII characters.")
+    return key
+
 
 def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)/(\d+)", value)
@@ -83,16 +115,17 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     cls=EmbedCommand,
     epilog="""\b
     Examples:
-      arcface-api embed crops/ --out faces.parquet
+      arcface-api embed crops/ --pack open --out faces.parquet
       arcface-api embed crops.tar --align auto --normalize --out faces.npy
       arcface-api embed crops/ --url http://localhost:5555 --out faces.jsonl
 
     \b
     Exit status:
       0    every input has its row; those with an error are counted in the summary
-      1    the job could not be finished: the line that begins with "Error:" says why, and how to go on
+      1    the job is unfinished, or a source broke off: the line that begins with "Error:" says why, and how to go on
       2    an option or a setting is wrong
-      130  stopped by Ctrl-C; the same command goes on where it was""",
+      130  stopped by Ctrl-C; the same command, without --restart, goes on where it was
+      143  stopped by SIGTERM; the same holds""",
 )
 @click.argument("sources", metavar="SOURCES...", nargs=-1, required=True)
 @click.option(
@@ -103,6 +136,13 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     help="The file to write: .parquet, .npy (with the other columns in .npy.jsonl) or .jsonl.",
 )
 @click.option("--url", metavar="URL", callback=service_url, help="Embed with a running service: http://host:port.")
+@click.option(
+    "--api-key-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --url: a file with the key that a proxy before the service asks for, sent as Authorization: Bearer …"
+    f" [{API_KEY}: the key itself]",
+)
 @click.option(
     "--column",
     metavar="NAME",
@@ -133,12 +173,13 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     help="Pictures after which what is done is stored: so many may be embedded again after a kill.",
 )
 @click.option("--restart", is_flag=True, help="Begin again: discard what an unfinished job has left, and replace FILE.")
-@settings_options(*MODEL_SETTINGS)
+@settings_options(*MODEL_SETTINGS, described=SETTINGS_HELP)
 def embed(  # noqa: PLR0913  # each is an option or an argument of the command
     sources: tuple[str, ...],
     *,
     out: Path,
     url: str | None,
+    api_key_file: Path | None,
     column: str | None,
     id_column: str | None,
     landmarks_column: str | None,
@@ -153,12 +194,15 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
     SOURCES are folders, picture files, patterns ('crops/**/*.jpg'), .zip and .tar archives, tables (.parquet, .csv,
     .jsonl) with a column of paths or of picture files, and - for a list of paths on standard input.
 
-    A job that was killed goes on where it was when the same command is started again. A picture that cannot be embedded
+    A job that was killed goes on where it was when the same command is started again (without --restart, which begins
+    again each time). A picture that cannot be embedded
     has a row with an error.
     """
     given = {name: options[name] for name in MODEL_SETTINGS if options[name] is not None}
     if url and given:
         raise click.UsageError("The service at --url has its own settings: leave out --url, or the model's options.")
+    if api_key_file and not url:
+        raise click.UsageError("--api-key-file is for the service at --url: give both, or leave it out.")
     # They bring pyarrow and the model runtimes, which --help does not need.
     try:
         from arcface_api.bulk import listing, outputs, remote, run  # noqa: PLC0415
@@ -187,9 +231,9 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
         part_rows=part_rows,
         restart=restart,
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(run.SIGTERM_STATUS))
     if url is not None:
-        opened = remote.open_remote(url, chosen)
+        opened = remote.open_remote(url, chosen, _api_key(api_key_file))
     else:
         from arcface_api.bulk.local import open_local  # noqa: PLC0415
 
@@ -200,8 +244,15 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
         opened = open_local(pack, settings, values)
     try:
         with BarProgress("Embedding", line_seconds=60) as bar:
-            click.echo(run.embed_all(order, opened, bar))
+            summary = run.embed_all(order, opened, bar)
     except (KeyboardInterrupt, SystemExit, ArcFaceError) as error:
-        if not isinstance(error, BulkError) and (left := run.what_is_left(Parts(out))):
+        # A BulkError says itself how to go on, but not that --restart would begin again.
+        if (restart or not isinstance(error, BulkError)) and (left := run.what_is_left(Parts(out), restart=restart)):
             click.echo(left, err=True)
         raise
+    click.echo(str(summary).encode("utf-8", "backslashreplace"))  # a path need not be UTF-8
+    if summary.broken:
+        raise BulkError(
+            f"{', '.join(summary.broken)} could not be read to the end, so pictures are missing from {out}; rows with"
+            " input_unreadable say why. Repair or replace the source, and begin again with --restart."
+        )

@@ -1,6 +1,6 @@
 """Command line options made from `Settings`, so that each setting is described once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -9,15 +9,18 @@ from pydantic_core import PydanticUndefined
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings
 
 
-def settings_options(*names: str) -> Callable[[Any], Any]:
-    """Give a command the options of the settings with these names, or of all settings."""
+def settings_options(*names: str, described: Mapping[str, str] = {}) -> Callable[[Any], Any]:
+    """Give a command the options of the settings with these names, or of all settings.
+
+    `described`: descriptions in place of those that are about a service.
+    """
 
     def decorate(command: Any) -> Any:
         for name in reversed(names or tuple(Settings.model_fields)):
             field, flag = Settings.model_fields[name], name.replace("_", "-")
             shown = shown_default(name)
             variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
-            help_text = f"{field.description} [{variable}{f'; default: {shown}' if shown else ''}]"
+            help_text = f"{described.get(name, field.description)} [{variable}{f'; default: {shown}' if shown else ''}]"
             if field.annotation is bool:
                 option = click.option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
             else:  # its value stays text, which `read_settings` checks

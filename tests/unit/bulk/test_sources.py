@@ -7,6 +7,8 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 
@@ -57,6 +59,12 @@ def make_paths(crops: Crops) -> list[str]:
     return ["crops.parquet"]
 
 
+def make_categories(crops: Crops) -> list[str]:
+    """As pandas writes a column of categories."""
+    parquet.write_table(pa.table({"path": pa.array(list(crops)).dictionary_encode()}), "crops.parquet")
+    return ["crops.parquet"]
+
+
 def make_csv(crops: Crops) -> list[str]:
     with Path("crops.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("label", "photo"), *((0, name) for name in crops)])
@@ -71,6 +79,8 @@ def make_jsonl(crops: Crops) -> list[str]:
 KINDS: dict[str, Make] = {
     "folder": lambda _: ["crops"],
     "pattern": lambda _: ["crops/**/*.jpg"],
+    "pattern of everything": lambda _: ["crops/**"],
+    "pattern of a folder": lambda _: ["cr*s"],
     "files": list,
     "zip": make_zip,
     "tar": make_tar,
@@ -80,6 +90,7 @@ KINDS: dict[str, Make] = {
     "parquet in groups": lambda crops: make_parquet(crops, row_group_size=5),
     "data set": make_data_set,
     "parquet of paths": make_paths,
+    "parquet of categories": make_categories,
     "csv": make_csv,
     "jsonl": make_jsonl,
 }
@@ -188,8 +199,11 @@ def test_archive_that_breaks_off_keeps_what_it_has(crops: Crops, embed: Embed) -
     make_tar(crops, "w:gz", "crops.tar.gz")
     content = Path("crops.tar.gz").read_bytes()
     Path("crops.tar.gz").write_bytes(content[: len(content) // 2])
-    done = embed("crops.tar.gz", "crops", "--out", "out.parquet")
-    assert done.status == 0, done.said
+    for also in ("", " It was complete already"):
+        done = embed("crops.tar.gz", "crops", "--out", "out.parquet")
+        assert done.status == 1, done.said
+        assert also.strip() in done.said
+        assert "crops.tar.gz could not be read to the end, so pictures are missing from out.parquet" in str(done.error)
     rows = rows_of(Path("out.parquet"))
     whole = [row for row in rows if row["id"].startswith("crops/")]
     broken = [row for row in rows if row["id"].startswith("crops.tar.gz")]
@@ -198,6 +212,97 @@ def test_archive_that_breaks_off_keeps_what_it_has(crops: Crops, embed: Embed) -
     assert broken[-1]["error_code"] == "input_unreadable"
     assert 1 < len(broken) < len(crops)
     assert broken[0]["embedding"] in [row["embedding"] for row in whole]
+
+
+def offsets_of(name: str) -> list[int]:
+    """Where the headers of a .tar's files are."""
+    with tarfile.open(name) as archive:
+        return [member.offset for member in archive if member.isfile()]
+
+
+@pytest.mark.parametrize(
+    "kind", ["damaged", "cut", "cut in a header", "not ended", "junk behind it", "second is damaged"]
+)
+def test_archive_whose_rest_cannot_be_read_says_so(crops: Crops, embed: Embed, kind: str) -> None:
+    make_tar(crops)
+    content, third = bytearray(Path("crops.tar").read_bytes()), offsets_of("crops.tar")[3]
+    present = 3
+    if kind == "damaged":
+        content[third + 10] ^= 0xFF
+    elif kind == "cut":
+        del content[third:]
+    elif kind == "cut in a header":
+        del content[third + 200 :]
+    else:
+        present = len(crops)
+        if kind == "not ended":
+            del content[len(content.rstrip(b"\0")) // 512 * 512 + 512 :]
+        elif kind == "junk behind it":
+            content += b"junk" * 200
+        else:
+            second = content.copy()
+            second[third + 10] ^= 0xFF
+            content += second
+            present += 3
+    Path("crops.tar").write_bytes(content)
+    done = embed("crops.tar", "--out", "out.parquet")
+    assert done.status == 1
+    assert "crops.tar could not be read to the end" in str(done.error)
+    rows = rows_of(Path("out.parquet"))
+    assert [row["error_code"] for row in rows] == [None] * present + ["input_unreadable"]
+    assert (rows[-1]["id"], rows[-1]["error"][:27]) == ("crops.tar", "It cannot be read further: ")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_links_in_an_archive_have_rows(crops: Crops, embed: Embed, suffix: str) -> None:
+    """GNU tar stores the second name of a file as a hard link."""
+    first, second, *_ = crops
+    os.link(first, "crops/b/98-again.jpg")
+    os.link("crops/b/98-again.jpg", "crops/b/99-and-again.jpg")
+    Path("crops/b/97-symbolic.jpg").symlink_to(second)
+    make_tar(crops, "w:gz" if suffix == "tar.gz" else "w", f"crops.{suffix}")
+    with tarfile.open(f"crops.{suffix}", "a" if suffix == "tar" else "r") as archive:
+        assert [member.name for member in archive if member.islnk()]
+        if suffix == "tar":
+            dangling = tarfile.TarInfo("dangling.jpg")
+            dangling.type, dangling.linkname = tarfile.LNKTYPE, "nowhere.jpg"
+            archive.addfile(dangling)
+    assert embed(f"crops.{suffix}", "--out", "out.parquet").status == 0
+    embed("crops", "--out", "expected.parquet")
+    expected = {row["id"]: row["embedding"] for row in rows_of(Path("expected.parquet"))}
+    found = {row["id"].partition("/")[2]: row for row in rows_of(Path("out.parquet"))}
+    if suffix == "tar":
+        assert (
+            found.pop("dangling.jpg")["error"] == "It is a link to nowhere.jpg, which is not before it in the archive."
+        )
+    symbolic = found.pop("crops/b/97-symbolic.jpg")
+    assert symbolic["error"].startswith(f"It is a symbolic link to {second}.")
+    assert found.keys() == expected.keys() - {"crops/b/97-symbolic.jpg"}
+    assert {name: row["embedding"] for name, row in found.items()} == {name: expected[name] for name in found}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_archives_that_were_joined_are_read_whole(crops: Crops, embed: Embed, mode: str) -> None:
+    make_tar(crops, mode)
+    Path("two.tar").write_bytes(2 * Path("crops.tar").read_bytes())
+    assert embed("two.tar", "--out", "out.parquet").status == 0
+    embed("crops", "--out", "expected.parquet")
+    expected = {row["id"]: row["embedding"] for row in rows_of(Path("expected.parquet"))}
+    rows = rows_of(Path("out.parquet"))
+    assert len(rows) == 2 * len(crops)
+    assert all(row["embedding"] == expected[row["id"].removeprefix("two.tar/")] for row in rows)
+
+
+def test_encrypted_member_says_so(crops: Crops, embed: Embed) -> None:
+    make_zip(crops)
+    content = bytearray(Path("crops.zip").read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    Path("crops.zip").write_bytes(content)
+    assert embed("crops.zip", "--out", "out.parquet").status == 0
+    first, *others = rows_of(Path("out.parquet"))
+    assert first["error"] == "It is encrypted. Decrypt the archive first."
+    assert all(row["error"] is None for row in others)
 
 
 def test_damaged_member_costs_its_own_row(crops: Crops, embed: Embed) -> None:
@@ -209,6 +314,80 @@ def test_damaged_member_costs_its_own_row(crops: Crops, embed: Embed) -> None:
     assert embed("crops.zip", "--out", "out.parquet").status == 0
     rows = rows_of(Path("out.parquet"))
     assert [row["error_code"] for row in rows] == [None, None, "input_unreadable"] + [None] * (len(crops) - 3)
+
+
+def test_name_that_is_no_utf8_costs_its_own_row(crops: Crops, embed: Embed) -> None:
+    names = list(crops) * 70  # 14 kB, more than is decoded at once
+    encoded = [name.encode() for name in names]
+    lines = [b"path", *encoded[:700], "crops/é.jpg".encode("latin-1"), *encoded[700:]]
+    Path("list.csv").write_bytes(b"\n".join(lines))
+    done = embed("list.csv", "--out", "out.parquet")
+    assert done.status == 0, done.said
+    rows = rows_of(Path("out.parquet"))
+    assert len(rows) == len(names) + 1
+    assert [row["id"] for row in rows if row["error"]] == ["crops/\\xe9.jpg"]
+
+
+def test_long_field_costs_nothing(crops: Crops, embed: Embed) -> None:
+    with Path("list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "more"), *((name, "x" * 140_000) for name in crops)])
+    assert embed("list.csv", "--out", "out.parquet").status == 0
+    assert [row["error"] for row in rows_of(Path("out.parquet"))] == [None] * len(crops)
+
+
+def test_quotation_mark_that_is_not_closed_is_noticed(crops: Crops, embed: Embed) -> None:
+    first, second, *others = crops
+    Path("list.csv").write_text("\n".join(["path,label", first, f'{second},"open', *others]))
+    done = embed("list.csv", "--out", "out.parquet")
+    assert done.status == 1
+    assert "list.csv could not be read to the end" in str(done.error)
+    rows = rows_of(Path("out.parquet"))
+    assert [row["id"] for row in rows] == [first, second, "list.csv"]
+    assert rows[-1]["error"] == "It cannot be read further: a quotation mark is open from line 3 on."
+    Path("list.csv").write_text("\n".join(["path,label", *others, f'{first},"two\nlines"']))
+    assert embed("list.csv", "--out", "whole.parquet").status == 0
+    assert [row["id"] for row in rows_of(Path("whole.parquet"))] == [*others, first]
+
+
+def test_text_that_is_no_text_costs_its_own_row(crops: Crops, embed: Embed) -> None:
+    first, second, *_ = crops
+    lines = [f'{{"path": "{first}", "id": "\\ud800"}}', '{"path": "\\ud800.jpg"}', f'{{"path": "{second}"}}']
+    Path("list.jsonl").write_text("\n".join(lines))
+    assert embed("list.jsonl", "--id-column", "id", "--out", "out.parquet", "--shard", "1/1").status == 0
+    rows = rows_of(Path("out.parquet"))
+    assert [row["id"] for row in rows] == ["\\ud800", "\\ud800.jpg", second]
+    assert [row["error_code"] for row in rows] == [None, "input_unreadable", None]
+    assert embed("list.jsonl", "--out", "paths.parquet").status == 0
+    assert [row["id"] for row in rows_of(Path("paths.parquet"))] == [first, "\\ud800.jpg", second]
+
+
+def test_empty_lines_are_no_pictures(crops: Crops, embed: Embed) -> None:
+    first, second, *_ = crops
+    Path("list.jsonl").write_text(f'\n{{"path": "{first}"}}\n\n  \n{{"path": "{second}"}}\n\n')
+    assert embed("list.jsonl", "--out", "a.parquet").status == 0
+    given = f"\ufeff{first}\n\n  \r\n{second}\n\n".encode()
+    assert embed("-", "--out", "b.parquet", given=given).status == 0
+    for out in ("a.parquet", "b.parquet"):
+        assert [(row["id"], row["error"]) for row in rows_of(Path(out))] == [(first, None), (second, None)]
+
+
+@pytest.mark.parametrize("landmarks", [[b"x", b"y"], [Decimal("1.5")] * 2, [datetime(2026, 1, 1, tzinfo=UTC)] * 2])
+def test_landmarks_of_another_type_cost_their_own_rows(crops: Crops, embed: Embed, landmarks: list[object]) -> None:
+    parquet.write_table(pa.table({"path": list(crops)[:2], "points": landmarks}), "list.parquet")
+    options = ("--align", "landmarks", "--landmarks-column", "points")
+    assert embed("list.parquet", "--out", "out.parquet", *options).status == 0
+    assert {row["error_code"] for row in rows_of(Path("out.parquet"))} <= {"input_unreadable", "landmarks_invalid"}
+
+
+def test_landmarks_may_be_decimal_numbers(crops: Crops, embed: Embed) -> None:
+    points = [15.0, 20, 30, 20, 22, 32, 17, 42, 28, 42]
+    kinds = {"a": points, "b": [Decimal(point) for point in map(str, points)]}
+    for name, values in kinds.items():
+        parquet.write_table(pa.table({"path": list(crops)[:1], "points": [values]}), f"{name}.parquet")
+        options = ("--align", "landmarks", "--landmarks-column", "points", "--out", f"{name}.out.parquet")
+        assert embed(f"{name}.parquet", *options).status == 0
+    assert rows_of(Path("a.out.parquet")) == rows_of(Path("b.out.parquet"))
+    assert rows_of(Path("a.out.parquet"))[0]["error"] is None
 
 
 def test_lines_and_rows_without_a_picture_have_an_error(crops: Crops, embed: Embed) -> None:
@@ -238,6 +417,7 @@ def test_lines_and_rows_without_a_picture_have_an_error(crops: Crops, embed: Emb
         (["no.parquet"], "the column image has the type int64"),
         (["no.zip"], "no.zip cannot be read: File is not a zip file"),
         (["no.jsonl"], "its first line is no JSON object"),
+        (["utf16.csv"], "utf16.csv is in UTF-16. Save it in UTF-8."),
         (["crops", "--shard", "3/2"], "from 1/n to n/n"),
     ],
 )
@@ -248,6 +428,7 @@ def test_source_that_cannot_be_used_is_refused_before_anything_is_written(
     Path("empty/a.txt").write_text("x")
     Path("no.csv").write_text("a,b\n1,2\n")
     Path("no.zip").write_bytes(b"PK")
+    Path("utf16.csv").write_text("path\na.jpg\n", encoding="utf-16")
     Path("no.jsonl").write_text("path\na.jpg\n")
     parquet.write_table(pa.table({"image": [1]}), "no.parquet")
     done = embed(*arguments, "--out", "out.parquet")
