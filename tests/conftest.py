@@ -27,6 +27,15 @@ LFW = Path(os.environ.get("ARCFACE_TEST_LFW", SHARED / "lfw"))
 REAL_RECOGNISERS = ("w600k_mbf_from_int8.onnx", "edgeface_xs.onnx")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Programs that start, browsers, and real weights take minutes where a machine is slow and busy."""
+    for item in items:
+        takes_long = {"process", "docs", "tools", "bench", "evaluate", "packs", "session", "test_fuzz.py"}
+        takes_long |= {"real_recogniser", "face_crops", "browser"}
+        if takes_long & {*item.path.parts, *getattr(item, "fixturenames", ())} and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_process_outlives_the_run() -> Iterator[None]:
     """Services and other programs that tests start end with the run, even if it is killed."""

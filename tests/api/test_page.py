@@ -79,7 +79,7 @@ class Shown:
         return self.browser.execute_script(script, *arguments)
 
     def until(self, found: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.browser, 30).until(lambda _: found())
+        return WebDriverWait(self.browser, 100).until(lambda _: found())
 
     def choose(self, place: int, *files: Path, until: str = "done") -> WebElement:
         """Choose files in a slot; returns it when it has this state."""
@@ -606,7 +606,7 @@ def test_requests_shown_run_and_give_the_same(open_page: Open, open_pack: Servic
         code = page.attribute("#code", "textContent")
         if shutil.which(command[0]) is None:
             continue
-        done = subprocess.run([*command, code], cwd=STATIC, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run([*command, code], cwd=STATIC, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
         printed[program] = done.stdout
     one, other = (json.loads(line) for line in printed.pop("curl").replace("}{", "}\n{").splitlines())
@@ -625,7 +625,7 @@ def test_odd_file_names_are_quoted(open_page: Open, open_pack: Service, tmp_path
     for program, command in (("curl", ["bash", "-euc"]), ("Python", [sys.executable, "-c"])):
         page.one(f"[data-program='{program}']").click()
         code = page.attribute("#code", "textContent")
-        done = subprocess.run([*command, code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run([*command, code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
         assert "128" in done.stdout, done.stderr
     assert not (tmp_path / "oh").exists()
 

@@ -46,7 +46,7 @@ def test_scripts_find_the_pictures_of_one_person(
         known = {"SCIKIT_LEARN_DATA": str(downloaded), "XDG_RUNTIME_DIR": str(tmp_path)}
         command = [sys.executable, *arguments]
         ran = subprocess.run(
-            command, cwd=tmp_path, env=os.environ | known, capture_output=True, text=True, timeout=100, check=False
+            command, cwd=tmp_path, env=os.environ | known, capture_output=True, text=True, timeout=300, check=False
         )
         assert ran.returncode == 0, ran.stderr
         return ran.stdout.splitlines()

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import onnx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -16,6 +17,7 @@ from arcface_api.api.traces import Traces
 from arcface_api.errors import RuntimeUnfit
 from pictures import picture_bytes
 from serving import Command, Run
+from tiny_models import slow_model
 
 PICTURE = picture_bytes()
 TRACE, PARENT = "ab" * 16, "cd" * 8
@@ -61,7 +63,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 def embed(command: Command, picture: bytes = PICTURE, *, traced: bool = False) -> httpx.Response:
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"} if traced else {}
     url = f"http://127.0.0.1:{command.port}/embed"
-    return httpx.post(url, files={"file": picture}, headers=headers, timeout=30)
+    return httpx.post(url, files={"file": picture}, headers=headers, timeout=100)
 
 
 def attributes(span: Span) -> dict[str, str | int]:
@@ -88,16 +90,19 @@ def test_collector_gets_each_request_with_its_stages(run: Run, tiny_recogniser: 
     stages = [each for each in collector.spans if each.parent_span_id == done.span_id and each.name != "batch"]
     stages.sort(key=lambda stage: stage.start_time_unix_nano)
     assert [stage.name for stage in stages] == STAGES
-    whole = done.end_time_unix_nano - done.start_time_unix_nano
-    parts = sum(stage.end_time_unix_nano - stage.start_time_unix_nano for stage in stages)
-    assert parts == pytest.approx(whole, rel=0.05, abs=2e6)
+    ends = [stage.end_time_unix_nano for stage in stages]
+    begins = [stage.start_time_unix_nano for stage in stages]
+    assert begins[1:] == ends[:-1], "one stage begins where another ends"
+    assert abs(ends[-1] - done.end_time_unix_nano) < 1e5, "and they fill the time until the answer"  # rounded
+    assert -1e6 < done.start_time_unix_nano - begins[0] < 60e9, "from its beginning"  # two clocks
     assert ("service.name", "arcface-api") in collector.resources
     assert not [span for span in collector.spans if span.parent_span_id == refused.span_id]
 
 
-def test_requests_of_one_batch_link_to_its_span(run: Run, tiny_recogniser: Path, collector: Collector) -> None:
+def test_requests_of_one_batch_link_to_its_span(run: Run, tmp_path: Path, collector: Collector) -> None:
+    onnx.save(slow_model(), tmp_path / "slow.onnx")  # while it runs, others queue up
     # the callers decide that they are traced, not the share
-    command = run("--pack", tiny_recogniser, "--trace-share", "0.000001", "--lanes", "1")
+    command = run("--pack", tmp_path / "slow.onnx", "--trace-share", "0.000001", "--lanes", "1")
     with ThreadPoolExecutor(16) as callers:
         sizes = [int(a.headers["x-batch-size"]) for a in callers.map(lambda _: embed(command, traced=True), range(64))]
     for headers in (
@@ -106,7 +111,8 @@ def test_requests_of_one_batch_link_to_its_span(run: Run, tiny_recogniser: Path,
         {"traceparent": f"00-{'0' * 32}-{PARENT}-01"},
         {"tracestate": "a=b"},
     ):
-        answer = httpx.post(f"http://127.0.0.1:{command.port}/embed", files={"file": PICTURE}, headers=headers)
+        url = f"http://127.0.0.1:{command.port}/embed"
+        answer = httpx.post(url, files={"file": PICTURE}, headers=headers, timeout=100)
         assert "traceresponse" not in answer.headers  # nobody asked for it, and it is not in the share
     command.stop()
     batches = {span.span_id for span in collector.named("batch")}
@@ -132,4 +138,5 @@ def test_without_a_collector_the_service_serves_and_ends(
     command = run("--pack", tiny_recogniser, "--trace-share", "1", "--shutdown-grace-seconds", "1")
     assert embed(command).status_code == 200
     command.process.terminate()
-    assert command.process.wait(6) == 0
+    command.end()
+    assert command.process.returncode == 0
