@@ -32,7 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         takes_long = {"process", "docs", "tools", "bench", "evaluate", "packs", "session", "test_fuzz.py"}
         takes_long |= {"real_recogniser", "face_crops", "browser"}
-        if takes_long & {*item.path.parts, *getattr(item, "fixturenames", ())} and not item.get_closest_marker("timeout"):
+        if takes_long & {*item.path.parts, *getattr(item, "fixturenames", ())} and not item.get_closest_marker(
+            "timeout"
+        ):
             item.add_marker(pytest.mark.timeout(900))
 
 

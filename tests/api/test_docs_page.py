@@ -145,7 +145,9 @@ def test_try_it_out_embeds_a_crop_behind_nginx(
     assert {f"{url}/page/page.js", f"{url}/page/page.css"} <= set(urls)
     assert all(requested.startswith(url) for requested in urls), urls
     # longer than what nginx reads by default, and as long as a batch may be
-    big = httpx.post(f"{url}/embed", content=JPEG + bytes(19_000_000), headers={"Content-Type": "image/jpeg"}, timeout=100)
+    big = httpx.post(
+        f"{url}/embed", content=JPEG + bytes(19_000_000), headers={"Content-Type": "image/jpeg"}, timeout=100
+    )
     assert big.status_code == 200
     many = httpx.post(f"{url}/embed/batch", files=[("files", JPEG + bytes(13_000_000))] * 5, timeout=100)
     assert many.status_code == 200

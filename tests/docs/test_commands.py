@@ -475,7 +475,9 @@ def test_documented_bodies_are_accepted(clone: Clone) -> None:
     for name, paths in BODIES.items():
         for path, line in zip(paths, BLOCKS[name].text.splitlines(), strict=True):
             body = re.sub(r'"[^"]*…"', json.dumps(face), line)
-            answer = httpx.post(f"{clone.url}{path}", content=body, headers={"Content-Type": "application/json"}, timeout=100)
+            answer = httpx.post(
+                f"{clone.url}{path}", content=body, headers={"Content-Type": "application/json"}, timeout=100
+            )
             assert answer.status_code == 200, answer.text
 
 

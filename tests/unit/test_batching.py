@@ -560,9 +560,7 @@ def test_retry_after_grows_with_the_queue(model: HeldModel) -> None:
     asyncio.run(check())
 
 
-def test_single_items_go_before_bulk_and_bulk_is_not_starved(
-    model: HeldModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_single_items_go_before_bulk_and_bulk_is_not_starved(model: HeldModel, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
         queue = batcher(model)
         first = await behind_running_batches(model, queue)

@@ -142,9 +142,7 @@ def silent(request: Request) -> None:
     request.hang_up()
 
 
-def test_silent_source_is_given_up_soon(
-    server: FileServer, models_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_source_is_given_up_soon(server: FileServer, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "READ_SECONDS", 600.0)  # a download waits longer than this test may take
     server.put("/antelopev2.zip", silent)
     about = subject(models_dir=models_dir, pack_mirror=server.url, **PULL)
