@@ -401,7 +401,7 @@ def test_a_thread_that_has_ended_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(Batcher, "_work", lambda *_: None)
         queue: Batcher[int, int] = Batcher(list, name="test", sizes=(1,), capacity=9)
         waiting = asyncio.create_task(queue.submit(1))
-        while not queue.has_lost_a_thread:
+        while not queue.has_lost_a_thread:  # noqa: ASYNC110  # it has no event
             await asyncio.sleep(0.01)
         waiting.cancel()
 
