@@ -21,7 +21,7 @@ from arcface_api.cli import cli
 from arcface_api.errors import ModelFailed
 from arcface_api.serving.process import refusal
 from arcface_api.settings import Settings
-from serving import Run, free_port, until
+from serving import PATIENT_END, Run, free_port, until
 from tiny_models import linear_model
 
 
@@ -238,8 +238,13 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_request_that_the_grace_period_cannot_save_gets_a_503(tiny_recogniser: Path) -> None:
+def test_request_that_the_grace_period_cannot_save_gets_a_503(
+    tiny_recogniser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A caller that is still uploading when it ends gets a 503 with its code, not a broken connection."""
+    (tmp_path / "sitecustomize.py").write_text(PATIENT_END)
+    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", paths)
     command = [sys.executable, "-m", "arcface_api", "serve", "--pack", str(tiny_recogniser), "--port", "0"]
     with subprocess.Popen([*command, "--shutdown-grace-seconds", "1"], stderr=subprocess.PIPE, text=True) as service:
         assert service.stderr is not None

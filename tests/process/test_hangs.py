@@ -28,7 +28,7 @@ from arcface_api.batching import Batcher
 from arcface_api.errors import ArcFaceError, ModelFailed, QueueFull
 from arcface_api.serving.process import HUNG_STATUS
 from pictures import picture_bytes
-from serving import Run, Service, is_running, until
+from serving import PATIENT_END, Run, Service, is_running, until
 from tiny_models import endless_model
 
 ROUNDS = int(os.environ.get("ARCFACE_TEST_ROUNDS", "1"))
@@ -40,7 +40,6 @@ FAULTS = """
 import time
 import cv2
 from arcface_api.batching import Batcher
-from arcface_api.serving import server
 
 real_decode, real_run, fatal = cv2.imdecode, Batcher._run_batch, []
 
@@ -61,7 +60,6 @@ def fail_all(self, error):
     raise error  # as nothing in there does, so that the thread really ends
 
 cv2.imdecode, Batcher._run_batch, Batcher._fail_all = imdecode, run_batch, fail_all
-server.LAST_SECONDS = 60  # a slow machine needs more than 5 for the end of the process itself
 """
 """On pictures of one size the decoder does not end; those of another end the thread of the model."""
 
@@ -97,7 +95,7 @@ def pictures_inside(url: str) -> int:
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faults")
-    (folder / "sitecustomize.py").write_text(FAULTS)
+    (folder / "sitecustomize.py").write_text(FAULTS + PATIENT_END)
     return folder
 
 

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from arcface_api.api.traces import Traces
 from arcface_api.errors import RuntimeUnfit
 from pictures import picture_bytes
-from serving import Command, Run
+from serving import PATIENT_END, Command, Run
 from tiny_models import slow_model
 
 PICTURE = picture_bytes()
@@ -144,10 +144,12 @@ def test_missing_extra_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_collector_the_service_serves_and_ends(
-    run: Run, tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tiny_recogniser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    command = run("--pack", tiny_recogniser, "--trace-share", "1", "--shutdown-grace-seconds", "1")
+    (tmp_path / "sitecustomize.py").write_text(PATIENT_END)
+    options = ("--trace-share", "1", "--shutdown-grace-seconds", "1")
+    command = run("--pack", tiny_recogniser, *options, faults=tmp_path)
     assert embed(command).status_code == 200
     command.process.terminate()
     command.end()
