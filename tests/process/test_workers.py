@@ -240,8 +240,17 @@ def test_folder_that_is_removed_before_it_is_held_is_made_again(
 # ── dying ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_killed_worker_is_replaced_and_the_other_goes_on(run: Run, tiny_recogniser: Path) -> None:
-    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log")
+@pytest.fixture
+def short_lives(tmp_path: Path) -> Path:
+    """Every worker has had a short life, however slowly this machine starts another."""
+    (tmp_path / "lives").mkdir()
+    steady = "from arcface_api.serving import supervisor\nsupervisor.STEADY_SECONDS = 6000\n"
+    (tmp_path / "lives" / "sitecustomize.py").write_text(steady)
+    return tmp_path / "lives"
+
+
+def test_killed_worker_is_replaced_and_the_other_goes_on(run: Run, tiny_recogniser: Path, short_lives: Path) -> None:
+    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log", faults=short_lives)
     killed, other = command.serving()
     url = f"http://127.0.0.1:{command.port}"
     os.kill(killed, signal.SIGKILL)
@@ -255,10 +264,12 @@ def test_killed_worker_is_replaced_and_the_other_goes_on(run: Run, tiny_recognis
     assert killed not in command.serving()
 
 
-def test_replacement_that_cannot_start_ends_the_service_only_when_none_is_left(run: Run, tmp_path: Path) -> None:
+def test_replacement_that_cannot_start_ends_the_service_only_when_none_is_left(
+    run: Run, tmp_path: Path, short_lives: Path
+) -> None:
     model = tmp_path / "model.onnx"
     onnx.save(linear_model(112, 512), model)
-    command = run("--workers", "2", "--pack", model)
+    command = run("--workers", "2", "--pack", model, faults=short_lives)
     first, second = command.serving()
     url = f"http://127.0.0.1:{command.port}"
     model.unlink()
