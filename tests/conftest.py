@@ -34,13 +34,16 @@ hypothesis.settings.load_profile("tests")
 REAL_RECOGNISERS = ("w600k_mbf_from_int8.onnx", "edgeface_xs.onnx")
 
 
+TAKES_LONG = {"api", "process", "docs", "tools", "bench", "doctor", "evaluate", "packs", "session", "test_fuzz.py"}
+"""What starts services and other programs: minutes, where a machine is slow and busy."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Programs that start, browsers, and real weights take minutes where a machine is slow and busy."""
+    """Give such tests time, and those of real weights."""
     for item in items:
-        takes_long = {"process", "docs", "tools", "bench", "evaluate", "packs", "session", "test_fuzz.py"}
-        takes_long |= {"real_recogniser", "face_crops", "browser"}
-        is_short = takes_long.isdisjoint({*item.path.parts, *getattr(item, "fixturenames", ())})
-        if not is_short and not item.get_closest_marker("timeout"):
+        about = {*item.path.parts, *getattr(item, "fixturenames", ())}
+        takes_long = about & (TAKES_LONG | {"real_recogniser", "face_crops"})
+        if takes_long and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
 
 

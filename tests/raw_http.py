@@ -114,7 +114,7 @@ class HeldModel:
 
 def until(found: Callable[[], bool]) -> None:
     """Wait until `found` returns true."""
-    end = time.monotonic() + 100
+    end = time.monotonic() + 300
     while not found():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)

@@ -23,7 +23,7 @@ from arcface_api.api.app import DirectApp
 from arcface_api.api.protocol import HttpProtocol
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 100
+PATIENCE_SECONDS = 300
 
 
 class Service(httpx.Client):
