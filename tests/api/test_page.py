@@ -83,6 +83,13 @@ class Shown:
         stale = (StaleElementReferenceException,)  # the page replaces what it has just shown
         return WebDriverWait(self.browser, 100, ignored_exceptions=stale).until(lambda _: found())
 
+    def press_when_there(self, selector: str) -> None:
+        def press() -> bool:
+            self.one(selector).click()
+            return True
+
+        self.until(press)
+
     def choose(self, place: int, *files: Path, until: str = "done") -> WebElement:
         """Choose files in a slot; returns it when it has this state."""
         self.one(f"[data-slot='{place}'] input[type=file]").send_keys("\n".join(map(str, files)))
@@ -501,7 +508,7 @@ def test_service_that_is_down_is_asked_again_until_it_answers(
     page.until(lambda: "The service does not answer" in page.text("[data-slot='0']"))
     assert page.text("#state-text") == "No answer; trying again"
     page.shoot()
-    page.until(lambda: page.one("[data-slot='0'] .note button").click() is None)  # try now: in vain
+    page.press_when_there("[data-slot='0'] .note button")  # try now: in vain
     page.until(lambda: "Next try in 4 s" in page.text("[data-slot='0']"))
     connect(browser)
     page.slot(0, "done")
