@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import onnx
 import pytest
 from PIL import Image as Pillow
@@ -25,6 +26,12 @@ from tiny_models import age_gender_model, landmarks_model, linear_model, turned
 SHARED = Path(__file__).parents[2] / "shared"
 MODELS = Path(os.environ.get("ARCFACE_TEST_MODELS", SHARED / "models"))
 LFW = Path(os.environ.get("ARCFACE_TEST_LFW", SHARED / "lfw"))
+# A time limit would be a timed assertion, and examples that differ from run to run would let one run in many fail.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
+
 REAL_RECOGNISERS = ("w600k_mbf_from_int8.onnx", "edgeface_xs.onnx")
 
 needs_bfloat16 = pytest.mark.skipif(

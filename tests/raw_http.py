@@ -40,7 +40,7 @@ class Caller:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.settimeout(20)
+        self.socket.settimeout(100)
         assert service.base_url.port is not None
         self.socket.connect((service.base_url.host, service.base_url.port))
         self._file = self.socket.makefile("rb")
@@ -106,7 +106,7 @@ class HeldModel:
 
         def run(session: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
             self.entered.set()
-            assert self.go_on.wait(30)
+            assert self.go_on.wait(100)
             return real(session, crops)
 
         monkeypatch.setattr(OnnxCpuSession, "run", run)
@@ -114,7 +114,7 @@ class HeldModel:
 
 def until(found: Callable[[], bool]) -> None:
     """Wait until `found` returns true."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 300
     while not found():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)

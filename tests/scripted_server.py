@@ -61,7 +61,7 @@ class ScriptedServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._is_listening.wait(10)
+        assert self._is_listening.wait(100)
         return self
 
     def __exit__(
@@ -77,12 +77,15 @@ class ScriptedServer:
 
     async def _serve(self) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        talks: set[asyncio.Task[None]] = set()
+        writers: list[asyncio.StreamWriter] = []
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections += 1
-            talks[talk := asyncio.create_task(self._talk(reader, writer))] = writer
-            talk.add_done_callback(talks.pop)
+            writers.append(writer)
+            talks.add(talk := asyncio.create_task(self._talk(reader, writer)))
+            talk.add_done_callback(talks.discard)
+            talk.add_done_callback(lambda _: writer.close())  # also where a test's own `_talk` raises
 
         server = await asyncio.start_server(accept, "127.0.0.1", self._port)
         self.address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
@@ -93,8 +96,9 @@ class ScriptedServer:
             self._loop.remove_reader(listening.fileno())
         await _let_others_run()
         server.close()
-        for talk, writer in [*talks.items()]:
+        for talk in [*talks]:
             talk.cancel()
+        for writer in writers:  # those that are closed may still wait for a caller to read
             writer.transport.abort()
         await _let_others_run()  # so that no socket is left for the garbage collector to complain of
 

@@ -1,8 +1,10 @@
 """The real service, run for a test: in a thread of this process, or as a command."""
 
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +23,7 @@ from arcface_api.api.app import DirectApp
 from arcface_api.api.protocol import HttpProtocol
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 
 class Service(httpx.Client):
@@ -29,6 +31,7 @@ class Service(httpx.Client):
 
     def __init__(self, app: DirectApp, *, access_log: bool = False) -> None:
         """Start the service on a free port and wait until it is ready."""
+        self.app = app
         config = uvicorn.Config(
             app, ws="none", http=HttpProtocol, log_config=None, access_log=access_log, proxy_headers=access_log, port=0
         )
@@ -39,7 +42,7 @@ class Service(httpx.Client):
             self._thread.join(0.01)
             assert self._thread.is_alive(), "the service ended before it was ready"
         port = self._server.servers[0].sockets[0].getsockname()[1]
-        super().__init__(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        super().__init__(base_url=f"http://127.0.0.1:{port}", timeout=100)
 
     def stop(self) -> None:
         """Do what SIGTERM does, and wait for the end."""
@@ -54,6 +57,14 @@ def until(found: Callable[[], T | None]) -> T:
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
     return answer
+
+
+def free_port() -> int:
+    """A port of the loopback that is free, and stays so: the kernel takes none from here for `--port 0` or a caller."""
+    for port in random.SystemRandom().sample(range(10_000, 32_768), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 class Command:
@@ -151,6 +162,9 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
 
+
+PATIENT_END = "from arcface_api.serving import server\nserver.LAST_SECONDS = 60\n"
+"""A `sitecustomize.py`: a busy machine needs more than 5 s for the end of the process itself."""
 
 Run = Callable[..., Command]
 

@@ -105,6 +105,39 @@ def endless_model(size: int = 112, dim: int = 512) -> onnx.ModelProto:
     return model
 
 
+def slow_model() -> onnx.ModelProto:
+    """Needs tens of milliseconds, sees little of a face, and returns zeros for a black picture."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "first": rng.normal(size=(64, 3, 3, 3)),
+        "second": rng.normal(size=(256, 64, 3, 3)) / 24,
+        "last": rng.normal(size=(256, 512)),
+        "nearly one": np.full(1, 0.99),
+        "bias": rng.normal(size=512) * 100,
+    }
+    nodes = [
+        helper.make_node("Conv", ["input", "first"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["a", "second"], ["b"], pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["d"]),
+        helper.make_node("MatMul", ["d", "last"], ["projected"]),
+        helper.make_node("Add", ["projected", "bias"], ["e"]),
+        helper.make_node("ReduceMax", ["input"], ["brightest"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Add", ["brightest", "nearly one"], ["f"]),
+        helper.make_node("Relu", ["f"], ["light"]),
+        helper.make_node("Unsqueeze", ["light"], ["g"], axes=[1]),
+        helper.make_node("Mul", ["e", "g"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "slow",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 512])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+
+
 def age_gender_model() -> onnx.ModelProto:
     """A stand-in for genderage.onnx: (n, 3, 96, 96) → (n, 3), an age around 40 that depends on the pixels."""
     return linear_model(96, 3, gain=0.5, bias=np.array([0, 1.7, 0.4], np.float32), normalises_inside=True)

@@ -15,10 +15,10 @@ import pytest
 
 from arcface_api.api.answers import BatchAnswer
 from arcface_api.arrays import Crop, Features
-from arcface_api.batching import Batched, Batcher
+from arcface_api.batching import Batcher
 from arcface_api.session.onnx_cpu import OnnxCpuSession
 from pictures import picture_bytes
-from serving import Service
+from serving import Service, until
 
 PICTURES = [picture_bytes("PNG", (20 + 7 * number, 90)) for number in range(11)]
 
@@ -152,7 +152,7 @@ class HeldSession:
 
         def held(session: OnnxCpuSession, crops: Sequence[Crop]) -> Features:
             self.entered.set()
-            assert self.go.wait(30)
+            assert self.go.wait(100)
             return real(session, crops)
 
         monkeypatch.setattr(OnnxCpuSession, "run", held)
@@ -183,7 +183,7 @@ def test_batch_larger_than_the_capacity_left_is_refused_whole(
     held = HeldSession(monkeypatch)
     with ThreadPoolExecutor() as pool:
         inside = pool.submit(single, service, PICTURES[0])
-        assert held.entered.wait(30)
+        assert held.entered.wait(100)
         refused = batch(service, PICTURES[:4])
         held.go.set()
         assert "embedding" in inside.result()
@@ -201,12 +201,13 @@ def test_caller_s_deadline_is_kept(
     held = HeldSession(monkeypatch)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(single, service, PICTURES[0])
-        assert held.entered.wait(30)
-        hasty = pool.submit(service.post, "/embed", files={"file": PICTURES[1]}, headers={"X-Request-Timeout": "0.01"})
+        assert held.entered.wait(100)
+        hasty = pool.submit(service.post, "/embed", files={"file": PICTURES[1]}, headers={"X-Request-Timeout": "1"})
+        until(lambda: service.app.embedder.inside == 2 or hasty.done())
         patient = pool.submit(single, service, PICTURES[2])
-        threading.Event().wait(0.2)
-        held.go.set()
         assert (hasty.result().status_code, hasty.result().json()["code"]) == (503, "deadline_exceeded")
+        until(lambda: service.app.embedder.inside == 2)
+        held.go.set()
         assert "embedding" in first.result()
         assert "embedding" in patient.result()
 
@@ -232,8 +233,8 @@ def test_closing_under_load_answers_everything_accepted(
     held = HeldSession(monkeypatch)
     with ThreadPoolExecutor(len(PICTURES) + 1) as pool:
         accepted = [pool.submit(single, service, content) for content in PICTURES]
-        assert held.entered.wait(30)
-        threading.Event().wait(0.3)
+        assert held.entered.wait(100)
+        until(lambda: service.app.embedder.inside == len(PICTURES))
         stopping = pool.submit(service.stop)
         threading.Event().wait(0.2)
         held.go.set()
@@ -247,28 +248,25 @@ def test_bulk_gives_way_to_single_pictures(
     """A single picture that comes behind a full batch request is in the very next inference."""
     service = run_service(tiny_recogniser, max_batch=4)
     held = HeldSession(monkeypatch)
-    has_queued, submit = threading.Event(), Batcher.submit
+    queue, take, singles = service.app.embedder.recognition, Batcher._take_batch, list[tuple[int, int]]()
 
-    async def noticed(self: Batcher[Any, Any], item: Any, *, is_bulk: bool = False, **options: Any) -> Batched[Any]:
-        answer = asyncio.create_task(submit(self, item, is_bulk=is_bulk, **options))
-        await asyncio.sleep(0)
-        if not is_bulk:
-            has_queued.set()
-        return await answer
+    def noticed(self: Batcher[Any, Any]) -> Any:
+        before, taken = len(self._single), take(self)
+        if self is queue:
+            singles.append((before, len(self._single)))
+        return taken
 
-    monkeypatch.setattr(Batcher, "submit", noticed)
-    order: list[str] = []
+    monkeypatch.setattr(Batcher, "_take_batch", noticed)
     with ThreadPoolExecutor() as pool:
         many = pool.submit(batch, service, PICTURES * 5)
-        many.add_done_callback(lambda _: order.append("many"))
-        assert held.entered.wait(30)
+        assert held.entered.wait(100)
+        until(lambda: queue.queued >= 40)
         one = pool.submit(single, service, PICTURES[0])
-        one.add_done_callback(lambda _: order.append("one"))
-        assert has_queued.wait(30)
+        until(lambda: len(queue._single) == 1)
         held.go.set()
-        many.result()
-        one.result()
-    assert order == ["one", "many"]
+        assert len(many.result().json()["results"]) == 55
+        assert "embedding" in one.result()
+    assert [(before, left) for before, left in singles if before] == [(1, 0)]
 
 
 def test_nothing_is_left_behind(service: Service) -> None:
@@ -278,7 +276,7 @@ def test_nothing_is_left_behind(service: Service) -> None:
         service.post("/embed", files={"file": contents[0]})
 
     async def all_at_once() -> list[int]:
-        async with httpx.AsyncClient(base_url=str(service.base_url), timeout=60) as client:
+        async with httpx.AsyncClient(base_url=str(service.base_url), timeout=100) as client:
             posts = [client.post("/embed", files={"file": PICTURES[0]}) for _ in range(100)]
             return [answer.status_code for answer in await asyncio.gather(*posts)]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from arcface_api.api import upload
-from arcface_api.api.connections import GentleTransport
+from arcface_api.api.connections import LATE_SECONDS, GentleTransport
 from arcface_api.api.protocol import HttpProtocol
 from arcface_api.embedder import Picture
 from pictures import picture_bytes
@@ -119,7 +119,7 @@ def test_head_that_never_ends_is_not_waited_for(service: Service) -> None:
 def test_what_cannot_be_a_request_is_a_problem_at_once(service: Service, sent: bytes) -> None:
     """Nothing more is sent, and nothing is closed by the caller: a head that may still come has 30 seconds."""
     with Caller(service) as caller:
-        caller.socket.settimeout(10)
+        caller.socket.settimeout(100)
         caller.send(sent)
         answer = caller.answer()
         assert (answer.status, answer.problem()["code"]) == (400, "request_malformed")
@@ -222,7 +222,7 @@ def test_pipelined_request_is_not_parsed_before_its_turn(service: Service, monke
     held = HeldModel(monkeypatch)
     with Caller(service) as caller:
         caller.send(picture(JPEG) + b"NOT a request\r\n\r\n")
-        assert held.entered.wait(30)
+        assert held.entered.wait(100)
         time.sleep(0.2)
         held.go_on.set()
         assert [caller.answer().status, caller.answer().status] == [200, 400]
@@ -233,15 +233,16 @@ def test_what_waits_behind_a_request_is_bounded(service: Service, monkeypatch: p
     held = HeldModel(monkeypatch)
     with Caller(service) as caller:
         caller.send(picture(JPEG))
-        assert held.entered.wait(30)
+        assert held.entered.wait(100)
         caller.socket.settimeout(1)
         with pytest.raises(TimeoutError):
             caller.send(LIVEZ * 2_000_000)
         (connection,) = service._server.server_state.connections
         assert isinstance(connection, HttpProtocol)
-        assert 64 * 1024 < len(connection._unread) < 600_000
+        until(lambda: len(connection._unread) > 64 * 1024)
+        assert len(connection._unread) < 600_000
         held.go_on.set()
-        caller.socket.settimeout(20)
+        caller.socket.settimeout(100)
         assert [caller.answer().status, caller.answer().status] == [200, 200]
 
 
@@ -256,7 +257,7 @@ def test_caller_that_left_behind_a_pipelined_request_costs_the_model_nothing(
 
     with Caller(service) as first:
         first.send(picture(JPEG))
-        assert held.entered.wait(30)
+        assert held.entered.wait(100)
         with Caller(service) as second:
             second.send(picture(JPEG) + LIVEZ)
             until(is_full)
@@ -332,7 +333,7 @@ def test_answer_to_a_picture_waits_for_a_caller_that_does_not_read(service: Serv
         caller.socket.settimeout(0.5)
         with pytest.raises(TimeoutError):
             caller.socket.recv(1)
-        caller.socket.settimeout(20)
+        caller.socket.settimeout(100)
         connection.loop.call_soon_threadsafe(connection.resume_writing)
         assert caller.socket.recv(15) == b"HTTP/1.1 200 OK"
 
@@ -364,20 +365,21 @@ def test_one_connection_too_many_is_refused_and_room_is_given_back(
 def test_answer_that_nobody_reads_ends_its_connection(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arcface_api.api.connections.WRITE_SECONDS", 0.3)
     with Caller(service, receive_buffer=4096) as caller:
+        caller.send(LIVEZ)
+        assert caller.answer().status == 200
         caller.send(request("GET /openapi.json") * 500)
-        until(lambda: connections(service) == 1)
         until(lambda: connections(service) == 0)
     assert service.get("/livez").status_code == 200
 
 
 def test_answer_that_is_read_slowly_but_steadily_is_sent(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("arcface_api.api.connections.WRITE_SECONDS", 0.3)
+    monkeypatch.setattr("arcface_api.api.connections.WRITE_SECONDS", 5)
     size = len(service.get("/openapi.json").content)
     with Caller(service, receive_buffer=4096) as caller:
         caller.send(request("GET /openapi.json") * 300)
         for _ in range(300):
             assert len(caller.answer().body) == size
-            time.sleep(0.005)
+            time.sleep(0.03)  # 9 s in all
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n\r\n"])
@@ -395,21 +397,32 @@ def test_connection_between_requests_is_closed_when_nothing_comes(
 
 @pytest.mark.parametrize("settings", [{}, {"keep_alive_seconds": 120}], ids=["default", "set"])
 def test_answers_announce_how_long_the_connection_stays_open(
-    run_service: Callable[..., Service], tiny_recogniser: Path, settings: dict[str, int]
+    run_service: Callable[..., Service],
+    tiny_recogniser: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, int],
 ) -> None:
     """Longer than the 60 seconds for which most clients and proxies keep one."""
     service = run_service(tiny_recogniser, **settings)
     seconds = settings.get("keep_alive_seconds", 75)
+    stays: list[float] = []
+    real = HttpProtocol.on_response_complete
+
+    def answered(connection: HttpProtocol) -> None:
+        before = connection.loop.time()
+        real(connection)
+        assert connection.timeout_keep_alive_task is not None
+        stays.append(connection.timeout_keep_alive_task.when() - before)
+
+    monkeypatch.setattr(HttpProtocol, "on_response_complete", answered)
     with Caller(service) as caller:
         for sent in (picture(JPEG), LIVEZ, request("GET /nothing"), request("POST /embed?unknown=1", body=b"")):
             caller.send(sent)
             headers = caller.answer().headers
             assert (headers["connection"], headers["keep-alive"]) == ("keep-alive", f"timeout={seconds}")
-        connection = next(iter(service._server.server_state.connections))
-        assert isinstance(connection, HttpProtocol)
-        assert connection.timeout_keep_alive_task is not None
-        left = connection.timeout_keep_alive_task.when() - connection.loop.time()
-        assert seconds < round(left, 3) <= seconds + 3, "and it stays open a little longer than announced"
+    assert len(stays) == 4
+    assert all(round(each, 3) >= seconds + LATE_SECONDS for each in stays), "a little longer than announced"
+    assert min(stays) < seconds + LATE_SECONDS + 1
 
 
 @pytest.mark.parametrize(
@@ -480,7 +493,7 @@ def test_connection_that_has_just_answered_makes_no_room(
 def test_callers_who_still_send_do_not_keep_the_service_from_ending(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arcface_api.api.connections.LINGER_SECONDS", 60)
+    monkeypatch.setattr("arcface_api.api.connections.LINGER_SECONDS", 600)
     service = run_service(tiny_recogniser)
     with Caller(service) as refused, Caller(service) as rest:
         refused.send(b"NOT a request\r\n\r\n")
@@ -489,24 +502,25 @@ def test_callers_who_still_send_do_not_keep_the_service_from_ending(
         assert rest.answer().status == 422
         started = time.monotonic()
         service.stop()
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("is_steady", [False, True], ids=["slow", "long"])
 def test_rest_of_a_refused_body_is_not_thrown_away_for_ever(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch, *, is_steady: bool
 ) -> None:
-    monkeypatch.setattr("arcface_api.api.protocol.REST_SECONDS", 0.2)
+    # where this test itself pauses, its steady body is slow: that may take 3 s
+    monkeypatch.setattr("arcface_api.api.protocol.REST_SECONDS", 3 if is_steady else 0.2)
     service = run_service(tiny_recogniser, upload_timeout_seconds=1)
     started = time.monotonic()
     with Caller(service) as caller:
         caller.send(request("POST /embed?unknown=1", "Content-Length: 999999999"))
         assert caller.answer().status == 422
         with suppress(ConnectionError):
-            while time.monotonic() < started + 20:
+            while time.monotonic() < started + 100:
                 caller.send(b"x" * (5000 if is_steady else 5))
                 time.sleep(0.02)
-    assert (0.9 if is_steady else 0.1) < time.monotonic() - started < 10
+    assert (0.9 if is_steady else 0.1) < time.monotonic() - started < 100
 
 
 # ── work without end ───────────────────────────────────────────────────────────────────────────────────────────────

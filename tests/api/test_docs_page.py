@@ -22,7 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from browsers import chromium, requested_urls
 from pictures import picture_bytes
 from raw_http import connections
-from serving import Service, until
+from serving import Service, free_port, until
 
 pytestmark = pytest.mark.once  # a browser runs it
 
@@ -40,7 +40,7 @@ def try_it_out(browser: webdriver.Chrome, base_url: str, folder: Path) -> list[s
     """Embed a crop on the page under this URL; returns the URLs that the browser asked for."""
     picture = folder / "face.jpg"
     picture.write_bytes(JPEG)
-    wait = WebDriverWait(browser, 30)
+    wait = WebDriverWait(browser, 100)
     browser.get(f"{base_url}/docs")
     operation = wait.until(visibility_of_element_located((By.ID, "operations-embedding-embed")))
     operation.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
@@ -93,9 +93,7 @@ def run_nginx(tmp_path: Path) -> Iterator[Nginx]:
     with ExitStack() as at_end:
 
         def run(service: Service, configuration: str) -> str:
-            with closing(socket.socket()) as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
+            port = free_port()
             text = configuration
             for stated, here in (
                 ("127.0.0.1:5555", f"127.0.0.1:{service.base_url.port}"),
@@ -147,9 +145,11 @@ def test_try_it_out_embeds_a_crop_behind_nginx(
     assert {f"{url}/page/page.js", f"{url}/page/page.css"} <= set(urls)
     assert all(requested.startswith(url) for requested in urls), urls
     # longer than what nginx reads by default, and as long as a batch may be
-    big = httpx.post(f"{url}/embed", content=JPEG + bytes(19_000_000), headers={"Content-Type": "image/jpeg"})
+    big = httpx.post(
+        f"{url}/embed", content=JPEG + bytes(19_000_000), headers={"Content-Type": "image/jpeg"}, timeout=100
+    )
     assert big.status_code == 200
-    many = httpx.post(f"{url}/embed/batch", files=[("files", JPEG + bytes(13_000_000))] * 5, timeout=30)
+    many = httpx.post(f"{url}/embed/batch", files=[("files", JPEG + bytes(13_000_000))] * 5, timeout=100)
     assert many.status_code == 200
 
 
@@ -172,7 +172,7 @@ def test_prefix_that_a_caller_sends_has_no_effect_behind_nginx(
     servers: list[dict[str, str]] | None,
 ) -> None:
     url = run_nginx(run_service(tiny_recogniser, **settings), configurations()[configuration])
-    document = httpx.get(f"{url}/openapi.json", headers={"X-Forwarded-Prefix": "/sent"}).json()
+    document = httpx.get(f"{url}/openapi.json", headers={"X-Forwarded-Prefix": "/sent"}, timeout=100).json()
     assert document.get("servers") == servers
 
 
@@ -186,5 +186,5 @@ def test_nginx_keeps_its_connections_to_the_service(
     service = run_service(tiny_recogniser, root_path="/face")
     url = run_nginx(service, configurations()[configuration])
     for _ in range(20):  # each on a connection of its own to nginx
-        assert httpx.post(f"{url}/embed", files={"file": JPEG}).status_code == 200
+        assert httpx.post(f"{url}/embed", files={"file": JPEG}, timeout=100).status_code == 200
     assert connections(service) == 1

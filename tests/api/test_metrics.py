@@ -35,7 +35,7 @@ Scraped = dict[tuple[str, ...], float]
 
 
 def scrape(url: str) -> Scraped:
-    answer = httpx.get(f"{url}/metrics", timeout=30)
+    answer = httpx.get(f"{url}/metrics", timeout=100)
     assert answer.headers["content-type"].startswith("text/plain; version=")
     found = {}
     for family in text_string_to_metric_families(answer.text):
@@ -164,20 +164,21 @@ def test_any_worker_reports_all_of_them_also_after_one_was_killed(run: Run, tiny
 
     def embed(times: int) -> int:
         for _ in range(times):  # each on a connection of its own, so that both workers get some
-            assert httpx.post(f"{url}{EMBED}", files={"file": PICTURE}, timeout=30).status_code == 200
+            assert httpx.post(f"{url}{EMBED}", files={"file": PICTURE}, timeout=100).status_code == 200
         return times
 
     sent += embed(30)
+    until(lambda: scrape(url)["arcface_requests_total", "", EMBED, "200"] >= sent)
     time.sleep(AFTER_COUNTING_SECONDS)
     for _ in range(4):
         scraped = scrape(url)
         assert scraped["arcface_requests_total", "", EMBED, "200"] == sent
         assert scraped["arcface_pictures_total", "embedded"] == sent
-    assert scraped["arcface_lanes",] == 2 * httpx.get(f"{url}/info").json()["lanes"]
+    assert scraped["arcface_lanes",] == 2 * httpx.get(f"{url}/info", timeout=100).json()["lanes"]
     os.kill(workers[0], signal.SIGKILL)
     replaced = until(lambda: now if len(now := command.serving()) == 2 and workers[0] not in now else None)
     sent += embed(30)
-    time.sleep(AFTER_COUNTING_SECONDS)
+    until(lambda: scrape(url)["arcface_requests_total", "", EMBED, "200"] >= sent)
     scraped = scrape(url)
     assert scraped["arcface_requests_total", "", EMBED, "200"] == sent
     assert workers[1] in replaced

@@ -73,7 +73,7 @@ def run_check(service: Service, folder: Path, code: str) -> list[str]:
     assert "http://localhost:5555/" in code
     code = code.replace("http://localhost:5555/", f"{service.base_url}/")
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return sorted(done.stdout.splitlines(), key=lambda line: -float(line.split()[0]))
 

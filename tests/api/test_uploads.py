@@ -52,7 +52,7 @@ def test_bytes_of_all_uploads_are_counted_as_they_arrive(run: Callable[..., Serv
     service = run()
     with Caller(service) as sleeper, Caller(service) as caller:
         sleeper.send(picture(padded(MOST))[:-1])  # announced: one more; there: 149,999
-        time.sleep(0.3)
+        until(lambda: service.app.uploads.inside_bytes == 149_999)
         for size, status in ((NEEDED - 149_999, 200), (NEEDED - 149_998, 429)):
             if is_batch:
                 caller.send(batch(padded(size - len(form(b"", "files")))))
@@ -75,7 +75,7 @@ def test_large_uploads_leave_room_for_small_ones(run: Callable[..., Service]) ->
         for size in (MOST, NEEDED - MOST + 2):
             sleeper = callers.enter_context(Caller(service))
             sleeper.send(picture(padded(size))[:-1])
-        time.sleep(0.3)
+        until(lambda: service.app.uploads.inside_bytes == NEEDED)
         caller = callers.enter_context(Caller(service))
         for size, status in ((CAPACITY - NEEDED, 200), (CAPACITY - NEEDED + 1, 429), (CAPACITY - NEEDED, 200)):
             caller.send(picture(padded(size)))
@@ -100,7 +100,7 @@ def _left(service: Service, sent: bytes) -> None:
     before = connections(service)
     with Caller(service) as caller:
         caller.send(sent[:-1])
-        time.sleep(0.1)
+        until(lambda: service.app.uploads.inside_bytes == len(sent[:-1].partition(b"\r\n\r\n")[2]))
     until(lambda: connections(service) <= before)
 
 
@@ -131,10 +131,12 @@ def test_room_is_given_back_however_a_request_ends(
     run: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """Kept once, the bytes of one of these would leave no room for the next."""
-    monkeypatch.setattr("arcface_api.api.upload.STALL_SECONDS", 0.5)
     service = run()
     for _ in range(3):
-        ENDS[end](service)
+        with monkeypatch.context() as patched:
+            if end == "stalled":
+                patched.setattr("arcface_api.api.upload.STALL_SECONDS", 0.5)
+            ENDS[end](service)
     _answered(service, picture(padded(MOST)), 200)
 
 
@@ -147,7 +149,7 @@ def test_room_is_given_back_when_a_caller_leaves_an_inference_and_by_those_refus
         for _ in range(2):  # the second one does not fit
             caller = callers.enter_context(Caller(service))
             caller.send(picture(padded(MOST)))
-        assert held.entered.wait(30)
+        assert held.entered.wait(100)
         assert caller.answer().status == 429
     held.go_on.set()
     until(lambda: connections(service) == 0)
@@ -160,7 +162,7 @@ def test_memory_of_uploads_that_grew_side_by_side_is_given_back(tiny_recogniser:
     command = Command("--pack", tiny_recogniser, "--max-upload-bytes-inside", "300000000")  # with a heap of its own
     with ExitStack() as callers:
         callers.callback(command.stop)
-        service = callers.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{command.port}"))
+        service = callers.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{command.port}", timeout=100))
         process = psutil.Process(command.process.pid)
         service.post("/embed", content=bytes(19_000_000), headers={"Content-Type": "image/jpeg"})  # glibc's limit grows
         before = process.memory_info().rss
@@ -186,7 +188,7 @@ def answer_to_dribble(service: Service, sent: bytes) -> tuple[float, str]:
         caller.send(head + end)
         caller.socket.settimeout(0.02)
         for byte in body:
-            assert time.monotonic() < started + 20, "no answer"
+            assert time.monotonic() < started + 100, "no answer"
             caller.send(bytes([byte]))
             with suppress(TimeoutError):
                 return time.monotonic() - started, caller.socket.recv(65536).decode()
@@ -221,14 +223,14 @@ def test_upload_that_comes_byte_by_byte_is_ended(  # each is a fact of the case
     took, answer = answer_to_dribble(service, sent)
     assert answer.startswith(f"HTTP/1.1 {status} ")
     assert sentence in answer
-    assert least - 0.1 < took < least + 5
+    assert took > least - 0.1
 
 
 def test_steady_upload_may_take_longer_than_the_slow_start(
     run: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("arcface_api.api.upload.SLOW_START_SECONDS", 0.1)
-    service = run(upload_min_bytes_per_second=10_000)
+    service = run(upload_min_bytes_per_second=1000)  # so a pause of this test's own does no harm
     sent = picture(padded(MOST))
     with Caller(service) as caller:
         for at in range(0, len(sent), 3000):

@@ -168,7 +168,7 @@ class Clone:
     def run(self, text: str, status: int = 0, name: str = "") -> str:
         """Run a command to its end; returns what it prints. `name` is the catalogue's, if it is not the text."""
         with self.start(text) as process:
-            printed, log = process.communicate(timeout=100)
+            printed, log = process.communicate(timeout=300)
         assert process.returncode == status, (
             f"exit status {process.returncode}:\n{printed}{log}\n{advice(name or text)}"
         )
@@ -194,7 +194,7 @@ class Clone:
                 log += line
             yield found[1]
             os.killpg(process.pid, signal.SIGINT)
-            _, log = process.communicate(timeout=60)
+            _, log = process.communicate(timeout=300)
             assert "Traceback" not in log
 
 
@@ -243,7 +243,7 @@ def test_documented_command_runs(clone: Clone, name: str, tmp_path: Path) -> Non
         pytest.skip(f"needs {program}")
     if re.search(r"\bserve\b", name):
         with clone.serve(command.text) as url:
-            assert httpx.get(f"{url}/health", timeout=30).json()["status"] == "ok"
+            assert httpx.get(f"{url}/health", timeout=100).json()["status"] == "ok"
         return
     clone.run(command.text, CATALOGUE["exits"].get(name, 0))
 
@@ -472,14 +472,16 @@ def test_documented_bodies_are_accepted(clone: Clone) -> None:
     for name, paths in BODIES.items():
         for path, line in zip(paths, BLOCKS[name].text.splitlines(), strict=True):
             body = re.sub(r'"[^"]*…"', json.dumps(face), line)
-            answer = httpx.post(f"{clone.url}{path}", content=body, headers={"Content-Type": "application/json"})
+            answer = httpx.post(
+                f"{clone.url}{path}", content=body, headers={"Content-Type": "application/json"}, timeout=100
+            )
             assert answer.status_code == 200, answer.text
 
 
 def test_documented_probes_are_answered(clone: Clone) -> None:
     probes = re.findall(r"path: (/\w+), port: 5555", BLOCKS["docs/operations.md: yaml 1"].text)
     assert len(probes) == 3
-    assert [httpx.get(f"{clone.url}{path}").status_code for path in probes] == [200] * 3
+    assert [httpx.get(f"{clone.url}{path}", timeout=100).status_code for path in probes] == [200] * 3
 
 
 def test_shown_report_of_doctor_has_its_checks(clone: Clone) -> None:

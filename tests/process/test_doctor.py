@@ -16,7 +16,7 @@ def doctor(*arguments: str | Path, limit: str = "", **environment: str) -> subpr
     """Run it, after a command of the shell that sets a limit."""
     command = ["sh", "-c", f'{limit or ":"} && exec "$@"', "sh", *DOCTOR, *map(str, arguments)]
     return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=100, check=False
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -67,7 +67,7 @@ def test_limit_of_address_space_is_found(tmp_path: Path) -> None:
     program += "memory = [check for check in CHECKS if check.name == 'memory'];"
     program += f"print(examine(Subject(given=Settings(models_dir={str(tmp_path)!r})), checks=memory).to_json())"
     command = ["sh", "-c", 'ulimit -v 10000000 && exec "$@"', "sh", sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert wrong(done)["memory"].startswith("The limit of ulimit -v is 10.2 GB, and the models need about 16.3 GB")
 
 

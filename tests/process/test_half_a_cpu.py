@@ -46,7 +46,7 @@ def half_a_cpu() -> Iterator[Path]:
 def test_half_a_cpu_is_one_thread_and_the_service_says_so(half_a_cpu: Path, run: Run, tiny_recogniser: Path) -> None:
     into_it = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(half_a_cpu / "cgroup.procs")]
     service = run("--pack", tiny_recogniser, within=into_it)
-    with httpx.Client(base_url=f"http://127.0.0.1:{service.port}", timeout=60) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{service.port}", timeout=100) as client:
         about = client.get("/info").json()
         assert client.post("/embed", files={"file": picture_bytes()}).status_code == 200
     assert half_a_cpu.name in Path(f"/proc/{service.process.pid}/cgroup").read_text()

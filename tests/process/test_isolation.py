@@ -35,6 +35,15 @@ CRASHES = Container(ImageFormat.PNG, 32, 32, gray_animation_cleared_to_the_backg
 """A file as no container is taken apart to, by which OpenCV 5.0.0 writes beyond its memory."""
 
 
+LEAST_SECONDS = isolation.LEAST_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def time_for_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that a busy machine keeps waiting is not taken for one that hangs."""
+    monkeypatch.setattr(isolation, "LEAST_SECONDS", 20.0)
+
+
 def is_decoder(pid: int) -> bool:
     try:
         return b"decoder_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -219,19 +228,19 @@ def test_reply_of_a_decoder_is_not_trusted(decoders: Decoders, monkeypatch: pyte
 
 
 def test_hang_costs_one_picture_after_its_share_of_time() -> None:
-    with closing(open_decoders_of(most_seconds=1.0)) as decoders:
+    with closing(open_decoders_of(most_seconds=5.0)) as decoders:
         pid = one_pid(decoders)
         stop(pid)
         begin = time.monotonic()
-        with pytest.raises(ImageDamaged, match=r"The JPEG of 90x120 pixels took longer to decode than the 1 s"):
+        with pytest.raises(ImageDamaged, match=r"The JPEG of 90x120 pixels took longer to decode than the 5 s"):
             decoded(decoders)
-        assert time.monotonic() - begin >= 1.0
+        assert time.monotonic() - begin >= 5.0
         assert not is_running(pid)
         assert one_pid(decoders) != pid
 
 
 def test_hang_with_more_to_read_than_a_socket_holds_ends_too() -> None:
-    with closing(open_decoders_of(most_seconds=1.0)) as decoders:
+    with closing(open_decoders_of(most_seconds=5.0)) as decoders:
         stop(one_pid(decoders))
         content = np.random.default_rng(0).bytes(3_000_000)
         with pytest.raises(ImageDamaged, match="took longer"):
@@ -249,8 +258,9 @@ def test_hang_with_more_to_read_than_a_socket_holds_ends_too() -> None:
     ],
 )
 def test_share_of_time_follows_pixels_and_bytes(
-    decoders: Decoders, width: int, height: int, file_bytes: int, seconds: float
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch, width: int, height: int, file_bytes: int, seconds: float
 ) -> None:
+    monkeypatch.setattr(isolation, "LEAST_SECONDS", LEAST_SECONDS)
     assert decoders.seconds_for(Container(ImageFormat.PNG, width, height, bytes(file_bytes))) == seconds
 
 
@@ -306,7 +316,7 @@ def test_no_process_outlives_a_service_that_was_killed(does: str) -> None:
         "decoders = Decoders(max_pixels=10**6, max_bytes=10**6, most_seconds=60)\n"
         "decode(sys.stdin.buffer.read(), ImageLimits(10**6), None, decoders.pixels)\n"
         "print('ready', flush=True)\n"
-        "import time; time.sleep(60)\n"
+        "import time; time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
         assert service.stdin is not None
@@ -433,14 +443,16 @@ def decoders_of(pid: int) -> set[int]:
     return set(filter(is_decoder, descendants(pid)))
 
 
-def test_each_worker_has_decoders_of_its_own(run: Run, tiny_recogniser: Path) -> None:
-    options = ("--decode-isolation", "process", "--decode-timeout-seconds", "2", "--decode-threads", "1")
-    command = run("--workers", "2", "--pack", tiny_recogniser, *options)
+def test_each_worker_has_decoders_of_its_own(run: Run, tiny_recogniser: Path, tmp_path: Path) -> None:
+    least = "from arcface_api.image import isolation\nisolation.LEAST_SECONDS = 10.0\n"  # as above
+    (tmp_path / "sitecustomize.py").write_text(least)
+    options = ("--decode-isolation", "process", "--decode-timeout-seconds", "10", "--decode-threads", "1")
+    command = run("--workers", "2", "--pack", tiny_recogniser, *options, faults=tmp_path)
     workers = command.serving()
     url = f"http://127.0.0.1:{command.port}/embed"
 
     def answers() -> list[int]:
-        return [httpx.post(url, files={"file": GOOD}, timeout=30).status_code for _ in range(32)]
+        return [httpx.post(url, files={"file": GOOD}, timeout=100).status_code for _ in range(32)]
 
     assert set(answers()) == {200}
     for worker in workers:

@@ -18,12 +18,11 @@ import httpx
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from arcface_api.api.metrics import EMBED
-from benchmarks.lib.service import free_port
 from pictures import picture_bytes
-from serving import Command, Run, until
+from serving import Command, Run, free_port, until
+from tiny_models import slow_model
 
 pytestmark = pytest.mark.once  # Prometheus decides
 
@@ -35,39 +34,6 @@ BLACK = bytes(cv2.imencode(".png", np.zeros((112, 112, 3), np.uint8))[1])
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="needs Prometheus (Debian: apt-get install prometheus)"
 )
-
-
-def slow_model() -> onnx.ModelProto:
-    """Needs tens of milliseconds, sees little of a face, and returns zeros for a black picture."""
-    rng = np.random.default_rng(0)
-    weights = {
-        "first": rng.normal(size=(64, 3, 3, 3)),
-        "second": rng.normal(size=(256, 64, 3, 3)) / 24,
-        "last": rng.normal(size=(256, 512)),
-        "nearly one": np.full(1, 0.99),
-        "bias": rng.normal(size=512) * 100,
-    }
-    nodes = [
-        helper.make_node("Conv", ["input", "first"], ["a"], pads=[1, 1, 1, 1]),
-        helper.make_node("Conv", ["a", "second"], ["b"], pads=[1, 1, 1, 1]),
-        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
-        helper.make_node("Flatten", ["c"], ["d"]),
-        helper.make_node("MatMul", ["d", "last"], ["projected"]),
-        helper.make_node("Add", ["projected", "bias"], ["e"]),
-        helper.make_node("ReduceMax", ["input"], ["brightest"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Add", ["brightest", "nearly one"], ["f"]),
-        helper.make_node("Relu", ["f"], ["light"]),
-        helper.make_node("Unsqueeze", ["light"], ["g"], axes=[1]),
-        helper.make_node("Mul", ["e", "g"], ["output"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "slow",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 112, 112])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 512])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
 
 
 class Prometheus:
@@ -97,7 +63,7 @@ class Prometheus:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The samples of an expression that are numbers."""
         try:
-            answer = httpx.get(f"{self._url}/query", params={"query": expression})
+            answer = httpx.get(f"{self._url}/query", params={"query": expression}, timeout=100)
         except httpx.ConnectError:
             return []
         if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # it starts
@@ -127,7 +93,7 @@ class Load:
 
     def _send(self, picture: bytes, headers: dict[str, str]) -> None:
         headers = {"Connection": "close"} | headers  # so that both workers get some of each kind
-        with httpx.Client(headers=headers, params={"align": "auto"}, timeout=20) as client:
+        with httpx.Client(headers=headers, params={"align": "auto"}, timeout=100) as client:
             while not self._ends.is_set():
                 with suppress(httpx.HTTPError):  # the worker was killed
                     client.post(self._url, files={"file": picture})
@@ -171,7 +137,7 @@ def test_rules_pass_their_own_tests() -> None:
 
 
 @needs_prometheus
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_no_panel_is_empty_and_alerts_fire_in_their_case(prometheus: Prometheus, busy: Command) -> None:
     alerts = set(re.findall(r"alert: (\w+)", RULES.read_text()))
     restarting = {"ArcfaceRestarting"}

@@ -21,7 +21,7 @@ from arcface_api.serving import metrics_folder
 from arcface_api.serving.supervisor import LONGEST_PAUSE_SECONDS, pause_seconds
 from arcface_api.settings import Settings
 from pictures import picture_bytes
-from serving import Command, Run, Service, descendants, is_running, until
+from serving import Command, Run, Service, descendants, free_port, is_running, until
 from tiny_models import linear_model
 
 PICTURE = picture_bytes()
@@ -87,17 +87,17 @@ def test_every_worker_serves_on_the_one_port(run: Run, tiny_recogniser: Path) ->
     pids, url = command.serving(), f"http://127.0.0.1:{command.port}"
     embeddings = set()
     for _ in range(CONNECTIONS):
-        embeddings.add(httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=30).text)
+        embeddings.add(httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=100).text)
     assert len(embeddings) == 1
     answering = set(map(int, command.logged(r"\[(\d+)\] \S+ - \"POST /embed HTTP/1.1\" 200", CONNECTIONS)))
     assert answering == set(pids)
-    info = httpx.get(f"{url}/info").json()
+    info = httpx.get(f"{url}/info", timeout=100).json()
     assert (info["workers"], info["threads"]) == (2, max(1, available_cpus() // 2))
 
 
 def test_one_worker_is_the_command_itself(run: Run, tiny_recogniser: Path) -> None:
     command = run("--pack", tiny_recogniser)
-    info = httpx.get(f"http://127.0.0.1:{command.port}/info", timeout=30).json()
+    info = httpx.get(f"http://127.0.0.1:{command.port}/info", timeout=100).json()
     assert (info["workers"], info["threads"]) == (1, available_cpus())
     assert not descendants(command.process.pid)
 
@@ -134,7 +134,7 @@ def test_at_the_end_every_worker_answers_what_is_in_flight(run: Run, tiny_recogn
     half = len(PICTURE) // 2
     with ExitStack() as at_end:
         callers = [
-            at_end.enter_context(closing(socket.create_connection(("127.0.0.1", port), timeout=30)))
+            at_end.enter_context(closing(socket.create_connection(("127.0.0.1", port), timeout=100)))
             for _ in range(CONNECTIONS)
         ]
         for caller in callers:
@@ -240,14 +240,23 @@ def test_folder_that_is_removed_before_it_is_held_is_made_again(
 # ── dying ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_killed_worker_is_replaced_and_the_other_goes_on(run: Run, tiny_recogniser: Path) -> None:
-    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log")
+@pytest.fixture
+def short_lives(tmp_path: Path) -> Path:
+    """Every worker has had a short life, however slowly this machine starts another."""
+    (tmp_path / "lives").mkdir()
+    steady = "from arcface_api.serving import supervisor\nsupervisor.STEADY_SECONDS = 6000\n"
+    (tmp_path / "lives" / "sitecustomize.py").write_text(steady)
+    return tmp_path / "lives"
+
+
+def test_killed_worker_is_replaced_and_the_other_goes_on(run: Run, tiny_recogniser: Path, short_lives: Path) -> None:
+    command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log", faults=short_lives)
     killed, other = command.serving()
     url = f"http://127.0.0.1:{command.port}"
     os.kill(killed, signal.SIGKILL)
     command.logged(rf"Worker {killed} was killed by SIGKILL\. A new one starts in 1 s; serving meanwhile: 1\.")
     for _ in range(CONNECTIONS):
-        assert httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=30).status_code == 200
+        assert httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=100).status_code == 200
     answering = command.logged(r"\[(\d+)\] \S+ - \"POST /embed HTTP/1.1\" 200", CONNECTIONS)
     assert other in map(int, answering)
     command.logged("2 of 2 workers serve", times=2)
@@ -255,16 +264,18 @@ def test_killed_worker_is_replaced_and_the_other_goes_on(run: Run, tiny_recognis
     assert killed not in command.serving()
 
 
-def test_replacement_that_cannot_start_ends_the_service_only_when_none_is_left(run: Run, tmp_path: Path) -> None:
+def test_replacement_that_cannot_start_ends_the_service_only_when_none_is_left(
+    run: Run, tmp_path: Path, short_lives: Path
+) -> None:
     model = tmp_path / "model.onnx"
     onnx.save(linear_model(112, 512), model)
-    command = run("--workers", "2", "--pack", model)
+    command = run("--workers", "2", "--pack", model, faults=short_lives)
     first, second = command.serving()
     url = f"http://127.0.0.1:{command.port}"
     model.unlink()
     os.kill(first, signal.SIGKILL)
     command.logged(r"Worker \d+ could not start: .*model\.onnx.* A new one starts in 2 s; serving meanwhile: 1\.")
-    assert httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=30).status_code == 200
+    assert httpx.post(f"{url}/embed", files={"file": PICTURE}, timeout=100).status_code == 200
     os.kill(second, signal.SIGKILL)
     assert re.search(r"^Error: .*model\.onnx", command.end(), re.MULTILINE)
     assert command.process.returncode == 1
@@ -303,8 +314,7 @@ def test_worker_killed_while_it_loads_is_reported_with_status_1(run: Run, slow_p
 
 
 def test_port_is_held_from_the_start_and_opened_when_a_worker_can_embed(run: Run, slow_pack: SlowPack) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
     slow_pack.loading_worker(command)
     with pytest.raises(ConnectionRefusedError):
@@ -315,7 +325,7 @@ def test_port_is_held_from_the_start_and_opened_when_a_worker_can_embed(run: Run
     assert len(list(filter(is_worker, descendants(command.process.pid)))) == 1, "the first worker starts alone"
     slow_pack.let_in()
     assert command.port == port
-    assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=30).status_code == 200
+    assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=100).status_code == 200
     third = run("--workers", "2", "--pack", slow_pack.folder, "--port", str(port))
     assert "Address already in use" in third.end()
 

@@ -15,7 +15,7 @@ def test_download_that_fails_ends_with_what_to_do(tmp_path: Path) -> None:
     nowhere = {"https_proxy": "http://127.0.0.1:1", "no_proxy": "", "SCIKIT_LEARN_DATA": str(tmp_path)}
     command = [sys.executable, "-W", "ignore", str(FACES)]
     done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | nowhere, capture_output=True, text=True, timeout=100, check=False
+        command, cwd=tmp_path, env=os.environ | nowhere, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1
     assert done.stderr.startswith("The faces cannot be downloaded: ")

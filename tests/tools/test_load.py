@@ -18,7 +18,7 @@ from benchmarks.lib.load import OpenReport, embed_request, open_loop, poisson_ar
 from benchmarks.lib.usage import Usage, UsageWatch, pss_bytes, usage_of
 from pictures import picture_bytes
 from scripted_server import Script, ScriptedServer, answer
-from serving import Service
+from serving import Service, free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +74,16 @@ def test_a_closed_loop_keeps_its_clients_busy_and_counts_all() -> None:
 
 def test_an_open_loop_sends_every_arrival_and_waits_for_nobody() -> None:
     arrivals = np.linspace(0, 0.2, 40)
-    with ScriptedServer(always(answer(), 1)) as server:
+    all_came = asyncio.Event()
+
+    async def script(number: int) -> bytes:
+        if number == 39:
+            all_came.set()
+        await all_came.wait()
+        await asyncio.sleep(1)
+        return answer()
+
+    with ScriptedServer(script) as server:
         report = open_loop(server.address, posts(server), arrivals=arrivals, seconds=0.2)
     assert report.served == len(server.bodies) == server.most_at_once == 40
     assert report.offered_per_second == 200
@@ -83,10 +92,10 @@ def test_an_open_loop_sends_every_arrival_and_waits_for_nobody() -> None:
 
 def test_throughput_is_of_the_answers_within_the_time_and_latency_of_all_who_came_then() -> None:
     with ScriptedServer(always(answer(), 0.5)) as server:
-        arrivals = np.array([0.0, 0.1, 0.3, 1.9])
-        report = open_loop(server.address, posts(server), arrivals=arrivals, seconds=2, warm_up_seconds=0.2)
+        arrivals = np.array([0.0, 0.1, 0.3, 7.9])
+        report = open_loop(server.address, posts(server), arrivals=arrivals, seconds=8, warm_up_seconds=0.2)
     assert report.served == 2
-    assert report.served_per_second == pytest.approx(3 / 1.8, abs=0.001)  # with two of the warm-up, without the last
+    assert report.served_per_second == pytest.approx(3 / 7.8, abs=0.001)  # with two of the warm-up, without the last
 
 
 def test_what_comes_during_the_warm_up_does_not_count() -> None:
@@ -95,7 +104,7 @@ def test_what_comes_during_the_warm_up_does_not_count() -> None:
         opened = open_loop(server.address, posts(server), arrivals=arrivals, seconds=0.7, warm_up_seconds=0.4)
         assert (opened.served, len(server.bodies)) == (2, 4)
     with ScriptedServer(always(answer(), 0.05)) as server:
-        closed = closed_loop(server.address, posts(server), clients=1, seconds=0.2, warm_up_seconds=1.0)
+        closed = closed_loop(server.address, posts(server), clients=1, seconds=0.2, warm_up_seconds=4.0)
         assert closed.served <= 5 < len(server.bodies)
 
 
@@ -179,7 +188,7 @@ def test_refusals_are_counted_apart(status: int) -> None:
 
 
 def test_retry_after_is_obeyed_and_reported() -> None:
-    with ScriptedServer(refuses_first(3, Retry_After="1")) as server:
+    with ScriptedServer(refuses_first(3, Retry_After="5")) as server:
         report = open_loop(
             server.address,
             posts(server, *(b"%d" % n for n in range(5))),
@@ -188,15 +197,15 @@ def test_retry_after_is_obeyed_and_reported() -> None:
             obeys_retry_after=True,
         )
     assert server.bodies[5:] == server.bodies[:3]  # the same again
-    assert all(again - before >= 0.99 for before, again in zip(server.came, server.came[5:], strict=False))
+    assert all(again - before >= 4.99 for before, again in zip(server.came, server.came[5:], strict=False))
     assert (report.served, report.refused, report.failed) == (5, {"429": 3}, {})
     assert report.retries is not None
     assert report.retries.callers == report.retries.served_at_second_attempt == report.retries.served_in_the_end == 3
     assert report.retries.max_attempts == 2
     assert report.retries.until_served_ms is not None
-    assert report.retries.until_served_ms.p50 >= 1000
+    assert report.retries.until_served_ms.p50 >= 5000
     assert report.latency_ms is not None
-    assert report.latency_ms.max < 1000  # the wait that was asked for is no latency of the service
+    assert report.latency_ms.max < 5000  # the wait that was asked for is no latency of the service
     assert report.offered_per_second == 50  # a second attempt is no arrival
 
 
@@ -275,7 +284,7 @@ def test_bytes_that_nobody_asked_for_are_a_failure() -> None:
             writer.close()
 
     with Talkative(script) as server:
-        report = open_loop(server.address, posts(server), arrivals=np.zeros(1), seconds=0.5)
+        report = open_loop(server.address, posts(server), arrivals=np.zeros(1), seconds=3)
     assert (report.failed, report.served) == ({"bytes after the end of an answer": 1}, 1)
 
 
@@ -287,7 +296,7 @@ def test_a_service_that_never_answers_does_not_hold_the_run() -> None:
 
 
 def test_a_service_that_is_gone_is_a_failure_and_no_busy_loop() -> None:
-    with ScriptedServer(always(answer())) as server:
+    with ScriptedServer(always(answer()), free_port()) as server:
         address, requests = server.address, posts(server)
     report = closed_loop(address, requests, clients=2, seconds=0.45)
     assert report.served == 0
@@ -304,7 +313,9 @@ def test_a_server_that_closes_after_each_answer_gets_new_connections(close: byte
     assert (report.served, report.failed, server.connections) == (5, {}, 5)
 
 
-def test_an_answer_may_come_in_pieces() -> None:
+def test_an_answer_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.lib.load.REUSE_SECONDS", 600)
+
     class Slow(ScriptedServer):
         async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             for _ in range(2):
@@ -316,7 +327,7 @@ def test_an_answer_may_come_in_pieces() -> None:
             writer.close()
 
     with Slow(always(None)) as server:
-        report = open_loop(server.address, posts(server), arrivals=np.array([0, 0.8]), seconds=1)
+        report = open_loop(server.address, posts(server), arrivals=np.array([0, 4.8]), seconds=5)
     assert (report.served, report.failed, report.costs["connections_opened"]) == (2, {}, 1)
 
 
@@ -334,7 +345,7 @@ def test_an_address_is_read_from_its_url() -> None:
 
 def test_usage_covers_children() -> None:
     code = (
-        "import time; memory = bytearray(b'1') * 60_000_000; sum(range(10_000_000)); print(flush=True); time.sleep(60)"
+        "import time; memory = bytearray(b'1') * 60_000_000; sum(range(10_000_000)); print(flush=True); time.sleep(600)"
     )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, start_new_session=True)

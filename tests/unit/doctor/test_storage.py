@@ -9,7 +9,7 @@ import pytest
 from packs.file_server import FileServer, Request
 
 from arcface_api.doctor import Places, Status, Subject
-from arcface_api.packs import PackLocations, import_pack, registry
+from arcface_api.packs import PackLocations, download, import_pack, registry
 from doctor.conftest import control_group, findings, is_well, notes, problems, subject
 
 CLOSED_PORT = "http://127.0.0.1:9"
@@ -142,8 +142,8 @@ def silent(request: Request) -> None:
     request.hang_up()
 
 
-@pytest.mark.timeout(25)  # a download waits for 30 s
-def test_silent_source_is_given_up_soon(server: FileServer, models_dir: Path) -> None:
+def test_silent_source_is_given_up_soon(server: FileServer, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "READ_SECONDS", 600.0)  # a download waits longer than this test may take
     server.put("/antelopev2.zip", silent)
     about = subject(models_dir=models_dir, pack_mirror=server.url, **PULL)
     assert any("no answer within 3 s" in what for what in problems("sources", about))

@@ -18,7 +18,7 @@ from arcface_api.errors import EvaluationError
 from arcface_api.evaluate import backend
 from evaluate.conftest import Done, Labelled
 from scripted_server import ScriptedServer, answer
-from serving import Service
+from serving import Service, free_port
 
 Run = Callable[..., Done]
 
@@ -169,7 +169,7 @@ def test_nothing_behind_the_url_is_a_sentence(labelled: Labelled, run_evaluate: 
     async def silent(_: int) -> bytes | None:
         return answer()
 
-    with ScriptedServer(silent) as server:
+    with ScriptedServer(silent, free_port()) as server:
         url = f"http://127.0.0.1:{server.address.port}"
         other = run_evaluate(labelled.pairs, labelled.images, "--url", url)
     gone = run_evaluate(labelled.pairs, labelled.images, "--url", url)

@@ -553,7 +553,7 @@ def test_a_report_that_cannot_be_written_is_found_first(labelled: Labelled, run_
 def test_the_command_says_in_one_sentence_what_is_wrong(labelled: Labelled) -> None:
     labelled.write_pairs("P00/1.png,P00/2.png,1")
     command = [sys.executable, "-m", "arcface_api", "evaluate", str(labelled.pairs), str(labelled.images)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"Error: \S+pairs\.csv has only same-person pairs \(1\)\. .*\n", done.stderr)
 

@@ -27,7 +27,7 @@ def fuzz(target: str, folder: Path, *arguments: str) -> tuple[int, dict[str, obj
     command = [sys.executable, "-m", "fuzz", "--target", target, "--findings", str(folder), *arguments]
     places = ":".join(str(PROJECT / folder) for folder in ("src", "tests", ""))
     child = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=100, env={"PYTHONPATH": places, "PATH": ""}
+        command, check=False, capture_output=True, text=True, timeout=300, env={"PYTHONPATH": places, "PATH": ""}
     )
     return child.returncode, json.loads(child.stdout), child.stderr
 

@@ -129,7 +129,7 @@ def test_of_two_processes_one_downloads_and_the_other_waits_for_it(
     def slowly(request: answers.Request) -> None:
         request.head(200, Content_Length=len(CONTENT))
         request.write(CONTENT[:100_000])
-        go_on.wait(30)
+        go_on.wait(100)
         request.write(CONTENT[100_000:])
 
     url = server.put("/tiny.zip", slowly)

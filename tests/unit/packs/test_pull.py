@@ -187,7 +187,7 @@ def test_a_later_run_goes_on_with_what_an_earlier_one_left(server: FileServer, p
     content = archive()
     url = server.put("/tiny.zip", answers.stalls(content, at=700_000))
     source = Source(url, sha256=sha256(content))
-    assert "silent" in refused(pulled, source, read_seconds=0.3)
+    assert "silent" in refused(pulled, source, read_seconds=2)
     server.put("/tiny.zip", content)
     pulled(source)
     assert server.asked[-1] == ("/tiny.zip", 700_000)
@@ -235,7 +235,7 @@ def test_killed_while_beginning_again_the_old_part_is_not_taken_for_the_new_file
     rest = archive({name: contents()[name] for name in (AGE_GENDER, LANDMARKS)})
     url = server.put("/face", answers.stalls(old, at=500_000))
     sources = Source(url, RECOGNISER), Source(server.put("/rest.zip", rest))
-    refused(pulled, *sources, pinned=False, read_seconds=0.3)
+    refused(pulled, *sources, pinned=False, read_seconds=2)
     server.put("/face", answers.good(new, etag='"two"'))
 
     note = download._note
@@ -349,7 +349,7 @@ def test_a_server_that_ends_early_is_named(server: FileServer, pulled: Pull) -> 
 
 
 def test_a_silent_server_is_left(server: FileServer, pulled: Pull) -> None:
-    message = refused(pulled, Source(server.put("/tiny.zip", answers.stalls(archive(), at=10))), read_seconds=0.3)
+    message = refused(pulled, Source(server.put("/tiny.zip", answers.stalls(archive(), at=10))), read_seconds=2)
     assert "/tiny.zip broke off: it was silent for too long." in message
 
 

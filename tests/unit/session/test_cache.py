@@ -12,6 +12,7 @@ import pytest
 
 from arcface_api.session import Cache
 from arcface_api.session import cache as cache_module
+from serving import until
 
 
 def test_another_key_is_another_entry(tmp_path: Path) -> None:
@@ -136,8 +137,9 @@ def test_folder_is_held_by_one_at_a_time(tmp_path: Path, caplog: pytest.LogCaptu
         other.start()
         other.join(0.2)
         assert other.is_alive()
+        until(lambda: "Another start is preparing models" in caplog.text)
         assert not entered
-    other.join(30)
+    other.join(100)
     assert "Another start is preparing models in the same cache folder; waiting for it." in caplog.text
     assert entered
     with Cache(None).exclusive():

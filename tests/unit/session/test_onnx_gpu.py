@@ -149,7 +149,7 @@ def test_session_that_is_dropped_leaves_no_thread(recogniser: ModelContent) -> N
     (thread,) = session._thread._threads
     del session
     gc.collect()
-    thread.join(timeout=10)
+    thread.join(timeout=100)
     assert not thread.is_alive()
 
 
