@@ -31,6 +31,7 @@ import performance_tables
 import pgvector_tables
 import precision_tables
 import quality_tables
+import ray_tables
 import sizing_tables
 import threshold_tables
 from arcface_api.api.app import create_app
@@ -227,6 +228,12 @@ GENERATED = {
         "ways": quality_tables.ways_table,
         "aspect": quality_tables.aspect_sentence,
         "confidence": quality_tables.confidence_table,
+    },
+    "ray.md": {
+        "costs": ray_tables.costs,
+        "example": ray_tables.example,
+        "measured": ray_tables.measured,
+        "billion": ray_tables.billion,
     },
     "sizing.md": {
         "settings": sizing_tables.settings,

@@ -40,7 +40,17 @@ def until_it_listens(port: int) -> None:
 @pytest.mark.once
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize(
-    "arguments", [(".parquet",), (".npy",), (".jsonl",), (".parquet", "--restart"), (".npy", "--restart")]
+    "arguments",
+    [
+        (".parquet",),
+        (".npy",),
+        (".jsonl",),
+        ("/",),
+        (".parquet", "--restart"),
+        (".npy", "--restart"),
+        ("/", "--restart"),
+        ("/", "--replace"),
+    ],
 )
 def test_kill_before_any_operation_on_a_file_loses_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     make_pictures(tmp_path / "crops", 5)

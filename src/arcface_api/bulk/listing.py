@@ -7,14 +7,13 @@ Tables and archives are pinned by size and time of change: the same place in ano
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
-from arcface_api.bulk.parts import atomic_file
+from arcface_api.bulk.places import stamp
 from arcface_api.bulk.reading import OPEN, Fetch, Fetched, InputUnreadable, fail
 from arcface_api.bulk.sources import BrokenOff, Columns, Entry, Holder, Source, entries
 from arcface_api.errors import ArcFaceError, BulkError
@@ -71,14 +70,20 @@ class Listed:
     """Sources that could not be listed to their end."""
 
 
-def write_listing(path: Path, sources: Sequence[Source], columns: Columns, shard: Shard, progress: Progress) -> Listed:
+def write_listing(
+    writing: AbstractContextManager[IO[bytes]],
+    sources: Sequence[Source],
+    columns: Columns,
+    shard: Shard,
+    progress: Progress,
+) -> Listed:
     """List the sources' pictures into a file, which appears when it is complete.
 
     Raises BulkError if a source cannot be read, or there is no picture.
     """
     inputs = ignored = 0
     broken: list[str] = []
-    with atomic_file(path) as file:
+    with writing as file:
         for source in sources:
             for found in entries(source, columns):
                 if isinstance(found, BrokenOff):
@@ -97,7 +102,7 @@ def write_listing(path: Path, sources: Sequence[Source], columns: Columns, shard
                     if inputs % 10_000 == 0:
                         progress(f"listing: {inputs:,} pictures", 0.0, None)
         if not inputs and shard.count == 1:
-            names = ", ".join(source.given for source in sources)
+            names = ", ".join(source.shown for source in sources)
             raise BulkError(
                 f"There is no picture in {names}"
                 + (f"; {ignored:,} files have names of other kinds" if ignored else "")
@@ -107,7 +112,7 @@ def write_listing(path: Path, sources: Sequence[Source], columns: Columns, shard
     return Listed(inputs, ignored, tuple(broken))
 
 
-def read_listing(path: Path, is_wanted: Callable[[int], bool], max_bytes: int) -> Iterator[Input]:
+def read_listing(lines: Iterable[bytes], is_wanted: Callable[[int], bool], max_bytes: int) -> Iterator[Input]:
     """The inputs whose places are wanted, in order.
 
     `Input.read` refuses files of more than `max_bytes`. Raises BulkError if a table or archive has changed.
@@ -115,21 +120,51 @@ def read_listing(path: Path, is_wanted: Callable[[int], bool], max_bytes: int) -
     fetch: Fetch | None = None
     holder: Holder | None = None
     index = 0
-    with path.open(encoding="ascii") as lines:
-        for line in lines:
-            parsed = json.loads(line)
-            if isinstance(parsed, dict):
-                stamp = parsed.pop("stamp")
-                holder, fetch = Holder(**parsed), None
-                continue
-            if is_wanted(index) and holder is not None:
-                entry = Entry(*parsed)
-                if fetch is None:
-                    _check(holder, stamp)
-                    fetch = OPEN[holder.kind](holder, max_bytes)
-                fetched = Fetched(partial(fail, _shown(entry.error))) if entry.error else _fetched(fetch, entry)
-                yield Input(_shown(entry.id), entry.landmarks, partial(_guarded, fetched.read), fetched.held_bytes)
-            index += 1
+    for line in lines:
+        parsed = json.loads(line)
+        if isinstance(parsed, dict):
+            stored = parsed.pop("stamp")
+            holder, fetch = Holder(**parsed), None
+            continue
+        if is_wanted(index) and holder is not None:
+            entry = Entry(*parsed)
+            if fetch is None:
+                _check(holder, stored)
+                fetch = OPEN[holder.kind](holder, max_bytes)
+            fetched = Fetched(partial(fail, _shown(entry.error))) if entry.error else _fetched(fetch, entry)
+            yield Input(_shown(entry.id), entry.landmarks, partial(_guarded, fetched.read), fetched.held_bytes)
+        index += 1
+
+
+class Slice(NamedTuple):
+    """The lines of a listing that have the inputs of one part."""
+
+    number: int
+    inputs: int
+    holder: bytes
+    """The line of the holder that the first of them is in; it stands before the lines."""
+    begin: int
+    end: int
+    """Bytes of the listing."""
+
+
+def slices(lines: Iterable[bytes], part_rows: int) -> Iterator[Slice]:
+    """Where in a listing each part is."""
+    at = begin = inputs = number = 0
+    first = holder = b""
+    for line in lines:
+        if line.startswith(b"{"):
+            holder = line
+        else:
+            if inputs == part_rows:
+                yield Slice(number, inputs, first, begin, at)
+                number, inputs = number + 1, 0
+            if inputs == 0:
+                begin, first = at, holder
+            inputs += 1
+        at += len(line)
+    if inputs:
+        yield Slice(number, inputs, first, begin, at)
 
 
 def _fetched(fetch: Fetch, entry: Entry) -> Fetched:
@@ -142,6 +177,8 @@ def _fetched(fetch: Fetch, entry: Entry) -> Fetched:
 def _guarded(read: Callable[[], bytes]) -> bytes:
     try:
         return read()
+    except BulkError as error:  # of a URL
+        raise InputUnreadable(str(error)) from None
     except ArcFaceError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever a damaged archive raises costs its own picture only
@@ -156,16 +193,16 @@ def _reason(error: Exception) -> str:
 def _stamp(holder: Holder) -> list[int] | None:
     if holder.kind == "files":
         return None
-    found = os.stat(holder.path)  # noqa: PTH116
-    return [found.st_size, found.st_mtime_ns]
+    return stamp(holder.path)
 
 
-def _check(holder: Holder, stamp: list[int] | None) -> None:
+def _check(holder: Holder, stored: list[int] | None) -> None:
     try:
-        changed = _stamp(holder) != stamp
+        changed = _stamp(holder) != stored
     except OSError as error:
         raise BulkError(
-            f"{holder.path} cannot be read any more: {error.strerror}. Restore it and start the same command again."
+            f"{holder.path} cannot be read any more: {error.strerror or error}. Restore it and start the same command"
+            " again."
         ) from None
     if changed:
         raise BulkError(

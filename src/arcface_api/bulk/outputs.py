@@ -20,8 +20,9 @@ import orjson
 import pyarrow as pa
 from pyarrow import parquet
 
-from arcface_api.bulk.parts import arrow_file, explained, publish, withdraw
+from arcface_api.bulk.places import arrow_file, is_url, local_path, without_query
 from arcface_api.bulk.rows import METADATA_KEY
+from arcface_api.bulk.storage import explained, publish, withdraw
 from arcface_api.errors import BulkError
 
 SUFFIXES = (".parquet", ".npy", ".jsonl")
@@ -33,14 +34,26 @@ REPEATED = ("model", "fingerprint", "recipe", "alignment", "warnings.list.elemen
 Write = Callable[[pa.Table], None]
 
 
-def check_output(out: Path) -> None:
-    """Raises BulkError if the name's ending is none that can be written."""
+def output_named(given: str) -> Path | str:
+    """A file's path; a folder's, or a URL, as text that ends in a slash. Raises BulkError if it is none of them."""
+    if without_query(given).endswith("/"):
+        return given
+    if is_url(given):
+        raise BulkError(
+            f"--out {given}: in object storage the output is a folder of Parquet files. Let its URL end in a slash:"
+            f" {given}/."
+        )
+    out = Path(given)
+    if out.is_dir():
+        raise BulkError(
+            f"--out {out} is a folder. Name a file, or let it end in a slash, {out}/: parts are written there."
+        )
     if out.suffix not in SUFFIXES:
         raise BulkError(
-            f"--out {out} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, which says what is written."
+            f"--out {out} must end in {', '.join(SUFFIXES)}, or in a slash for a folder of Parquet files. The ending"
+            " says what is written."
         )
-    if out.is_dir():
-        raise BulkError(f"--out {out} is a folder. Name a file.")
+    return out
 
 
 def beside(out: Path) -> list[Path]:
@@ -54,9 +67,10 @@ def beside(out: Path) -> list[Path]:
 def check_no_source(out: Path, sources: Iterable[str]) -> None:
     """Raises BulkError if a source is one of the files that an output consists of, and would be replaced."""
     for source in sources:
-        for path in beside(out):
+        given = local_path(source)
+        for path in beside(out) if given else ():
             with suppress(OSError):
-                if path.samefile(source):
+                if given and path.samefile(given):
                     raise BulkError(f"{source} is a source, and --out {out} would replace it. Name another --out.")
 
 
@@ -112,9 +126,6 @@ def open_output(out: Path, folder: Path, columns: pa.Schema, description: dict[s
 @contextmanager
 def _parquet(file: IO[bytes], columns: pa.Schema, description: dict[str, Any]) -> Iterator[Write]:
     metadata = {METADATA_KEY: json.dumps(description)}
-    leaves = _leaves(columns)
-    # Embeddings do not get smaller, and would only take longer.
-    compression = {name: "none" if name == "embedding.list.element" else "zstd" for name in leaves}
     waiting: list[pa.Table] = []
 
     def flush() -> None:
@@ -127,11 +138,24 @@ def _parquet(file: IO[bytes], columns: pa.Schema, description: dict[str, Any]) -
         if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
             flush()
 
-    dictionary = [name for name in REPEATED if name in leaves]
     schema = columns.with_metadata(metadata)
-    with parquet.ParquetWriter(file, schema, compression=compression, use_dictionary=dictionary) as writer:
+    with _writer(file, schema) as writer:
         yield write
         flush()
+
+
+def _writer(file: IO[bytes], columns: pa.Schema) -> parquet.ParquetWriter:
+    leaves = _leaves(columns)
+    # Embeddings do not get smaller, and would only take longer.
+    compression = {name: "none" if name == "embedding.list.element" else "zstd" for name in leaves}
+    dictionary = [name for name in REPEATED if name in leaves]
+    return parquet.ParquetWriter(file, columns, compression=compression, use_dictionary=dictionary)
+
+
+def write_parquet(file: IO[bytes], rows: pa.Table) -> None:
+    """Write one table, with its metadata."""
+    with _writer(file, rows.schema) as writer:
+        writer.write_table(rows, ROW_GROUP_ROWS)
 
 
 def _leaves(columns: pa.Schema) -> list[str]:

@@ -12,11 +12,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from pyarrow import parquet
 
-from arcface_api.bulk.parts import arrow_file
+from arcface_api.bulk.places import arrow_file, is_url, located, open_binary
 from arcface_api.bulk.sources import Entry, Holder
 from arcface_api.errors import ArcFaceError, BodyTooLarge
 
@@ -58,8 +58,21 @@ def _within(size: int, max_bytes: int) -> bytes:
     return b""
 
 
+def _openable(place: str) -> str | IO[bytes]:
+    """A path as it is, whose file libraries open and close themselves; a URL's file."""
+    return open_binary(place) if is_url(place) else place
+
+
 def _open_files(holder: Holder, max_bytes: int) -> Fetch:
-    def read(path: str) -> bytes:
+    def read(place: str) -> bytes:
+        if is_url(place) or is_url(holder.path):
+            files, path = located(place if is_url(place) else holder.path)
+            if not is_url(place):
+                path = f"{path.rstrip('/')}/{place}"
+            with files.open_input_file(path) as opened:
+                _within(opened.size(), max_bytes)
+                return bytes(opened.read())
+        path = os.path.join(holder.path, place)  # noqa: PTH118
         found = os.stat(path)  # noqa: PTH116  # no Path for each of a million
         if not stat.S_ISREG(found.st_mode):  # a named pipe would block for ever
             raise InputUnreadable("It is no file.")
@@ -67,14 +80,19 @@ def _open_files(holder: Holder, max_bytes: int) -> Fetch:
         with open(path, "rb") as file:  # noqa: PTH123
             return file.read()
 
-    return lambda entry: Fetched(partial(read, os.path.join(holder.path, entry.place or entry.id)))  # noqa: PTH118
+    return lambda entry: Fetched(partial(read, entry.place or entry.id))
 
 
 def _open_tar(holder: Holder, max_bytes: int) -> Fetch:
     def read(offset: int, size: int) -> bytes:
         _within(size, max_bytes)
-        with open(holder.path, "rb", buffering=0) as file:  # noqa: PTH123
-            content = os.pread(file.fileno(), size, offset)
+        if is_url(holder.path):
+            files, path = located(holder.path)
+            with files.open_input_file(path) as archive:
+                content = bytes(archive.read_at(size, offset))
+        else:
+            with open(holder.path, "rb", buffering=0) as file:  # noqa: PTH123
+                content = os.pread(file.fileno(), size, offset)
         if len(content) < size:
             raise EOFError("the archive ends within it")
         return content
@@ -84,7 +102,9 @@ def _open_tar(holder: Holder, max_bytes: int) -> Fetch:
 
 def _open_tar_stream(holder: Holder, max_bytes: int) -> Fetch:
     """A compressed archive is read on the caller's thread: once, and again from its beginning for each hard link."""
-    stream: Any = tarfile.open(holder.path).fileobj  # noqa: SIM115  # closed when the last of its pictures is fetched
+    found = _openable(holder.path)
+    archive = tarfile.open(found) if isinstance(found, str) else tarfile.open(fileobj=found)  # noqa: SIM115  # closed when the last of its pictures is fetched
+    stream: Any = archive.fileobj
 
     def fetch(entry: Entry) -> Fetched:
         offset, size = entry.place
@@ -100,7 +120,7 @@ def _open_tar_stream(holder: Holder, max_bytes: int) -> Fetch:
 
 
 def _open_zip(holder: Holder, max_bytes: int) -> Fetch:
-    archive = zipfile.ZipFile(holder.path)  # closes itself when the last of its pictures is read
+    archive = zipfile.ZipFile(_openable(holder.path))  # closes itself when the last of its pictures is read
     members = archive.infolist()
 
     def read(number: int) -> bytes:

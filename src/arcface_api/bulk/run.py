@@ -19,13 +19,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from arcface_api import __version__
-from arcface_api.bulk.engine import Engine, OpenEngine
+from arcface_api.bulk.engine import Engine, Facts, FailureWatch, OpenEngine, PartsEngine
+from arcface_api.bulk.finished import Output, output_of
 from arcface_api.bulk.listing import Shard, read_listing, write_listing
-from arcface_api.bulk.outputs import beside, check_no_source, description_of, open_output
 from arcface_api.bulk.parts import Job, Parts
-from arcface_api.bulk.rows import SCHEMA_VERSION, DType, Row, narrowed, schema, table
-from arcface_api.bulk.sources import Columns, Source, resolve
+from arcface_api.bulk.places import is_url, without_query
+from arcface_api.bulk.rows import DType, Row, narrowed, schema, table
+from arcface_api.bulk.sources import STDIN, Columns, Source, resolve
 from arcface_api.errors import BulkError
 from arcface_api.progress import Progress
 
@@ -34,10 +34,6 @@ PART_ROWS = 1000
 SHOWN_ERRORS = 10
 SIGTERM_STATUS = 128 + signal.SIGTERM
 """As shells report it; 130 is that of Ctrl-C."""
-SERVICE_FAILURES = {"model_failed", "embedding_invalid", "internal_error"}
-"""Errors that no picture causes."""
-MOST_FAILURES = 100
-"""So many of them one after the other end the job, which would otherwise fill its file with errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +41,8 @@ class Order:
     """What is to be done."""
 
     sources: tuple[str, ...]
-    out: Path
+    out: Path | str
+    """As `outputs.output_named` returns it."""
     columns: Columns = field(default_factory=Columns)
     shard: Shard = field(default_factory=Shard)
     dtype: DType = "float32"
@@ -58,7 +55,7 @@ class Order:
 class Summary:
     """What a finished job has done; `str` is for people."""
 
-    out: Path
+    out: str
     rows: int
     was_complete: bool
     ignored: int
@@ -99,14 +96,16 @@ def embed_all(order: Order, opened: OpenEngine, progress: Progress) -> Summary:
     Raises ArcFaceError if a source cannot be read, the model cannot be loaded or the service fails, or BulkError if
     what is there belongs to another job.
     """
-    check_no_source(order.out, order.sources)
+    parts = Parts(order.out)
+    output = output_of(order.out, parts)
+    output.check_no_source(source for source in order.sources if source != STDIN)
     # All that pyarrow writes, it writes on one thread: it keeps freed memory for each thread that has used some.
-    with Parts(order.out) as parts, ThreadPoolExecutor(1, "write") as writer:
+    with parts, ThreadPoolExecutor(1, "write") as writer:
         job = None if order.restart else parts.read()
-        sources = resolve(order.sources) if job is None and (order.restart or not order.out.exists()) else []
-        check_no_source(order.out, (source.given for source in sources if source.kind != "stdin"))
+        sources = resolve(order.sources) if job is None and (order.restart or not output.exists()) else []
+        output.check_no_source(source.given for source in sources if source.kind != "stdin")
         try:
-            return asyncio.run(_until_sigterm(_run(order, sources, parts, job, opened, writer, progress)))
+            return asyncio.run(_until_sigterm(_run(order, sources, parts, output, job, opened, writer, progress)))
         except asyncio.CancelledError:
             sys.exit(SIGTERM_STATUS)
 
@@ -123,10 +122,11 @@ async def _until_sigterm(job: Coroutine[Any, Any, Summary]) -> Summary:
     return await running
 
 
-async def _run(
+async def _run(  # noqa: PLR0913, PLR0917  # what `embed_all` has opened
     order: Order,
     sources: list[Source],
     parts: Parts,
+    output: Output,
     job: Job | None,
     opened: OpenEngine,
     writer: Executor,
@@ -135,36 +135,43 @@ async def _run(
     progress("loading the model", 0.0, None)
     async with opened as engine:
         started = time.monotonic()
-        pins = _pins(order, engine)
+        pins = _pins(order, engine.facts)
         if job is not None:
-            _check_same(job.pins, pins, f"{parts.folder} is what is left")
-        elif not order.restart and any(path.exists() for path in beside(order.out)):
-            finished = description_of(order.out)
-            if finished is None:
+            _check_same(job.pins, pins, f"{parts.storage} is what is left")
+        elif not order.restart and output.exists():
+            what, it = (parts.storage, "it") if parts.are_output else (order.out, "the file")
+            if (finished := output.stated()) is None:
                 raise BulkError(
-                    f"{order.out} exists and is no output of this command. Name another --out, or replace the file:"
-                    " --restart."
+                    f"{what} exists and is no output of this command. Name another --out, or replace {it}: --restart."
                 )
-            _check_same(finished["job"]["pins"], pins, f"{order.out} exists and is the output")
-            parts.discard()
+            _check_same(finished["job"]["pins"], pins, f"{what} exists and is the output")
+            parts.finish()
             return _complete(order, finished)
         else:
-            parts.discard()
-            listed = await asyncio.to_thread(write_listing, parts.inputs, sources, order.columns, order.shard, progress)
+            if order.restart and parts.is_begun:
+                parts.discard()
+            else:
+                parts.finish()
+            writing = parts.writing_inputs()
+            listed = await asyncio.to_thread(write_listing, writing, sources, order.columns, order.shard, progress)
+            if order.restart and parts.are_output:
+                parts.discard(is_listed=True)
             job = parts.begin(pins, listed.inputs, listed.ignored, order.part_rows, listed.broken)
         columns = schema(engine.facts.options, engine.facts.dim, order.dtype)
-        embedded_now = await _embed_missing(parts, job, engine, columns, writer, progress)
+        if isinstance(engine, Engine):
+            embedded_now = await _embed_missing(parts, job, engine, columns, writer, progress)
+        else:
+            embedded_now = await _store_missing(parts, job, engine, columns, writer, progress)
     progress("writing the file", 1.0, 1.0)
-    summary = await asyncio.get_running_loop().run_in_executor(writer, _merge, order, parts, job, columns)
+    stated = await asyncio.get_running_loop().run_in_executor(writer, output.finish, job, columns)
     seconds = time.monotonic() - started
-    return replace(summary, was_complete=False, embedded_now=embedded_now, seconds=seconds)
+    return replace(_complete(order, stated), was_complete=False, embedded_now=embedded_now, seconds=seconds)
 
 
-def _pins(order: Order, engine: Engine) -> dict[str, Any]:
+def _pins(order: Order, facts: Facts) -> dict[str, Any]:
     """What every start of the job must have in common."""
-    facts = engine.facts
     return {
-        "sources": [source if source == "-" else str(Path(source).absolute()) for source in order.sources],
+        "sources": [_pinned(source) for source in order.sources],
         "--column": order.columns.content,
         "--id-column": order.columns.id,
         "--landmarks-column": order.columns.landmarks,
@@ -177,6 +184,12 @@ def _pins(order: Order, engine: Engine) -> dict[str, Any]:
         "provider": facts.provider,
         "precision": facts.precision,
     }
+
+
+def _pinned(source: str) -> str:
+    if source == "-":
+        return source
+    return without_query(source) if is_url(source) else str(Path(source).absolute())
 
 
 def _check_same(theirs: dict[str, Any], ours: dict[str, Any], what: str) -> None:
@@ -203,22 +216,17 @@ async def _embed_missing(
     sizes = {number: min(job.part_rows, job.inputs - number * job.part_rows) for number in sorted(missing)}
     total = sum(sizes.values())
     kept, began = job.inputs - total, time.monotonic()
-    done = errors = failures = 0
+    done = errors = 0
+    failures = FailureWatch(what_is_left(parts))
     rows: list[Row] = []
     writing: asyncio.Future[None] | None = None
-    inputs = read_listing(parts.inputs, lambda index: index // job.part_rows in missing, engine.max_image_bytes)
+    inputs = read_listing(parts.lines(), lambda index: index // job.part_rows in missing, engine.max_image_bytes)
     async with contextlib.aclosing(engine.rows(inputs)) as results:
         async for found in results:
             some = [narrowed(row, columns) for row in found]
             for row in some:
-                code = row.get("error_code")
-                errors += code is not None
-                failures = failures + 1 if code in SERVICE_FAILURES else 0
-                if failures == MOST_FAILURES:
-                    raise BulkError(
-                        f"The last {failures} pictures have all failed, finally with: {row['error']} No picture is the"
-                        f" cause. {what_is_left(parts)}"
-                    )
+                errors += row.get("error_code") is not None
+                failures.see(row)
             rows += some
             done += len(some)
             while sizes and len(rows) >= sizes[number := next(iter(sizes))]:
@@ -227,14 +235,35 @@ async def _embed_missing(
                     await writing
                 writing = loop.run_in_executor(writer, _write, parts, number, rows[:size], columns)
                 del rows[:size]
-            rate = done / (time.monotonic() - began)
-            what = f"{kept + done:,} of {job.inputs:,}, {rate:,.0f}/s, {errors:,} errors"
-            progress(what, done, total)
+            progress(_shown_progress(job, kept + done, done / (time.monotonic() - began), errors), done, total)
     if writing is not None:
         await writing
     if sizes:
         raise BulkError(f"{parts.inputs} is damaged: it lacks inputs. Begin again with --restart.")
     return done
+
+
+async def _store_missing(
+    parts: Parts, job: Job, engine: PartsEngine, columns: pa.Schema, writer: Executor, progress: Progress
+) -> int:
+    """As `_embed_missing`, where whole parts are embedded elsewhere."""
+    loop = asyncio.get_running_loop()
+    total = sum(min(job.part_rows, job.inputs - number * job.part_rows) for number in parts.missing(job))
+    kept, began = job.inputs - total, time.monotonic()
+    done = errors = 0
+    async with contextlib.aclosing(engine.parts(parts, job, columns)) as results:
+        async for part in results:
+            if part.rows is not None:
+                await loop.run_in_executor(writer, parts.write, part.number, part.rows)
+            done, errors = done + part.inputs, errors + part.errors
+            progress(_shown_progress(job, kept + done, done / (time.monotonic() - began), errors), done, total)
+    if parts.missing(job):
+        raise BulkError(f"{parts.inputs} is damaged: it lacks inputs. Begin again with --restart.")
+    return done
+
+
+def _shown_progress(job: Job, done: int, rate: float, errors: int) -> str:
+    return f"{done:,} of {job.inputs:,}, {rate:,.0f}/s, {errors:,} errors"
 
 
 def _write(parts: Parts, number: int, rows: list[Row], columns: pa.Schema) -> None:
@@ -246,36 +275,13 @@ def what_is_left(parts: Parts, *, restart: bool = False) -> str | None:
     if not parts.is_begun:
         return None
     command = "the same command without --restart" if restart else "the same command"
-    return f"What is done is kept in {parts.folder}: {command} goes on there."
-
-
-def _merge(order: Order, parts: Parts, job: Job, columns: pa.Schema) -> Summary:
-    """Write the file from the parts, one after the other, and remove them."""
-    errors: Counter[str] = Counter()
-    examples: dict[str, tuple[str, str]] = {}
-    for part in parts.tables(job, ["id", "error_code", "error"]):
-        for row in part.filter(part.column("error_code").is_valid()).to_pylist():
-            errors[row["error_code"]] += 1
-            examples.setdefault(row["error_code"], (row["id"], row["error"]))
-    description = {
-        "schema_version": SCHEMA_VERSION,
-        "arcface_api": __version__,
-        "rows": job.inputs,
-        "errors": errors,
-        "examples": examples,
-        "job": {"ignored": job.ignored, "broken": job.broken, "pins": job.pins},
-    }
-    with open_output(order.out, parts.folder, columns, description) as write:
-        for part in parts.tables(job):
-            write(part)
-    parts.discard()
-    return _complete(order, description)
+    return f"What is done is kept in {parts.storage}: {command} goes on there."
 
 
 def _complete(order: Order, description: dict[str, Any]) -> Summary:
     """The summary of a file that is there."""
     return Summary(
-        out=order.out,
+        out=str(order.out) if isinstance(order.out, Path) else without_query(order.out),
         rows=description["rows"],
         was_complete=True,
         ignored=description["job"]["ignored"],

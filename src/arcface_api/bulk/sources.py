@@ -9,6 +9,7 @@ kinds of sources end in the same entries, and share one rule for what cannot be 
 import codecs
 import csv
 import glob
+import io
 import json
 import lzma
 import os
@@ -24,9 +25,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import fs, parquet
 
-from arcface_api.bulk.parts import arrow_file
+from arcface_api.bulk.places import arrow_file, is_url, located, open_binary, reason_of, without_query
 from arcface_api.errors import BulkError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -63,8 +64,13 @@ class Source:
 
     @property
     def path(self) -> str:
-        """Absolute; without meaning for `stdin`."""
-        return os.path.abspath(self.given)  # noqa: PTH100  # resolve() would follow links that may move
+        """Absolute, or a URL; without meaning for `stdin`."""
+        return self.given if is_url(self.given) else os.path.abspath(self.given)  # noqa: PTH100  # resolve() would follow links that may move
+
+    @property
+    def shown(self) -> str:
+        """As it stands in ids and messages."""
+        return without_query(self.given) if is_url(self.given) else self.given
 
 
 class Entry(NamedTuple):
@@ -97,6 +103,8 @@ def resolve(sources: Sequence[str]) -> list[Source]:
     for given in sources:
         if given == STDIN:
             found.append(Source("stdin", given))
+        elif is_url(given):
+            found.append(Source(_kind_at(given), given))
         elif os.path.lexists(given):
             found.append(Source(_kind(given), given))
         else:
@@ -117,10 +125,27 @@ def resolve(sources: Sequence[str]) -> list[Source]:
     return found
 
 
+def _kind_at(url: str) -> str:
+    """Raises BulkError if nothing is there."""
+    files, path = located(url)
+    try:
+        found = files.get_file_info(path.rstrip("/")).type
+    except OSError as error:
+        raise BulkError(f"{without_query(url)} cannot be reached: {reason_of(error)}.") from None
+    if found == fs.FileType.NotFound:
+        raise BulkError(
+            f"There is nothing at {without_query(url)}. Name a folder, a picture file, an archive or a table; patterns"
+            " are for files on this machine only."
+        )
+    return "folder" if found == fs.FileType.Directory else _kind_of(path)
+
+
 def _kind(path: str) -> str:
+    return "folder" if Path(path).is_dir() else _kind_of(path)
+
+
+def _kind_of(path: str) -> str:
     lower = path.lower()
-    if Path(path).is_dir():
-        return "folder"
     if lower.endswith(".zip"):
         return "zip"
     if lower.endswith(TAR_SUFFIXES):
@@ -141,20 +166,20 @@ def entries(source: Source, columns: Columns) -> Iterator[Holder | Entry | None]
         reason = str(error).partition("\n")[0].rstrip(": .") or type(error).__name__
         if number == 0:
             raise BulkError(
-                f"{source.given} cannot be read: {reason}. Make it readable, or leave it out of the sources."
+                f"{source.shown} cannot be read: {reason}. Make it readable, or leave it out of the sources."
             ) from None
-        yield BrokenOff(source.given, error=f"It cannot be read further: {reason}.")
+        yield BrokenOff(source.shown, error=f"It cannot be read further: {reason}.")
 
 
 def _read(source: Source, columns: Columns) -> Iterator[Holder | Entry | None]:
     here = Holder("files", str(Path.cwd()))
     match source.kind:
         case "file":
-            return iter([here, Entry(source.given)])
+            return iter([here, Entry(source.shown, source.path)])
         case "stdin":
             return _stdin(here)
         case "folder":
-            return _folder(source, here)
+            return _walk_url(source.given) if is_url(source.given) else _folder(source, here)
         case "zip":
             return _zip(source)
         case "tar":
@@ -174,6 +199,25 @@ def _stdin(here: Holder) -> Iterator[Holder | Entry]:
 def _folder(source: Source, here: Holder) -> Iterator[Holder | Entry | None]:
     yield here
     yield from _walk(source.given)
+
+
+def _walk_url(url: str) -> Iterator[Holder | Entry | None]:
+    """As `_walk`, in object storage."""
+    files, root = located(url)
+    root = root.rstrip("/")
+    yield Holder("files", url)
+
+    def below(folder: str) -> Iterator[Entry | None]:
+        for each in sorted(files.get_file_info(fs.FileSelector(folder)), key=lambda each: each.base_name):
+            if each.base_name.startswith("."):
+                continue
+            if each.type == fs.FileType.Directory:
+                yield from below(each.path)
+            else:
+                name = each.path.removeprefix(f"{root}/")
+                yield Entry(f"{without_query(url).rstrip('/')}/{name}", name) if _is_picture(name) else None
+
+    yield from below(root)
 
 
 def _walk(folder: str) -> Iterator[Entry | None]:
@@ -199,22 +243,24 @@ def _walk(folder: str) -> Iterator[Entry | None]:
 
 
 def _zip(source: Source) -> Iterator[Holder | Entry | None]:
-    with zipfile.ZipFile(source.given) as archive:
+    with open_binary(source.given) as file, zipfile.ZipFile(file) as archive:
         yield Holder("zip", source.path)
         for number, member in enumerate(archive.infolist()):
             if not member.is_dir():
-                yield Entry(f"{source.given}/{member.filename}", number) if _is_picture(member.filename) else None
+                yield Entry(f"{source.shown}/{member.filename}", number) if _is_picture(member.filename) else None
 
 
 def _tar(source: Source) -> Iterator[Holder | Entry | None]:
     for mode, kind in (("r:", "tar"), ("r:*", "tar-stream")):
         try:
-            archive = tarfile.open(source.given, mode)  # type: ignore[call-overload]  # either mode is a literal  # noqa: SIM115
+            file = open_binary(source.given)
+            archive = tarfile.open(None, mode, file)  # type: ignore[call-overload]  # either mode is a literal  # noqa: SIM115
         except tarfile.ReadError:
+            file.close()
             if mode == "r:*":
                 raise
             continue
-        with archive:
+        with file, archive:
             yield Holder(kind, source.path)
             # Of all files so far, once there is a hard link: until then, memory does not grow with the archive.
             places: dict[str, tuple[int, int]] | None = None
@@ -230,9 +276,9 @@ def _tar(source: Source) -> Iterator[Holder | Entry | None]:
                 if not _is_picture(name):
                     yield None
                 elif place:
-                    yield Entry(f"{source.given}/{name}", place)
+                    yield Entry(f"{source.shown}/{name}", place)
                 else:
-                    yield Entry(f"{source.given}/{name}", error=_why_no_file(member))
+                    yield Entry(f"{source.shown}/{name}", error=_why_no_file(member))
         return
 
 
@@ -263,7 +309,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def _places(path: str, mode: str, end: int) -> dict[str, tuple[int, int]]:
     """Where the files before a byte of an archive are, by the members' names."""
     places: dict[str, tuple[int, int]] = {}
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]  # a mode
+    with open_binary(path) as file, tarfile.open(None, mode, file) as archive:  # type: ignore[call-overload]  # a mode
         for member in _members(archive):
             if member.offset >= end:
                 break
@@ -292,16 +338,17 @@ def _is_picture(name: str) -> bool:
 
 
 def _table(source: Source, columns: Columns) -> Iterator[Holder | Entry]:
-    folder = os.path.dirname(source.path)  # noqa: PTH120
-    if not source.given.lower().endswith(".parquet"):
+    path, mark, query = source.path.partition("?") if is_url(source.path) else (source.path, "", "")
+    folder = os.path.dirname(path) + mark + query  # noqa: PTH120
+    if not source.shown.lower().endswith(".parquet"):
         yield Holder("files", folder)
-        rows_of = _csv_rows if source.given.lower().endswith(".csv") else _jsonl_rows
-        with open(source.given, "rb") as file:  # noqa: PTH123  # as the user wrote it
-            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                raise BulkError(f"{source.given} is in UTF-16. Save it in UTF-8.")
-        # Paths on Linux need not be UTF-8, and one that is not must not end the table.
-        with open(source.given, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:  # noqa: PTH123
-            yield from rows_of(source, lines, columns)
+        rows_of = _csv_rows if source.shown.lower().endswith(".csv") else _jsonl_rows
+        with open_binary(source.given) as file:
+            if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise BulkError(f"{source.shown} is in UTF-16. Save it in UTF-8.")
+            # Paths on Linux need not be UTF-8, and one that is not must not end the table.
+            with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+                yield from rows_of(source, lines, columns)
         return
     with parquet.ParquetFile(arrow_file(source.given)) as file:
         schema = file.schema_arrow
@@ -313,7 +360,7 @@ def _table(source: Source, columns: Columns) -> Iterator[Holder | Entry]:
         has_bytes = nested or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
         if not (has_bytes or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise BulkError(
-                f"{source.given}: the column {column} has the type {kind}. Name one of paths (string) or of the bytes"
+                f"{source.shown}: the column {column} has the type {kind}. Name one of paths (string) or of the bytes"
                 " of picture files (binary)."
             )
         wanted = {name for name in (columns.id, columns.landmarks, None if has_bytes else column) if name}
@@ -365,9 +412,9 @@ def _jsonl_rows(source: Source, lines: Iterable[str], columns: Columns) -> Itera
             column = column or _content_column(source, columns, list(row))
             yield _row_entry(source, columns, row, number, column)
         elif column is None:
-            raise BulkError(f"{source.given}: its first line is no JSON object. Correct it, or leave it out.")
+            raise BulkError(f"{source.shown}: its first line is no JSON object. Correct it, or leave it out.")
         else:
-            yield Entry(f"{source.given}#{number}", error="The line is no JSON object.")
+            yield Entry(f"{source.shown}#{number}", error="The line is no JSON object.")
 
 
 def _content_column(source: Source, columns: Columns, present: Sequence[str]) -> str:
@@ -379,13 +426,13 @@ def _content_column(source: Source, columns: Columns, present: Sequence[str]) ->
     ):
         if name is not None and name not in present:
             raise BulkError(
-                f"{source.given} has no column {name}. It has {', '.join(present) or 'none'}: name one of them with"
+                f"{source.shown} has no column {name}. It has {', '.join(present) or 'none'}: name one of them with"
                 f" --{option}."
             )
     usual = [name for name in USUAL_COLUMNS if name in present]
     if columns.content is None and not usual:
         raise BulkError(
-            f"{source.given} has none of the columns {', '.join(USUAL_COLUMNS)}, but {', '.join(present) or 'none'}."
+            f"{source.shown} has none of the columns {', '.join(USUAL_COLUMNS)}, but {', '.join(present) or 'none'}."
             " Name the one with paths or with picture files: --column NAME."
         )
     return columns.content or usual[0]
@@ -395,7 +442,7 @@ def _row_entry(source: Source, columns: Columns, row: dict[str, Any], number: in
     """A row with the path of a picture, or (without `path_column`) one whose bytes are read later."""
     identity = row.get(columns.id) if columns.id else None
     landmarks = row.get(columns.landmarks) if columns.landmarks else None
-    unnamed = f"{source.given}#{number}"
+    unnamed = f"{source.shown}#{number}"
     if isinstance(landmarks, str):
         try:
             landmarks = json.loads(landmarks)

@@ -6,7 +6,7 @@ import signal
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,10 @@ from arcface_api.cli.setting_options import settings_options
 from arcface_api.errors import ArcFaceError, BulkError, SettingInvalid
 from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
-from arcface_api.settings import read_settings
+from arcface_api.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from arcface_api.bulk.engine import OpenEngine
 
 MODEL_SETTINGS = (
     "pack",
@@ -111,6 +114,37 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     )
 
 
+def _check_together(
+    url: str | None, given: dict[str, Any], engine: str, address: str | None, api_key_file: Path | None
+) -> None:
+    """Raises UsageError for options that do not go together."""
+    if url and given:
+        raise click.UsageError("The service at --url has its own settings: leave out --url, or the model's options.")
+    if url and engine == "ray":
+        raise click.UsageError(
+            "A running service embeds by itself: nodes of a cluster would only send it what one machine can. Leave out"
+            " --url, or --engine ray."
+        )
+    if address and engine != "ray":
+        raise click.UsageError("--address is that of a Ray cluster: add --engine ray, or leave it out.")
+    if api_key_file and not url:
+        raise click.UsageError("--api-key-file is for the service at --url: give both, or leave it out.")
+
+
+def _open_ray(settings: Settings, values: dict[str, Any], address: str | None) -> "OpenEngine":
+    try:
+        from arcface_api.ray.jobs import open_ray  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        raise BulkError(
+            "--engine ray needs Ray, which is not installed. Install the extra ray, on every node of the cluster: pip"
+            " install 'arcface-api[cpu,bulk,ray]' (in a clone: pip install '.[cpu,bulk,ray]'). Without a cluster, leave"
+            " out --engine ray."
+        ) from None
+    return open_ray(settings, values, address)
+
+
 @click.command(
     cls=EmbedCommand,
     epilog="""\b
@@ -118,6 +152,7 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
       arcface-api embed crops/ --pack open --out faces.parquet
       arcface-api embed crops.tar --align auto --normalize --out faces.npy
       arcface-api embed crops/ --url http://localhost:5555 --out faces.jsonl
+      arcface-api embed s3://bucket/crops/ --out s3://bucket/faces/ --engine ray --address auto
 
     \b
     Exit status:
@@ -132,8 +167,19 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     "--out",
     metavar="FILE",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write: .parquet, .npy (with the other columns in .npy.jsonl) or .jsonl.",
+    help="The file to write: .parquet, .npy (with the other columns in .npy.jsonl) or .jsonl. If it ends in a slash, a"
+    " folder, or a URL in object storage (s3://, gs://, abfs://), for a Parquet file of each part.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="local: this process embeds. ray: all nodes of a Ray cluster do.",
+)
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="Of the Ray cluster: auto, or host:port. Default: RAY_ADDRESS, else a cluster of this machine alone.",
 )
 @click.option("--url", metavar="URL", callback=service_url, help="Embed with a running service: http://host:port.")
 @click.option(
@@ -177,7 +223,9 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
 def embed(  # noqa: PLR0913  # each is an option or an argument of the command
     sources: tuple[str, ...],
     *,
-    out: Path,
+    out: str,
+    engine: str,
+    address: str | None,
     url: str | None,
     api_key_file: Path | None,
     column: str | None,
@@ -199,10 +247,7 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
     has a row with an error.
     """
     given = {name: options[name] for name in MODEL_SETTINGS if options[name] is not None}
-    if url and given:
-        raise click.UsageError("The service at --url has its own settings: leave out --url, or the model's options.")
-    if api_key_file and not url:
-        raise click.UsageError("--api-key-file is for the service at --url: give both, or leave it out.")
+    _check_together(url, given, engine, address, api_key_file)
     # They bring pyarrow and the model runtimes, which --help does not need.
     try:
         from arcface_api.bulk import listing, outputs, remote, run  # noqa: PLC0415
@@ -218,13 +263,13 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
     from arcface_api.api.options import OPTIONS  # noqa: PLC0415
     from arcface_api.wire import Align  # noqa: PLC0415
 
-    outputs.check_output(out)
+    output = outputs.output_named(out)
     chosen = {name: options[name] for name in OPTIONS if options.get(name) is not None}
     if (chosen.get("align") == Align.LANDMARKS) != (landmarks_column is not None):
         raise click.UsageError("--align landmarks uses the landmarks of --landmarks-column: give both, or neither.")
     order = run.Order(
         sources=sources,
-        out=out,
+        out=output,
         columns=named.Columns(column, id_column, landmarks_column),
         shard=listing.Shard(*shard),
         dtype=dtype,
@@ -232,27 +277,32 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
         restart=restart,
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(run.SIGTERM_STATUS))
+    opened: OpenEngine
     if url is not None:
         opened = remote.open_remote(url, chosen, _api_key(api_key_file))
     else:
         from arcface_api.bulk.local import open_local  # noqa: PLC0415
 
         settings = read_settings(**given)
-        with BarProgress() as progress:
-            pack = obtain(settings, progress)
         values = {name: OPTIONS[name].values[str(value).lower()] for name, value in chosen.items()}
-        opened = open_local(pack, settings, values)
+        if engine == "ray":
+            opened = _open_ray(settings, values, address or os.environ.get("RAY_ADDRESS") or None)
+        else:
+            with BarProgress() as progress:
+                pack = obtain(settings, progress)
+            opened = open_local(pack, settings, values)
     try:
         with BarProgress("Embedding", line_seconds=60) as bar:
             summary = run.embed_all(order, opened, bar)
     except (KeyboardInterrupt, SystemExit, ArcFaceError) as error:
         # A BulkError says itself how to go on, but not that --restart would begin again.
-        if (restart or not isinstance(error, BulkError)) and (left := run.what_is_left(Parts(out), restart=restart)):
+        is_silent = restart or not isinstance(error, BulkError)
+        if is_silent and (left := run.what_is_left(Parts(output), restart=restart)):
             click.echo(left, err=True)
         raise
     click.echo(str(summary).encode("utf-8", "backslashreplace"))  # a path need not be UTF-8
     if summary.broken:
         raise BulkError(
-            f"{', '.join(summary.broken)} could not be read to the end, so pictures are missing from {out}; rows with"
-            " input_unreadable say why. Repair or replace the source, and begin again with --restart."
+            f"{', '.join(summary.broken)} could not be read to the end, so pictures are missing from {summary.out};"
+            " rows with input_unreadable say why. Repair or replace the source, and begin again with --restart."
         )

@@ -24,11 +24,13 @@ import pytest
 from filelock import FileLock
 from pyarrow import parquet
 
-from arcface_api.bulk import outputs, remote, run
+from arcface_api.bulk import engine, outputs, remote, run
 from arcface_api.bulk.engine import Engine, Facts
+from arcface_api.bulk.finished import OneFile
 from arcface_api.bulk.listing import Input
-from arcface_api.bulk.parts import Parts, publish
+from arcface_api.bulk.parts import Parts
 from arcface_api.bulk.rows import COLUMNS, QUALITY, Row, error_row
+from arcface_api.bulk.storage import publish
 from arcface_api.client import AsyncClient
 from arcface_api.errors import BulkError, ModelFailed, SettingInvalid
 from arcface_api.progress import no_progress
@@ -163,7 +165,7 @@ def test_npy_and_jsonl_hold_the_same(crops: Crops, embed: Embed, dtype: str) -> 
 def test_summary_names_the_ten_most_frequent_errors() -> None:
     errors = Counter({f"code_{number}": number for number in range(1, 13)})
     summary = run.Summary(
-        out=Path("x.parquet"),
+        out="x.parquet",
         rows=100,
         was_complete=False,
         ignored=0,
@@ -381,7 +383,7 @@ def test_job_with_restart_says_how_it_goes_on(crops: Crops, embed: Embed, monkey
     kept = "What is done is kept in out.parquet.parts: the same command without --restart goes on there."
     assert kept in done.said
     with monkeypatch.context() as broken:
-        broken.setattr(run, "_merge", lambda *_: (_ for _ in ()).throw(BulkError("No room.")))
+        broken.setattr(OneFile, "finish", lambda *_: (_ for _ in ()).throw(BulkError("No room.")))
         assert kept in embed("crops", "--out", "out.parquet", "--restart").said
     assert embed("crops", "--out", "out.parquet").status == 0
 
@@ -624,7 +626,7 @@ def test_service_has_its_own_settings(crops: Crops, embed: Embed) -> None:
 def test_broken_model_ends_the_job_instead_of_filling_its_file(
     crops: Crops, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
-    monkeypatch.setattr(run, "MOST_FAILURES", 5)
+    monkeypatch.setattr(engine, "MOST_FAILURES", 5)
     facts = Facts(model="m", fingerprint="f", dim=1, recipes=["r"], provider="p", precision="float32", options={})
 
     async def rows(inputs: Iterator[Input]) -> AsyncGenerator[list[Row]]:
@@ -662,7 +664,7 @@ def test_pack_without_attributes_is_refused(crops: Crops, embed: Embed) -> None:
 @pytest.mark.parametrize(
     ("out", "sentence"),
     [
-        ("out.csv", "must end in .parquet, .npy or .jsonl"),
+        ("out.csv", "must end in .parquet, .npy, .jsonl, or in a slash"),
         ("no/out.parquet", "The folder no/out.parquet.parts cannot be made: No such file or directory"),
     ],
 )
