@@ -19,9 +19,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-# Read when ray is imported. It would report to its makers, and print what it logs of its own decisions.
+# Read when ray is imported. It would report to its makers, print what it logs of its own decisions, and start a cluster
+# again where a thread still waits when a job was interrupted.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
 import ray.data
@@ -107,7 +109,7 @@ async def open_ray(settings: Settings, chosen: dict[str, Any], address: str | No
 def _connected(address: str | None) -> Iterator[None]:
     at_term = signal.getsignal(signal.SIGTERM)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error, it raises as well
     try:
         if address is not None and address != "auto":
             _check_reachable(address)
