@@ -377,7 +377,14 @@ def _table(source: Source, columns: Columns) -> Iterator[Holder | Entry]:
 
 
 def _csv_rows(source: Source, lines: Iterable[str], columns: Columns) -> Iterator[Entry]:
-    csv.field_size_limit(sys.maxsize)  # in place of 131,072 characters
+    before = csv.field_size_limit(sys.maxsize)  # in place of 131,072 characters, for the whole process
+    try:
+        yield from _csv_rows_of_any_length(source, lines, columns)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _csv_rows_of_any_length(source: Source, lines: Iterable[str], columns: Columns) -> Iterator[Entry]:
     of_row: list[str] = []
 
     def noted() -> Iterator[str]:
