@@ -83,7 +83,7 @@ class Load:
         self._url, self._ends = f"{url}{EMBED}", threading.Event()
         kinds: list[tuple[bytes, dict[str, str]]] = [
             *[(PICTURE, {})] * 10,
-            *[(b"no picture", {})] * 2,
+            *[(b"no picture", {})] * 5,
             (BLACK, {}),
             (PICTURE, {"X-Request-Timeout": "0.001"}),
         ]
