@@ -1,4 +1,7 @@
-"""The options of a request, from its query and headers, and how OpenAPI describes them."""
+"""The options of a request, from its query and headers, and how OpenAPI describes them.
+
+One module, because an option stands beside its description.
+"""
 
 import math
 import time

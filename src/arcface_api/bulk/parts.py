@@ -8,6 +8,8 @@
 
 Where the output is itself a folder or a place in object storage, its parts are there, and remain; the names of the
 other files begin with `_` then, which readers of such folders pass over.
+
+One module, because every file is written, found again and removed by the same names.
 """
 
 import json

@@ -187,7 +187,7 @@ def _pins(order: Order, facts: Facts) -> dict[str, Any]:
 
 
 def _pinned(source: str) -> str:
-    if source == "-":
+    if source == STDIN:
         return source
     return without_query(source) if is_url(source) else str(Path(source).absolute())
 

@@ -1,4 +1,7 @@
-"""`arcface-api embed`."""
+"""`arcface-api embed`.
+
+One module, because most of it is the table of its options, and which of them go together.
+"""
 
 import os
 import re
@@ -243,8 +246,7 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
     .jsonl) with a column of paths or of picture files, and - for a list of paths on standard input.
 
     A job that was killed goes on where it was when the same command is started again (without --restart, which begins
-    again each time). A picture that cannot be embedded
-    has a row with an error.
+    again each time). A picture that cannot be embedded has a row with an error.
     """
     given = {name: options[name] for name in MODEL_SETTINGS if options[name] is not None}
     _check_together(url, given, engine, address, api_key_file)

@@ -1,4 +1,7 @@
-"""What the service answers, as typed values: embeddings, `/info`, `/health`."""
+"""What the service answers, as typed values: embeddings, `/info`, `/health`.
+
+One module, because each type stands beside what reads it from an answer.
+"""
 
 import base64
 import json

@@ -1,6 +1,7 @@
 """All that a client decides, without a network, a clock or a thread: generators that yield what is to be done.
 
 `Client` and `AsyncClient` only do it: each sends what a generator yields, and passes back what came of it.
+One module, because each of its calls is made of smaller ones: a group of batches, a batch of attempts.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""An evaluation as a table for a terminal, and as files: figures (JSON), plots (PNG), a page framed by report.html."""
+"""An evaluation as a table for a terminal, and as files: figures (JSON), plots (PNG), a page framed by report.html.
+
+One module, because all forms show the same figures.
+"""
 
 import html
 import json

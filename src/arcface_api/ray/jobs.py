@@ -2,7 +2,8 @@
 
     parts that are missing ──▶ a block each ──▶ Worker, Worker, … ──▶ stored, or back to the driver
 
-Ray retries what a lost node was doing, and holds parts back while all actors are busy.
+Ray retries what a lost node was doing, and holds parts back while all actors are busy. One module, because cluster,
+actors and what they raise belong to one job.
 """
 
 import asyncio

@@ -333,6 +333,7 @@ def test_long_field_costs_nothing(crops: Crops, embed: Embed) -> None:
         csv.writer(file).writerows([("path", "more"), *((name, "x" * 140_000) for name in crops)])
     assert embed("list.csv", "--out", "out.parquet").status == 0
     assert [row["error"] for row in rows_of(Path("out.parquet"))] == [None] * len(crops)
+    assert csv.field_size_limit() == 131_072, "evaluate, in the same process, would accept any field"
 
 
 def test_quotation_mark_that_is_not_closed_is_noticed(crops: Crops, embed: Embed) -> None:
