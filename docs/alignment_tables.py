@@ -6,15 +6,23 @@ from typing import Any
 from results import read
 
 RESULT = "alignment.json"
+HARD_RESULT = "alignment-hard.json"
 TIME = "align-time-iresnet100.json"
 ALIGNED = "aligned already"
 TURNED_FAR = ("rotated 90", "rotated 135", "rotated 180")
-BAR_POINTS = {ALIGNED: 0.1, **dict.fromkeys(TURNED_FAR, 0.5)}
+BAR_POINTS = {
+    ALIGNED: 0.1,
+    **dict.fromkeys(TURNED_FAR, 0.5),
+    "mask": 0.8,
+    "hand": 0.6,
+    **dict.fromkeys(("sunglasses", "eye covered", "brows covered"), 0.4),
+}
 """How far the accuracy of `align=auto` may lie below its aim, by condition."""
 OTHER_BAR_POINTS = 0.3
 ORDINARY = "x1.2"
 """The box with some background, as detectors are often set."""
 WAYS = ("stretched", "letterboxed", "auto", "landmarks")
+HARD_WAYS = ("stretched", "auto", "landmarks")
 
 
 def lead() -> str:
@@ -39,14 +47,29 @@ def official_table() -> str:
     return accuracy_table(_report(), "official")
 
 
-def accuracy_table(report: dict[str, Any], pairs: str) -> str:
+def hard_table() -> str:
+    """A row for each condition in which a part of the face is covered, dark or missing."""
+    return accuracy_table(read(HARD_RESULT), "unseen", HARD_WAYS)
+
+
+def hard_sentence() -> str:
+    """Which recognisers and pairs that table is of."""
+    report: dict[str, Any] = read(HARD_RESULT)
+    recognisers = report["recognisers"]
+    counts = {name: each["pairs"]["unseen"] for name, each in recognisers.items()}
+    measured = "; ".join(f"{name}: {each['same'] + each['different']:,} pairs" for name, each in counts.items())
+    worth = f"{_points_of_a_pair(report, 'unseen'):.2f} points of accuracy"
+    return prose(" ".join([f"{measured}. One pair is worth {worth}.", report.get("cut_short", "")]).strip())
+
+
+def accuracy_table(report: dict[str, Any], pairs: str, ways: tuple[str, ...] = WAYS) -> str:
     """A row for each condition: accuracy and true accept rate in each way, for each recogniser."""
     recognisers = report["recognisers"]
-    columns = ["crop", *(f"{name}: {way}" if way == WAYS[0] else way for name in recognisers for way in WAYS), "unsure"]
+    columns = ["crop", *(f"{name}: {way}" if way == ways[0] else way for name in recognisers for way in ways), "unsure"]
     rows = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for condition in next(iter(recognisers.values()))["conditions"]:
         figures = [each["conditions"][condition][pairs] for each in recognisers.values()]
-        cells = [_cell(each, way, condition) for each in figures for way in WAYS]
+        cells = [_cell(each, way, condition) for each in figures for way in ways]
         # Whether `auto` is unsure does not depend on the recogniser: take the one with the most pairs.
         pictures = [each["pairs"][pairs]["pictures"] for each in recognisers.values()]
         unsure = figures[pictures.index(max(pictures))]["unsure_percent"]

@@ -7,12 +7,12 @@ import numpy as np
 
 from arcface_api.arrays import TEMPLATE, Image, Points
 from arcface_api.face.geometry import align, moved, similarity
-from training.landmarks.conditions import CONDITIONS, Condition
+from training.landmarks.conditions import EVERY, Condition
 from training.landmarks.faces import Face
 
 ALIGNED = "aligned already"
 """The condition in which nothing is left to do: crops aligned by the labels, from the pixels of LFW's picture."""
-NAMES = (*CONDITIONS, ALIGNED)
+NAMES = (*EVERY, ALIGNED)
 SEED = 7
 """As in the regressor's model card: its crops, and its pairs."""
 
@@ -42,7 +42,7 @@ def sent(face: Face, condition: str) -> Sent:
     if condition == ALIGNED:
         crop, labels = align(face.image, face.labels, 112), moved(face.labels, similarity(face.labels, TEMPLATE))
     else:
-        how = CONDITIONS[condition]
+        how = EVERY[condition]
         sample = how.crop(face, SEED)
         crop, labels = sample.image, sample.labels
         if condition == "JPEG 20":  # the file itself, whose pixels are the sample's

@@ -6,7 +6,9 @@
 The service is started with each recogniser. LFW's faces are cut as detectors, cameras and networks may cut them
 (`training/landmarks/conditions.py`), and each crop is sent to `/embed/batch` stretched, letterboxed, with
 `align=auto`, and with `align=landmarks` and its labels. Where a label lies outside the crop, the latter gets the crop
-in a black frame just wide enough, which gives the same aligned crop.
+in a black frame just wide enough, which gives the same aligned crop. Faces that are covered, badly lit or cut off
+(`HARD`) are not letterboxed; those that are covered are also compared with themselves uncovered, at the threshold
+that uncovered faces have.
 
 Pairs are of people on whom the landmark regressor was not trained (`unseen`), and LFW's own (`official`). A run that
 was cut off goes on where it was: each condition is kept under `build/alignment/` until the result is whole.
@@ -33,10 +35,11 @@ from arcface_api.progress import BarProgress
 from benchmarks.lib import machine, options, recogniser
 from benchmarks.lib.alignment_client import WAYS, Client
 from benchmarks.lib.alignment_crops import ALIGNED, NAMES, sent
-from benchmarks.lib.alignment_pairs import Pairs, official_pairs, table_row, unseen_pairs
+from benchmarks.lib.alignment_pairs import UNCOVERED, Pairs, official_pairs, table_row, unseen_pairs
 from benchmarks.lib.environments import ROOT
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
+from training.landmarks.conditions import EVERY, HARD
 from training.landmarks.faces import Face, each_face
 
 KEPT = ROOT / "build" / "alignment"
@@ -63,6 +66,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     cv2.setNumThreads(1)
     models: list[Path] = arguments.recognisers
+    if "hard" in arguments.conditions:
+        arguments.conditions = [*HARD]
     counts = arguments.pairs * len(models) if len(arguments.pairs) == 1 else arguments.pairs
     if len(counts) != len(models):
         sys.exit(f"--pairs has {len(counts)} numbers. Give one, or one for each of the {len(models)} recognisers.")
@@ -70,15 +75,17 @@ def main() -> None:
     unseen = unseen_pairs(arguments.lfw, arguments.people)
     found = {}
     for model, count in zip(models, counts, strict=True):
-        sets = {"unseen": unseen, "official": official_pairs(arguments.lfw, count)}
-        found[model.stem] = measure(model, arguments.lfw, sets, is_fresh=arguments.fresh)
+        sets = {"unseen": unseen} | ({} if count == 0 else {"official": official_pairs(arguments.lfw, count)})
+        found[model.stem] = measure(model, arguments.lfw, sets, arguments.conditions, is_fresh=arguments.fresh)
     write_report({"benchmark": "alignment", "recognisers": found, "machine": about_machine}, arguments.output)
     for model in models:
         _kept_file(model).unlink()
 
 
-def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: bool) -> dict[str, Any]:
-    """Every condition, through a service of its own."""
+def measure(
+    model: Path, folder: Path, sets: Mapping[str, Pairs], names: Sequence[str], *, is_fresh: bool
+) -> dict[str, Any]:
+    """Some conditions, through a service of its own."""
     port = free_port()
     health = raw_request(Address("127.0.0.1", port), "GET", "/health")
     command = own_command(model, port, "--request-timeout-seconds", "300")  # the machine may be a busy one
@@ -87,8 +94,8 @@ def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: b
     with running_service(command, port, health, log=kept_file.with_suffix(".log")) as service:
         about = describe(model, service, sets)
         conditions = {} if is_fresh else read_kept(kept_file, about)
-        todo = [name for name in NAMES if name not in conditions]
-        say(f"{model.stem}: {len(todo)} of {len(NAMES)} conditions to measure")
+        todo = [name for name in names if name not in conditions]
+        say(f"{model.stem}: {len(todo)} of {len(names)} conditions to measure")
         with Client(service.address) as client, BarProgress(model.stem) as bar:
             for number, name in enumerate(todo):
 
@@ -100,7 +107,7 @@ def measure(model: Path, folder: Path, sets: Mapping[str, Pairs], *, is_fresh: b
                 part.write_text(json.dumps({"about": about, "conditions": conditions}), encoding="utf-8")
                 part.replace(kept_file)
                 say(f"\n{name}: {conditions[name]}")
-    return {**about, "conditions": {name: conditions[name] for name in NAMES}}
+    return {**about, "conditions": {name: conditions[name] for name in names}}
 
 
 def measure_condition(
@@ -108,11 +115,14 @@ def measure_condition(
 ) -> dict[str, Any]:
     """Embed each picture once in each way, and compare the pairs."""
     wanted = {picture for pairs in sets.values() for picture in pairs.pictures}
-    ways = [way for way in WAYS if name != ALIGNED or way in ("stretched", "auto")]
+    left_out = {ALIGNED: ("letterboxed", "landmarks"), **dict.fromkeys(HARD, ("letterboxed",))}.get(name, ())
+    ways = [way for way in WAYS if way not in left_out]
 
     def embed(faces: list[Face]) -> Answered:
         batch = [sent(face, name) for face in faces]
         answers = {way: client.embed(batch, way) for way in ways}
+        if name in EVERY and EVERY[name].cover:
+            answers[UNCOVERED] = client.embed([sent(face, "tight") for face in faces], "auto")
         return Answered([face.name for face in batch], answers, sum(face.is_framed for face in batch))
 
     embeddings: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -121,7 +131,8 @@ def measure_condition(
     for part in in_parallel(embed, chunks(each_face(folder, wanted.__contains__))):
         for way, (rows, alignments) in part.answers.items():
             embeddings[way].update(zip(part.pictures, rows, strict=True))
-            unsure.update(each for each, found in zip(part.pictures, alignments, strict=True) if found == "unsure")
+            if way != UNCOVERED:
+                unsure.update(each for each, found in zip(part.pictures, alignments, strict=True) if found == "unsure")
         framed += part.framed
         show(len(embeddings["auto"]) / len(wanted))
     return {"pictures": len(wanted), "framed": framed, **table_row(sets, embeddings, unsure)}
@@ -191,7 +202,10 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[None],
         metavar="N",
-        help="only so many of LFW's own pairs; one number, or one for each recogniser",
+        help="only so many of LFW's own pairs, or none (0); one number, or one for each recogniser",
+    )
+    parser.add_argument(
+        "--conditions", nargs="+", default=NAMES, choices=(*NAMES, "hard"), metavar="NAME", help="hard: all of `HARD`"
     )
     parser.add_argument("--fresh", action="store_true", help="measure again what a run that was cut off has kept")
     return parser

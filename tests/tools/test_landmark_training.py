@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from arcface_api.arrays import TEMPLATE
-from arcface_api.face.geometry import moved
-from training.landmarks.augment import Cut, cut, random_cut, views
+from arcface_api.face.geometry import moved, similarity
+from arcface_api.face.landmarks import regressor
+from training.landmarks.augment import Cut, cover, cut, degrade, random_cut, views
+from training.landmarks.covers import KINDS, anywhere, covered
 from training.landmarks.faces import PARTS, Face, bucket_of, face_size, part_of
+from training.landmarks.finding import find, find_with_rows, load
 from training.landmarks.verification import balanced_accuracy, make_pairs, tar_at_far
 
 POINTS = np.array([[105, 110], [147, 112], [128, 135], [109, 158], [145, 160]], np.float32)
@@ -100,6 +103,91 @@ def test_views_show_the_landmarks_where_they_say() -> None:
             if target[2].min() > 0.15 and target[2].max() < 0.85:
                 light = np.where(view.crop > 140, view.crop - 127, 0).astype(np.uint8)
                 assert place_of_light(light) == pytest.approx(tuple(64 * target[2]), abs=1.0)
+
+
+# ── covers and light ───────────────────────────────────────────────────────────────────────────────────────────────
+
+KIND_NAMES = [kind.__name__ for kind in KINDS]
+
+
+def skin(height: int = 160, width: int = 120) -> np.ndarray:
+    return np.full((height, width, 3), (178, 131, 101), np.uint8)
+
+
+def on_crop(height: int = 160, width: int = 120) -> np.ndarray:
+    return np.asarray(TEMPLATE * (width / 112) + (0, (height - width) / 2), np.float32)
+
+
+@pytest.mark.parametrize(("kind", "part"), [("_mask", 1), ("_from_below", 1), ("_glasses", 0), ("_over_one_eye", 0)])
+def test_cover_hides_the_part_that_it_says(kind: str, part: int) -> None:
+    shares = [
+        covered(skin(), on_crop(), np.random.default_rng(seed), [KIND_NAMES.index(kind)])[1] for seed in range(40)
+    ]
+    assert np.mean(shares, axis=0)[part] > 2 * np.mean(shares, axis=0)[1 - part]
+
+
+def test_share_is_that_of_the_pixels_that_changed() -> None:
+    for seed in range(40):
+        crop, (_, lower_face) = covered(skin(), on_crop(), np.random.default_rng(seed), [KIND_NAMES.index("_mask")])
+        x, y = on_crop()[3:].mean(0).round().astype(int)  # between the corners of the mouth
+        assert (np.abs(crop[y, x].astype(int) - skin()[y, x]).max() > 3) == (lower_face > 0.5)
+
+
+def test_what_is_hidden_of_an_eye_that_is_cut_off_is_all_of_it() -> None:
+    beyond = on_crop() - np.array([70, 0], np.float32)  # the left eye lies outside the crop
+    thing = KIND_NAMES.index("_from_above")
+    shares = [covered(skin(), beyond, np.random.default_rng(seed), [thing])[1] for seed in range(20)]
+    assert min(share[0] for share in shares) >= 0.5
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)), ids=KIND_NAMES)
+@pytest.mark.parametrize(("height", "width"), [(24, 18), (17, 30), (4, 4), (220, 160)])
+def test_covers_stay_inside_crops_of_any_size_and_leave_the_original_alone(kind: int, height: int, width: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    original = image.copy()
+    for seed in range(6):
+        crop, shares = covered(image, on_crop(height, width), np.random.default_rng(seed), [kind])
+        assert (crop.shape, crop.dtype.name) == (image.shape, "uint8")
+        assert ((shares >= 0) & (shares <= 1)).all()
+    assert np.array_equal(image, original)
+
+
+def test_a_third_of_all_crops_is_covered_and_the_others_keep_their_pixels() -> None:
+    rng = np.random.default_rng(0)
+    made = [cover(skin(), on_crop(), rng) for _ in range(400)]
+    changed = np.mean([not np.array_equal(crop, skin()) for crop, _ in made])
+    assert changed == pytest.approx(0.35, abs=0.08)
+    assert all(not share.any() for crop, share in made if np.array_equal(crop, skin()))
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 18), (160, 40), (90, 90)])
+def test_pictures_without_a_face_are_covered_as_if_one_was_there(height: int, width: int) -> None:
+    for seed in range(20):
+        points = anywhere(skin(height, width), np.random.default_rng(seed))
+        similarity(points, TEMPLATE)
+        assert ((points.mean(0) > 0) & (points.mean(0) < (width, height))).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 18), (220, 160)])
+def test_degraded_crop_keeps_its_shape_and_its_original(height: int, width: int) -> None:
+    image, rng = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8), np.random.default_rng(1)
+    original = image.copy()
+    made = [degrade(image, rng) for _ in range(150)]
+    assert {(crop.shape, crop.dtype.name) for crop in made} == {(image.shape, "uint8")}
+    assert np.mean([np.array_equal(crop, image) for crop in made]) < 0.4
+    assert np.array_equal(image, original)
+
+
+# ── finding ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_row_is_the_one_that_the_landmarks_were_read_from() -> None:
+    run = load(regressor())
+    images = [skin(), face_with_light_at(2).image, np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)]
+    for (first, found), (again, same, row) in zip(find(run, images), find_with_rows(run, images), strict=True):
+        assert (first.uncertainty, found.uncertainty) == (again.uncertainty, same.uncertainty)
+        assert row.shape == (12,)
+        assert same.uncertainty in (float(row[-2]), 1.0)
 
 
 # ── verification ───────────────────────────────────────────────────────────────────────────────────────────────────

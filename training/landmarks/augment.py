@@ -1,6 +1,6 @@
 """Crops as detectors, cameras and networks make them: one labelled picture into endless training samples.
 
-    Face ──cut──▶ crop + landmarks ──degrade──▶ crop ──views──▶ what the regressor is shown in a first and a second pass
+    Face ──cut──▶ crop + landmarks ──cover, degrade──▶ crop ──views──▶ what the regressor is shown in its passes
 
 The views are made by the very functions that the service uses, so that nothing differs between training and use.
 """
@@ -10,17 +10,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from arcface_api.arrays import Image, Points
 from arcface_api.face.geometry import back, moved
 from arcface_api.face.landmarks import View, face_view, whole_view
+from training.landmarks import light
+from training.landmarks.covers import PARTS, covered
 from training.landmarks.faces import Face, face_size
 
 SWAPPED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored picture."""
 
-_NOISE = np.random.default_rng(0).normal(0, 1, 2**20).astype(np.float32)
-"""Drawn once: a fresh draw for each crop would cost more than everything else."""
+COVERED = 0.35
+"""Of all crops, with a face or without."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,11 @@ def cut(face: Face, how: Cut, *, as_labelled: bool = False) -> tuple[Image, Poin
     return crop, points
 
 
+def cover(image: Image, points: Points, rng: Generator) -> tuple[Image, NDArray[np.float64]]:
+    """Something before every third face, and how much of each of `covers.PARTS` it hides: (2,), 0 to 1."""
+    return covered(image, points, rng) if rng.random() < COVERED else (image, np.zeros(len(PARTS)))
+
+
 def degrade(image: Image, rng: Generator) -> Image:
     """What light, lenses, sensors, hands and codecs do to a picture; every fifth stays as it is."""
     if rng.random() < 0.2:
@@ -109,8 +117,14 @@ def degrade(image: Image, rng: Generator) -> Image:
         (0.15, _occluded),
         (0.60, _exposed),
         (0.12, _shaded),
-        (0.30, _grey),
+        (0.08, light.hard_shadow),
+        (0.06, light.backlight),
+        (0.08, light.cast),
+        (0.06, light.infrared),
+        (0.27, _grey),
+        (0.06, light.moved),
         (0.25, _blurred),
+        (0.12, light.dim),
         (0.25, _noisy),
         (0.40, _compressed),
     )
@@ -184,20 +198,17 @@ def _blurred(image: Image, rng: Generator) -> Image:
 def _noisy(image: Image, rng: Generator) -> Image:
     strength = np.exp(rng.uniform(np.log(2), np.log(22)))
     planes = 3 if rng.random() < 0.6 else 1
-    count = image.shape[0] * image.shape[1] * planes
-    start = rng.integers(len(_NOISE) - count)
-    noise = _NOISE[start : start + count].reshape(*image.shape[:2], planes)
-    return np.clip(image + strength * noise, 0, 255).astype(np.uint8)
+    return np.clip(image + strength * light.noise_like(image, rng, planes), 0, 255).astype(np.uint8)
 
 
 def _compressed(image: Image, rng: Generator) -> Image:
-    quality = int(rng.integers(8, 90))
+    quality = int(rng.integers(6, 90))
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.imdecode(coded, cv2.IMREAD_COLOR)  # channels stay in the order given
 
 
 def _occluded(image: Image, rng: Generator) -> Image:
-    """A hand, a glass, a mask: a shape of one colour, or a piece of the crop in another place."""
+    """A shape of one colour, or a piece of the crop in another place, anywhere."""
     image = image.copy()
     height, width = image.shape[:2]
     centre = rng.uniform(0.1, 0.9, 2) * (width, height)
@@ -220,4 +231,4 @@ def _occluded(image: Image, rng: Generator) -> Image:
     return image
 
 
-__all__ = ["Cut", "back", "cut", "degrade", "jittered", "random_cut", "views"]
+__all__ = ["Cut", "back", "cover", "cut", "degrade", "jittered", "random_cut", "views"]

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 
 from arcface_api.arrays import Image, Points
-from training.landmarks.augment import Cut, cut, degrade, random_cut
+from training.landmarks.augment import Cut, cover, cut, degrade, random_cut
+from training.landmarks.check_covers import COVERS, Cover
+from training.landmarks.check_light import LIGHTS, Light
 from training.landmarks.faces import Face
 
 
@@ -45,6 +47,12 @@ class Condition:
     max_shift: float = 0.0
     """The shift is drawn for each picture, up to this part of the box, either way."""
     spoil: Callable[[Image], Image] = _unchanged
+    either_side: bool = False
+    """The shift's sign is drawn for each picture."""
+    cover: Cover | None = None
+    """Drawn before the face, on the whole picture."""
+    light: Light | None = None
+    """Applied to the crop."""
     max_angle: float | None = None
     """Everything that training does, turned by up to this angle."""
 
@@ -58,12 +66,19 @@ class Condition:
             how = replace(how, angle=-how.angle)
         if self.max_shift:
             how = replace(how, shift=tuple(rng.uniform(-self.max_shift, self.max_shift, 2)))
+        if self.either_side and rng.random() < 0.5:
+            how = replace(how, shift=(-how.shift[0], how.shift[1]))
+        if self.cover:
+            face = replace(face, image=self.cover(face, rng))
         image, points = cut(face, how)
         _, labels = cut(face, how, as_labelled=True)
-        spoilt = self.spoil(image) if self.max_angle is None else degrade(image, rng)
+        if self.light:
+            image = self.light(image, rng)
+        spoilt = self.spoil(image) if self.max_angle is None else degrade(cover(image, points, rng)[0], rng)
         return Sample(spoilt, points, labels)
 
 
+_TWO_THIRDS = float(np.sqrt(2 / 3))
 CONDITIONS = {
     "tight": Condition(),
     "x1.2": Condition(Cut(grow=1.2)),
@@ -83,6 +98,17 @@ CONDITIONS = {
     "rotated 180": Condition(Cut(grow=1.2, angle=180)),
 }
 """Those with a table of their own: the face box as it is where nothing else is said. Sizes are of the longer side."""
+
+HARD = {
+    **{name: Condition(cover=cover) for name, cover in COVERS.items()},
+    **{name: Condition(light=light) for name, light in LIGHTS.items()},
+    "28 px": Condition(Cut(side=28)),
+    # two thirds of the box's width, and all of its height
+    "a third cut off": Condition(Cut(grow=_TWO_THIRDS, stretch=_TWO_THIRDS, shift=(1 / 6, 0)), either_side=True),
+}
+"""Where a part of the face is covered, dark or missing: drawn independently of what training draws."""
+
+EVERY = CONDITIONS | HARD
 
 AUGMENTED = {
     "all at once, to 60 degrees": Condition(max_angle=60),

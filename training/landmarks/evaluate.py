@@ -21,15 +21,18 @@ from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
 from arcface_api.face.geometry import align, lies_aligned
 from arcface_api.face.landmarks import Landmarks, regressor
 from training.landmarks.check_set import check_set
-from training.landmarks.conditions import AUGMENTED, CONDITIONS
+from training.landmarks.conditions import AUGMENTED, EVERY
+from training.landmarks.covers import PARTS as COVERED_PARTS
 from training.landmarks.faces import PARTS, Face, read_faces
-from training.landmarks.finding import Run, find, load
+from training.landmarks.finding import Run, find, find_with_rows, load
 from training.landmarks.verification import balanced_accuracy, make_pairs, tar_at_far
 
 HERE = Path(__file__).parent
 RECOGNISERS = {"w600k_mbf": "w600k_mbf_from_int8.onnx", "edgeface_xs": "edgeface_xs.onnx"}
 RECOGNISER_INPUT = InputSpec(None, 112, 112, 127.5, 127.5)
 SEED = 7
+OLDER_ROW = 12
+"""Length of a row with one uncertainty for all points, and no part that is covered."""
 CARD_BEGIN, CARD_END = "<!-- figures -->", "<!-- end of figures -->"
 
 
@@ -41,7 +44,7 @@ def main() -> None:
     parser.add_argument("--regressor", type=Path, help="another ONNX file than the package's")
     parser.add_argument("--part", choices=(*PARTS, "pairs"), default="test", help="pairs: LFW's own, all people")
     parser.add_argument("--recognisers", nargs="*", default=list(RECOGNISERS), choices=list(RECOGNISERS))
-    parser.add_argument("--conditions", nargs="*", default=list(CONDITIONS), choices=list(CONDITIONS))
+    parser.add_argument("--conditions", nargs="*", default=list(EVERY), choices=list(EVERY))
     parser.add_argument("--output", type=Path, help="JSON")
     parser.add_argument("--card", action="store_true", help="put the tables into MODEL_CARD.md")
     options = parser.parse_args()
@@ -78,9 +81,11 @@ def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -
     """Errors, predicted errors and shares of unsure crops, for each condition and for all together."""
     figures = {}
     everything: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    for name, condition in ({n: CONDITIONS[n] for n in names} | AUGMENTED).items():
+    by_point: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    for name, condition in ({n: EVERY[n] for n in names} | AUGMENTED).items():
         samples = [condition.crop(face, SEED) for face in faces]
-        passes = find(run, [sample.image for sample in samples])
+        with_rows = find_with_rows(run, [sample.image for sample in samples])
+        passes, rows = [each[:2] for each in with_rows], np.stack([row for _, _, row in with_rows])
         both = list(zip(passes, samples, strict=True))
         first = np.array([_error(one, sample.labels) for (one, _), sample in both])
         second = np.array([_error(two, sample.labels) for (_, two), sample in both])
@@ -105,10 +110,18 @@ def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -
             "mirror_percent": _percent(np.mean(apart)),
             "unsure_percent": _percent(1 - is_sure.mean()),
         }
+        if rows.shape[1] > OLDER_ROW:
+            errors = [_errors(two, sample.points) for (_, two), sample in both]
+            by_point.append((rows[:, 10:15].ravel(), np.concatenate(errors)))
+            shares = (rows[:, 15:17] > 0.5).mean(0)
+            figures[name] |= {f"{p} covered_percent": _percent(s) for p, s in zip(COVERED_PARTS, shares, strict=True)}
         everything.append((uncertainty, unshifted))
         print(name, figures[name], file=sys.stderr, flush=True)
     uncertainty, unshifted = (np.concatenate(column) for column in zip(*everything, strict=True))
     figures["all of these"] = {"spearman_unshifted": round(_spearman(uncertainty, unshifted), 3)}
+    if by_point:
+        columns = (np.concatenate(column) for column in zip(*by_point, strict=True))
+        figures["all of these"]["spearman_by_point"] = round(_spearman(*columns), 3)
     return figures
 
 
@@ -125,7 +138,12 @@ def non_faces(run: Run) -> dict[str, object]:
 
 def _error(found: Landmarks, label: Points) -> float:
     """Mean distance in eye distances."""
-    return float(np.linalg.norm(found.points - label, axis=1).mean() / np.linalg.norm(label[1] - label[0]))
+    return float(_errors(found, label).mean())
+
+
+def _errors(found: Landmarks, label: Points) -> NDArray[np.float64]:
+    """Distance of each point in eye distances."""
+    return np.asarray(np.linalg.norm(found.points - label, axis=1) / np.linalg.norm(label[1] - label[0]), np.float64)
 
 
 def _mirror_error(found: Landmarks, in_mirror: Landmarks, width: int) -> float:
@@ -170,7 +188,7 @@ def verification(
     """Balanced accuracy and TAR at FAR 1e-2, both in per cent, for three kinds of crops under each condition."""
     figures = {}
     for name in names:
-        samples = [CONDITIONS[name].crop(face, SEED) for face in faces]
+        samples = [EVERY[name].crop(face, SEED) for face in faces]
         crops, labels = [sample.image for sample in samples], [sample.labels for sample in samples]
         found = [second for _, second in find(run, crops)]
         stretched = [cv2.resize(crop, (112, 112)) for crop in crops]
@@ -230,7 +248,10 @@ def table(figures: dict) -> str:
             "mirror": "mirror_percent",
             "unsure": "unsure_percent",
             "Spearman": "spearman_unshifted",
+            **{f"{part} covered": f"{part} covered_percent" for part in COVERED_PARTS},
+            "Spearman by point": "spearman_by_point",
         }
+        columns = {title: key for title, key in columns.items() if any(key in row for row in errors.values())}
         lines += ["| crop | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
         for name, row in errors.items():
             cells = [_cell(key, row) for key in columns.values()]

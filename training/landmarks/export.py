@@ -13,7 +13,7 @@ OPSET = 17
 
 
 def export(regressor: Regressor, path: Path, licence: str = "Apache-2.0") -> None:
-    """Input `input` (n, 3, 64, 64) float32; output `landmarks` (n, 12) float32; n is free."""
+    """Input `input` (n, 3, 64, 64) float32; output `landmarks` (n, 19) float32; n is free."""
     torch.onnx.export(
         Exported(regressor).eval(),
         (torch.zeros(2, 3, 64, 64),),

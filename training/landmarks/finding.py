@@ -24,14 +24,22 @@ def load(content: bytes | Path) -> Run:
 
 def find(run: Run, images: Sequence[Image]) -> list[tuple[Landmarks, Landmarks]]:
     """What the first pass says of each picture, and what the service makes of it."""
-    return [(_first(run, image), find_landmarks(image, lambda crop: _row(run, crop))) for image in images]
+    return [(first, found) for first, found, _ in find_with_rows(run, images)]
 
 
-def _first(run: Run, image: Image) -> Landmarks:
-    view = whole_view(image)
-    return read_landmarks(_row(run, view.crop), view)
+def find_with_rows(run: Run, images: Sequence[Image]) -> list[tuple[Landmarks, Landmarks, Features]]:
+    """As `find`, and the regressor's row from which the service read its landmarks."""
+    return [_found(run, image) for image in images]
 
 
-def _row(run: Run, crop: Crop) -> Features:
-    row: Features = run(to_tensor([crop], REGRESSOR_INPUT))[0]
-    return row
+def _found(run: Run, image: Image) -> tuple[Landmarks, Landmarks, Features]:
+    rows: list[Features] = []
+
+    def regress(crop: Crop) -> Features:
+        rows.append(run(to_tensor([crop], REGRESSOR_INPUT))[0])
+        return rows[-1]
+
+    found = find_landmarks(image, regress)
+    first = read_landmarks(rows[0], whole_view(image))
+    read = (row for row in rows if (float(row[-2]), float(row[-1])) == (found.uncertainty, found.face_probability))
+    return first, found, next(read, rows[-1])

@@ -1,4 +1,4 @@
-"""The landmark regressor: a plain residual network, 64x64 pixels in, twelve numbers out; 32 MFLOP, 0.48 M parameters.
+"""The landmark regressor: a plain residual network, 64x64 pixels in, 19 numbers out; 32 MFLOP, 0.48 M parameters.
 
 Dense 3x3 convolutions with channels in multiples of 16, because they run at the processor's full speed where
 depth-wise ones do not.
@@ -13,6 +13,16 @@ def _conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Seq
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
+POINTS = slice(0, 10)
+"""Columns of a row: x, y of each point, in sides of the input."""
+UNCERTAINTIES = slice(10, 15)
+"""What each point is off by, expected, in eye distances; of the network itself: the logarithm."""
+COVERED = slice(15, 17)
+"""Shares of `covers.PARTS` that are hidden; of the network itself: logits."""
+FACE = -1
+"""The probability of a face; of the network itself: a logit."""
+
+
 class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -24,7 +34,7 @@ class _Residual(nn.Module):
 
 
 class Regressor(nn.Module):
-    """(n, 3, 64, 64), RGB, -1 to 1 ──▶ (n, 12): points in sides of the input, log uncertainty, face logit."""
+    """(n, 3, 64, 64), RGB, -1 to 1 ──▶ (n, 18): `POINTS`, `UNCERTAINTIES`, `COVERED`, `FACE`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,10 +51,10 @@ class Regressor(nn.Module):
             nn.Linear(64 * 4 * 4, 128),
             nn.ReLU(inplace=True),
         )
-        self.head = nn.Linear(128, 12)
+        self.head = nn.Linear(128, 18)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.constant_(self.head.bias, 0.5)
-        nn.init.zeros_(self.head.bias[10:])
+        nn.init.zeros_(self.head.bias[POINTS.stop :])
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(x)
@@ -53,7 +63,11 @@ class Regressor(nn.Module):
 
 
 class Exported(nn.Module):
-    """The regressor as the service runs it: its last two numbers are the uncertainty and a probability."""
+    """The regressor as the service runs it, (n, 19): uncertainties and probabilities instead of logarithms and logits.
+
+    The last but one number is the mean of the five uncertainties, which is what the mean error is expected to be. So
+    code that reads the first ten and the last two numbers of a row reads an older regressor's, (n, 12), as well.
+    """
 
     def __init__(self, regressor: Regressor) -> None:
         super().__init__()
@@ -61,4 +75,6 @@ class Exported(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         row = self.regressor(x)
-        return torch.cat([row[:, :10], torch.exp(row[:, 10:11]), torch.sigmoid(row[:, 11:])], 1)
+        uncertainties, probabilities = torch.exp(row[:, UNCERTAINTIES]), torch.sigmoid(row[:, UNCERTAINTIES.stop :])
+        covered, face = probabilities[:, :2], probabilities[:, 2:]
+        return torch.cat([row[:, POINTS], uncertainties, covered, uncertainties.mean(1, keepdim=True), face], 1)

@@ -2,9 +2,9 @@
 
     python -m training.landmarks.train LFW_FOLDER
 
-One run from random weights, seeded: the same batches in the same order, whatever the number of worker processes; the
-weights then agree up to the rounding of PyTorch's threads. A run that was stopped goes on where its last checkpoint
-was. The log is kept beside this file.
+One run from random weights, or from those of `--begin-with`, seeded: the same batches in the same order, whatever
+the number of worker processes; the weights then agree up to the rounding of PyTorch's threads. A run that was stopped
+goes on where its last checkpoint was. The log is kept beside this file.
 """
 
 import argparse
@@ -23,11 +23,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
+from arcface_api.cpus import cpu_flags
 from arcface_api.face.landmarks import face_view, view_template, whole_view
-from training.landmarks.augment import cut, degrade, jittered, random_cut, views
+from training.landmarks.augment import cover, cut, degrade, jittered, random_cut, views
+from training.landmarks.beginning import begin_with
+from training.landmarks.covers import anywhere
 from training.landmarks.export import export
 from training.landmarks.faces import Face, face_size, read_faces
-from training.landmarks.network import Regressor
+from training.landmarks.network import COVERED, FACE, POINTS, UNCERTAINTIES, Regressor
 from training.landmarks.non_faces import non_face
 
 HERE = Path(__file__).parent
@@ -40,8 +43,12 @@ STEPS_PER_REPORT = 100
 STEPS_PER_CHECKPOINT = 250
 BATCHES_FOR_NORMALISATION = 60
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""(n, 3, 64, 64) uint8; (n, 5, 2) points in sides of the view; (n,) face size in the same unit, 0 for no face."""
+HAS_BFLOAT16 = bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
+"""Elsewhere PyTorch imitates it, many times slower than float32."""
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""(n, 3, 64, 64) uint8; (n, 5, 2) points in sides of the view; (n,) face size in the same unit, 0 for no face; (n, 2)
+how much of each of `covers.PARTS` is hidden."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +66,18 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`."""
         rng = np.random.default_rng((self.seed, number))
-        crops, points, sizes = [], [], []
+        crops, points, sizes, hidden = [], [], [], []
         for face in self._faces_of(number):
             crop, landmarks = cut(face, random_cut(rng))
+            crop, share_hidden = cover(crop, landmarks, rng)
             for view, target in views(degrade(crop, rng), landmarks, rng):
                 crops.append(view.crop)
                 points.append(target)
                 sizes.append(face_size(target))
+                hidden.append(share_hidden)
         for _ in range(NON_FACES_PER_BATCH):
-            picture = degrade(non_face(rng, self.faces), rng)
+            picture = non_face(rng, self.faces)
+            picture = degrade(cover(picture, anywhere(picture, rng), rng)[0], rng)
             view = whole_view(picture)
             if rng.random() < 0.4:  # what the second pass sees where the first took it for a face
                 height, width = picture.shape[:2]
@@ -76,8 +86,10 @@ class Batches(Dataset[Batch]):
             crops.append(view.crop)
             points.append(np.zeros((5, 2), np.float32))
             sizes.append(0.0)
+            hidden.append(np.zeros(2))
         images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-        return images, torch.from_numpy(np.stack(points)), torch.tensor(sizes, dtype=torch.float32)
+        shares = torch.from_numpy(np.stack(hidden).astype(np.float32))
+        return images, torch.from_numpy(np.stack(points)), torch.tensor(sizes, dtype=torch.float32), shares
 
     def _faces_of(self, number: int) -> list[Face]:
         """Every face once an epoch, in an order of that epoch's own."""
@@ -103,20 +115,23 @@ def tensor_of(crops: Tensor) -> Tensor:
     return (crops.float() - 127.5).mul_(1 / 127.5).contiguous(memory_format=torch.channels_last)
 
 
-def loss_of(rows: Tensor, points: Tensor, sizes: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The three losses: error of the points in eye distances, error of its prediction, face against no face."""
+def loss_of(rows: Tensor, points: Tensor, sizes: Tensor, hidden: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The four losses: each point's error in eye distances and its prediction, hidden parts, face against no face."""
     is_face = sizes > 0
-    log_uncertainty = rows[:, 10]
-    distances = (rows[is_face, :10].reshape(-1, 5, 2) - points[is_face]).square().sum(2).add(1e-9).sqrt()
-    errors = distances.mean(1) / sizes[is_face]
-    # Weighed by the square root of what is expected: hard pictures count less, but do not vanish.
+    log_uncertainty = rows[:, UNCERTAINTIES]
+    distances = (rows[is_face, POINTS].reshape(-1, 5, 2) - points[is_face]).square().sum(2).add(1e-9).sqrt()
+    errors = distances / sizes[is_face, None]
+    # Weighed by the square root of what is expected: hard points count less, but do not vanish.
     location = (errors / log_uncertainty[is_face].detach().exp().clamp(0.02, 1).sqrt()).mean()
     # An exponential distribution's negative log-likelihood: least where the uncertainty is the expected error.
-    to_foretell = torch.full_like(sizes, UNCERTAINTY_OF_NON_FACES).masked_scatter(is_face, errors.detach())
+    to_foretell = torch.full_like(log_uncertainty, UNCERTAINTY_OF_NON_FACES)
+    to_foretell = to_foretell.masked_scatter(is_face[:, None], errors.detach())
     foretold = (to_foretell / log_uncertainty.exp() + log_uncertainty).mean()
-    face = nn.functional.binary_cross_entropy_with_logits(rows[:, 11], is_face.float())
-    figures = {"error": errors.mean().item(), "foretold": foretold.item(), "face": face.item()}
-    return 4 * location + 0.4 * foretold + 0.2 * face, figures
+    covered = nn.functional.binary_cross_entropy_with_logits(rows[is_face, COVERED], hidden[is_face])
+    face = nn.functional.binary_cross_entropy_with_logits(rows[:, FACE], is_face.float())
+    figures = {"error": errors.mean().item(), "foretold": foretold.item()}
+    figures |= {"covered": covered.item(), "face": face.item()}
+    return 4 * location + 0.4 * foretold + 0.2 * covered + 0.2 * face, figures
 
 
 def renormalise(network: nn.Module, batches: Batches) -> None:
@@ -127,7 +142,7 @@ def renormalise(network: nn.Module, batches: Batches) -> None:
         layer.momentum = None  # the plain mean over all batches
     network.train()
     with torch.no_grad():
-        for crops, _, _ in islice(loader(batches), BATCHES_FOR_NORMALISATION):
+        for crops, *_ in islice(loader(batches), BATCHES_FOR_NORMALISATION):
             network(tensor_of(crops))
     network.eval()
 
@@ -147,10 +162,10 @@ class Training:
 
     def learn(self, batch: Batch) -> dict[str, float]:
         """One step; its figures."""
-        crops, points, sizes = batch
-        with torch.autocast("cpu", torch.bfloat16):
+        crops, points, sizes, hidden = batch
+        with torch.autocast("cpu", torch.bfloat16, enabled=HAS_BFLOAT16):
             rows = self.network(tensor_of(crops))
-        loss, figures = loss_of(rows, points, sizes)
+        loss, figures = loss_of(rows, points, sizes, hidden)
         self._optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -188,6 +203,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="images.tar and labels.csv")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--begin-with", type=Path, metavar="FILE.onnx", help="an exported regressor's weights")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, default=Path("build/landmarks.pt"))
@@ -196,12 +212,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)  # OpenCV's threads would not live on in the forked processes, which wait for them for ever
     faces = read_faces(options.folder, ("train",))
     training = Training(options.steps, options.learning_rate)
     options.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     if options.checkpoint.exists():
         training.load(options.checkpoint)
     batches = Batches(faces, options.steps, options.seed)
+    if options.begin_with and training.step == 0:
+        begin_with(training.network, options.begin_with, tensor_of(batches[0][0]))
+        training.network.train()
     print(f"{len(faces)} faces, step {training.step} of {options.steps}", flush=True)
     kept = lines_until(training.step, options.log)
     with options.log.open("w", encoding="utf-8") as log:
