@@ -9,7 +9,7 @@ ENVIRONMENT := @requirements/make-environment
 WITH_DEFAULTS := exec env ARCFACE_PACK=$${ARCFACE_PACK:-auto} ARCFACE_PULL=$${ARCFACE_PULL:-true} \
 	ARCFACE_DEVICE=$${ARCFACE_DEVICE:-$(if $(filter cuda,$(DEVICE)),cuda,auto)}
 
-.PHONY: help serve packs doctor bench embed example evaluate docs test test-all check check-deep fuzz fix livez open-pack lock image clean \
+.PHONY: help serve packs doctor bench embed example evaluate docs test test-all check check-deep fuzz fix livez open-pack lock image sbom audit clean \
 	run-environment dev-environment
 
 help: ## list the targets
@@ -59,11 +59,11 @@ check: dev-environment ## style, types, floors, generated docs, links, words
 	$(DEV) docs/words.py
 
 check-deep: ## three minutes of fuzzing, then tests and checks: before a release, and before another OpenCV
-	$(MAKE) fuzz ARGS='--seconds 180'
+	$(MAKE) fuzz
 	$(MAKE) check test
 
-fuzz: dev-environment ## look for pictures that crash, stall or bloat decoding: make fuzz ARGS='--seconds 600 --seed 2' (or --help)
-	PYTHONPATH=tests:. $(DEV) -m fuzz $(ARGS)
+fuzz: dev-environment ## three minutes of what strangers could send: make fuzz ARGS='--target upload --seconds 600' (or --help)
+	PYTHONPATH=tests:tests/unit:. $(DEV) -m fuzz $(ARGS)
 
 fix: dev-environment ## fix what ruff and the generator can fix
 	$(DEV) -m ruff check --fix .
@@ -83,8 +83,14 @@ lock: ## update the locks in requirements/ to the newest versions
 	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv
 	requirements/lock
 
-image: ## build the container image
-	docker build --tag arcface-api .
+image: ## build the container image on its pinned base: make image BASE=python@sha256:… (or on the newest, which is printed)
+	@deploy/build-image $(ARGS)
+
+sbom: run-environment dev-environment ## list what the service's environment contains, as CycloneDX: build/sbom.cdx.json
+	$(DEV) requirements/sbom.py --output build/sbom.cdx.json $(RUN)
+
+audit: ## compare the locks with the known vulnerabilities; needs pypi.org
+	@requirements/audit
 
 clean: ## remove the environments and caches
 	rm -rf .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

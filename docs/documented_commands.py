@@ -16,7 +16,20 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("docs", "deploy", "benchmarks", "training", "examples")
 SHELL = ("sh", "bash", "shell", "console")
-PROGRAMS = ("python", "js", "javascript", "java", "csharp", "sql", "nginx", "yaml", "toml", "ini", "dockerfile")
+PROGRAMS = (
+    "python",
+    "js",
+    "javascript",
+    "java",
+    "csharp",
+    "sql",
+    "nginx",
+    "caddy",
+    "yaml",
+    "toml",
+    "ini",
+    "dockerfile",
+)
 """Each block of these is one program, or one configuration."""
 DATA = ("json", "text", "csv")
 USAGE = "usage"

@@ -32,6 +32,7 @@ import pgvector_tables
 import precision_tables
 import quality_tables
 import ray_tables
+import reliability_tables
 import sizing_tables
 import threshold_tables
 from arcface_api.api.app import create_app
@@ -53,7 +54,19 @@ CHART_SCHEMA = DEPLOY / "helm" / "arcface-api" / "values.schema.json"
 CHART_RULES = DEPLOY / "helm" / "arcface-api" / "files" / "rules.yml"
 LANGUAGES = {".py": "python", ".sql": "sql", ".sh": "text", ".mjs": "js", ".java": "java", ".cs": "csharp"}
 """What a block of code is called, by the suffix of its file."""
-CHART_DECIDES = {"accept_license", "cache_dir", "host", "models_dir", "pack", "pack_mirror", "port", "pull"}
+CHART_DECIDES = {
+    "accept_license",
+    "cache_dir",
+    "host",
+    "models_dir",
+    "pack",
+    "pack_mirror",
+    "port",
+    "pull",
+    "tls_certificate_file",
+    "tls_client_ca_file",
+    "tls_key_file",
+}
 """Settings that the Helm chart makes of its own values."""
 
 
@@ -178,6 +191,8 @@ GENERATED = {
         "sentence": alignment_tables.sentence,
         "unseen": alignment_tables.unseen_table,
         "official": alignment_tables.official_table,
+        "hard": alignment_tables.hard_table,
+        "hard sentence": alignment_tables.hard_sentence,
     },
     "commands.md": {"commands": command_sections.sections},
     "client.md": {
@@ -234,6 +249,12 @@ GENERATED = {
         "example": ray_tables.example,
         "measured": ray_tables.measured,
         "billion": ray_tables.billion,
+    },
+    "reliability.md": {
+        "faults": reliability_tables.faults_table,
+        "faults_sentence": reliability_tables.faults_sentence,
+        "soak": reliability_tables.soak_sentence,
+        "stops": reliability_tables.stops_table,
     },
     "sizing.md": {
         "settings": sizing_tables.settings,

@@ -56,6 +56,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / ".cache"))
     monkeypatch.setenv("ARCFACE_LOG_FORMAT", "text")  # tests read the log as people do; those of JSON ask for it
+    monkeypatch.setenv("ARCFACE_SELF_CHECK_SECONDS", "0")  # it embeds while they count batches, or break the model
     monkeypatch.setenv("ARCFACE_LANES", "2")  # finding out how many are fastest takes seconds at each start
 
 

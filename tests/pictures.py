@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from insightface.utils.face_align import norm_crop
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
@@ -36,6 +35,8 @@ def decoded_by_opencv(content: bytes) -> NDArray[np.uint8]:
 
 def aligned_by_reference(image: NDArray[np.uint8], points: NDArray[np.float32], size: int = 112) -> NDArray[np.uint8]:
     """InsightFace's aligned crop."""
+    from insightface.utils.face_align import norm_crop  # noqa: PLC0415  # takes seconds, which few of its callers need
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # it calls what scikit-image has renamed
         return norm_crop(image, points, size)  # type: ignore[no-any-return]  # insightface carries no types

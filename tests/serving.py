@@ -43,7 +43,8 @@ class Service(httpx.Client):
             assert self._thread.is_alive(), "the service ended before it was ready"
         port = self._server.servers[0].sockets[0].getsockname()[1]
         # Without TLS there are no certificates to read, which would take a tenth of the time of a test.
-        super().__init__(base_url=f"http://127.0.0.1:{port}", timeout=100, verify=False)
+        scheme = "https" if app.connections.tls else "http"
+        super().__init__(base_url=f"{scheme}://127.0.0.1:{port}", timeout=100, verify=False)
 
     def stop(self) -> None:
         """Do what SIGTERM does, and wait for the end."""
@@ -104,7 +105,7 @@ class Command:
 
     @property
     def port(self) -> int:
-        return int(self.logged(r"Listening on http://127\.0\.0\.1:(\d+),")[0])
+        return int(self.logged(r"Listening on https?://127\.0\.0\.1:(\d+),")[0])
 
     def serving(self) -> list[int]:
         """The workers that serve, when both do."""

@@ -17,6 +17,11 @@ from training.landmarks.verification import balanced_accuracy, make_pairs, tar_a
 MIXED = "auto against stretched"
 """The pairs of which one picture was aligned and the other not, as in an archive that changes its ways."""
 
+UNCOVERED = "uncovered"
+"""The tight boxes of the same pictures without what covers the face, sent with `align=auto`."""
+COVERED_MIXED = "auto against uncovered"
+"""The pairs of which one face was covered, as at a door where enrolled people wear masks."""
+
 Embeddings = Mapping[str, NDArray[np.float32]]
 """(dim,) normalised, by the picture's name."""
 
@@ -46,14 +51,29 @@ class Pairs:
             left: Of the first picture of each pair.
             right: Of the second.
         """
-        one = np.stack([left[name] for name, _ in self.names])
-        other = np.stack([right[name] for _, name in self.names])
-        similarity = np.sum(one * other, axis=1, dtype=np.float64)
+        similarity = self._similarity(left, right)
         return {
             "accuracy_percent": _percent(balanced_accuracy(similarity, self.same)),
             "tar_percent": _percent(tar_at_far(similarity, self.same)),
             "threshold": round(threshold_at_far(similarity, self.same), 4),
         }
+
+    def threshold(self, left: Embeddings, right: Embeddings) -> float:
+        """The similarity that at most one in a hundred different pairs exceeds."""
+        return threshold_at_far(self._similarity(left, right), self.same)
+
+    def shares_above(self, left: Embeddings, right: Embeddings, threshold: float) -> dict[str, float]:
+        """False and true accept rate at a threshold that was chosen elsewhere, in per cent."""
+        accepted = self._similarity(left, right) > threshold
+        return {
+            "far_percent": _percent(float(accepted[~self.same].mean())),
+            "tar_percent": _percent(float(accepted[self.same].mean())),
+        }
+
+    def _similarity(self, left: Embeddings, right: Embeddings) -> NDArray[np.float64]:
+        one = np.stack([left[name] for name, _ in self.names])
+        other = np.stack([right[name] for _, name in self.names])
+        return np.sum(one * other, axis=1, dtype=np.float64)
 
 
 def unseen_pairs(folder: Path, people: int | None) -> Pairs:
@@ -97,6 +117,8 @@ def table_row(
     """
     sides = {way: (of, of) for way, of in embeddings.items()}
     sides[MIXED] = (embeddings["auto"], embeddings["stretched"])
+    if UNCOVERED in embeddings:
+        sides[COVERED_MIXED] = (embeddings["auto"], embeddings[UNCOVERED])
     row = {}
     for name, pairs in sets.items():
         figures = {way: pairs.figures(*both) for way, both in sides.items()}
@@ -105,6 +127,11 @@ def table_row(
             "unsure_percent": _percent(len(unsure & pictures) / len(pictures)),
             **{key: {way: of[key] for way, of in figures.items()} for key in next(iter(figures.values()))},
         }
+        if UNCOVERED in embeddings:
+            threshold = pairs.threshold(*sides[UNCOVERED])
+            row[name]["at_the_threshold_of_uncovered_faces"] = {
+                way: pairs.shares_above(*sides[way], threshold) for way in (UNCOVERED, "auto", COVERED_MIXED)
+            }
     return row
 
 

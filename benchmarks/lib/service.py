@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,11 +30,14 @@ def running_service(  # as `running`
     log: Path | None = None,
     variables: Mapping[str, str] | None = None,
     start_seconds: float = START_SECONDS,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Service]:
     """As `running`, with this checkout's modules; if the service does not start, the program ends with the reason."""
     found = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), **(variables or {})}
     try:
-        with running(command, port, first_request, log=log, variables=found, start_seconds=start_seconds) as service:
+        with running(
+            command, port, first_request, log=log, variables=found, start_seconds=start_seconds, tls=tls
+        ) as service:
             yield service
     except MeasurementFailed as error:
         raise SystemExit(str(error)) from None

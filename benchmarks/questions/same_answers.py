@@ -222,15 +222,21 @@ def no_attributes(port: int, faces: Sequence[Face]) -> Iterator[tuple[str, Answe
 def limits(port: int, face: Face) -> Iterator[tuple[str, Answer]]:
     """Refusals for want of time, room and connections, and bytes that are no HTTP."""
     yield "garbage", _said(port, b"\x16\x03\x01\x02\x00\x01\r\n\r\n")
-    yield "no length and no chunks", _said(port, b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n")
-    yield "header too long", _said(port, b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"v" * 20_000 + b"\r\n\r\n")
-    yield "request line too long", _said(port, b"GET /" + b"v" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-    yield "head too long", _said(port, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: v\r\n" * 200 + b"\r\n")
-    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    yield (
+        "no length and no chunks",
+        _said(port, b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n"),
+    )
+    yield "header too long", _said(port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"v" * 20_000 + b"\r\n\r\n")
+    yield "request line too long", _said(port, b"GET /" + b"v" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    yield "head too long", _said(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: v\r\n" * 200 + b"\r\n")
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
     yield "upload that stops", _said(port, head % 1000 + face.content[:500])
     yield (
         "upload that outlasts its caller",
-        _said(port, head.replace(b"Host: x", b"Host: x\r\nX-Request-Timeout: 0.5") % 1000 + face.content[:500]),
+        _said(
+            port,
+            head.replace(b"\r\nHost", b"\r\nX-Request-Timeout: 0.5\r\nHost") % 1000 + face.content[:500],
+        ),
     )
     with _connected(port, head % 190_000 + bytes(150_000)):
         time.sleep(0.5)
@@ -239,7 +245,7 @@ def limits(port: int, face: Face) -> Iterator[tuple[str, Answer]]:
     time.sleep(0.5)
     with _connected(port, b""), _connected(port, b""), _connected(port, b""):
         time.sleep(0.5)
-        yield "one connection too many", _said(port, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        yield "one connection too many", _said(port, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     time.sleep(0.5)
     files = [("files", "a", face.content[:1000])] * 2
     yield from asked(port, [post("two files where one may be inside", "/embed/batch", *files)])
@@ -248,7 +254,7 @@ def limits(port: int, face: Face) -> Iterator[tuple[str, Answer]]:
 
 def closing(service: Served) -> Iterator[tuple[str, Answer]]:
     """The answer to an upload that is not complete when the service has to end."""
-    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\n"
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\n"
     with _connected(service.port, head + b"\xff\xd8\xff") as connection:
         time.sleep(0.5)
         os.kill(service.pid, signal.SIGTERM)

@@ -62,13 +62,13 @@ class Kind:
 
 
 def _post(path: str, *headers: str) -> bytes:
-    about = ("Host: x", "Content-Type: image/jpeg", "Content-Length: 20000000", *headers)
+    about = ("Host: localhost", "Content-Type: image/jpeg", "Content-Length: 20000000", *headers)
     return "\r\n".join([f"POST {path} HTTP/1.1", *about, "", ""]).encode()
 
 
 _OFFER = _post("/embed", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAAB", "Upgrade: h2c")
 _PICTURE = b"\xff\xd8\xff" + bytes(1_000_000)
-_DOCUMENT = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+_DOCUMENT = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 KINDS = {
     "head": Kind((b"GET /livez HTTP/1.1\r\n" + b"".join(b"X: %b\r\n" % (b"v" * 15_000) for _ in range(4)),), b"X"),
     "body": Kind((_post("/embed"), _PICTURE), bytes(2_000)),

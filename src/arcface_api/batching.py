@@ -31,7 +31,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from arcface_api.errors import ArcFaceError, DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing
+from arcface_api.errors import ArcFaceError, DeadlineExceeded, ModelFailed, QueueFull, ServiceClosing, reference_of
 from arcface_api.wording import counted
 
 Item = TypeVar("Item")
@@ -229,7 +229,7 @@ class Batcher(Generic[Item, Row]):
             try:
                 goes_on = self._run_next(lane)
             except BaseException as error:  # noqa: BLE001  # a defect here: answer everybody who waits, and go on
-                _log.exception("A defect in the queue of %s:", self.name)
+                _log.exception("A defect in the queue of %s (reference %s):", self.name, reference_of(error))
                 self._fail_all(error)
         with self._lock:
             self._ended_lanes += 1
@@ -289,6 +289,8 @@ class Batcher(Generic[Item, Row]):
         except BaseException as error:  # noqa: BLE001  # its own callers get it, and work goes on
             with self._lock:
                 self._count(len(batch), time.monotonic() - started)
+            message = "A batch of %d failed on %s (reference %s):"
+            _log.error(message, len(batch), self.name, reference_of(error), exc_info=error)  # once for all its callers
             self._deliver([(waiting, _own_copy(error)) for waiting in batch])
             return
         now = time.monotonic()
@@ -386,11 +388,10 @@ def _settle(answers: "Sequence[tuple[asyncio.Future[Batched[Row]], Batched[Row] 
 def _own_copy(error: BaseException) -> Exception:
     """An exception for one caller: raised in several tasks, a shared one would collect all their tracebacks."""
     if not isinstance(error, ArcFaceError):
-        message = type(error).__name__
-        with suppress(Exception):  # a broken exception may raise in its own __str__
-            message = str(error) or message
-        failed = ModelFailed(f"The batch failed: {message}")
+        # Not with its message, which may hold what other callers have sent.
+        failed = ModelFailed(f"The batch failed with {type(error).__name__}.")
         failed.__cause__ = error
+        failed.__dict__["reference"] = reference_of(error)  # under which it was logged
         return failed
     # Without __init__, whose arguments may differ from those that the exception keeps.
     copy = type(error).__new__(type(error), *error.args)

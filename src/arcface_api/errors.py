@@ -14,6 +14,8 @@ One long module, because readers look for one tree.
 """
 
 import copyreg
+import secrets
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from arcface_api.wording import counted
@@ -37,6 +39,16 @@ class ArcFaceError(Exception):
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]  # not in its stub
 
 
+def reference_of(error: BaseException) -> str:
+    """The reference under which the log describes an error whose text no caller may see; a new one if it has none."""
+    reference: str | None = getattr(error, "reference", None)
+    if reference is None:
+        reference = secrets.token_hex(4)
+        with suppress(AttributeError, TypeError):  # an exception without room for it
+            error.reference = reference  # type: ignore[attr-defined]  # any exception may carry one
+    return reference
+
+
 class RequestError(ArcFaceError):
     """The request cannot be served; a different one can."""
 
@@ -45,8 +57,30 @@ class RequestMalformed(RequestError, code="request_malformed"):
     """The bytes received are not an HTTP request."""
 
 
+class ClientCertificateMissing(RequestError, code="client_certificate_missing"):
+    """The service is set to serve callers with a certificate alone, and the caller has sent none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service serves callers with a certificate alone, and you sent none. Send the one that its operator"
+            " gave you, with its key (curl --cert FILE --key FILE)."
+        )
+
+
 class RequestHeadTooLarge(RequestError, code="request_head_too_large"):
     """The request line, a header, or all of them together are too long, or the headers too many."""
+
+
+class Unauthenticated(RequestError, code="unauthenticated"):
+    """The service asks for an API key, and the request has none that it knows."""
+
+
+class Forbidden(RequestError, code="forbidden"):
+    """A web page of another origin sent the request, and no setting allows that."""
+
+
+class HostNotAllowed(RequestError, code="host_not_allowed"):
+    """The service may not be called under the name in the request's Host header."""
 
 
 class UploadStalled(RequestError, code="upload_stalled"):
@@ -178,6 +212,17 @@ class UploadsFull(ServiceBusy, code="uploads_full"):
         )
 
 
+class RateLimited(ServiceBusy, code="rate_limited"):
+    """The caller has sent as many pictures as it may in this time; `Retry-After` says when it may send more."""
+
+    def __init__(self, limit: str, retry_after_seconds: int) -> None:
+        super().__init__(
+            f"The limit for one caller is {limit}. Send the request again in {retry_after_seconds} s, as Retry-After"
+            " says, or ask the operator to raise ARCFACE_RATE_LIMIT."
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
 class TooManyConnections(ServiceBusy, code="too_many_connections"):
     """The service has as many connections as it may have; `Retry-After` says when to connect again."""
 
@@ -188,6 +233,20 @@ class TooManyConnections(ServiceBusy, code="too_many_connections"):
             f"The service has {counted(most, 'connection')} and accepts no more. Connect again in"
             f" {self.retry_after_seconds} s, use fewer connections for more requests each, or ask the operator to raise"
             " ARCFACE_MAX_CONNECTIONS."
+        )
+
+
+class TooManyConnectionsFromAddress(ServiceBusy, code="too_many_connections_from_address"):
+    """The caller's address has as many connections as one may have; `Retry-After` says when to connect again."""
+
+    retry_after_seconds = 1
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"Your address has {counted(most, 'connection')} to the service and may have no more. Connect again in"
+            f" {self.retry_after_seconds} s, use fewer connections for more requests each, or ask the operator to raise"
+            " ARCFACE_MAX_CONNECTIONS_PER_ADDRESS or, if you come through a proxy, to name it in"
+            " ARCFACE_TRUSTED_PROXIES."
         )
 
 
@@ -205,6 +264,19 @@ class ServiceClosing(ServiceBusy, code="service_closing"):
     """The service is shutting down and takes no new work."""
 
     retry_after_seconds = 1
+
+
+class VectorsDrifted(ServiceBusy, code="vectors_drifted"):
+    """The service has noticed that it computes other vectors than before; it answers again when it is right again."""
+
+    retry_after_seconds = 5
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The service has noticed that it computes other vectors than before, and answers with none of them. Send"
+            f" the request again in {self.retry_after_seconds} s, as Retry-After says: it may then be right again, or"
+            " replaced."
+        )
 
 
 class RuntimeUnfit(ArcFaceError):

@@ -119,6 +119,7 @@ def open_embedder(
         dim=recogniser.output_dim * max(1, len(feeds)),
         sha256=recogniser.sha256,
         self_test_cosine=chosen.self_test_cosine,
+        probe_features=None if feeds else chosen.expected,
         reason=chosen.reason,
         doubt=doubt_about,
     )

@@ -18,6 +18,8 @@ import httpx
 
 from arcface_api.errors import SettingInvalid
 
+CLIENT_CERTIFICATE = "SSL_CLIENT_CERT"
+"""The variable that names a PEM file with a client's certificate and key, as uv has it."""
 _SOCKS = ("socks5", "socks5h")
 _ENTRY = re.compile(r"(?:.*://)?(?:(\[[^\]]*\]|[^:]*)(?::([0-9]+))?|(.*))", re.DOTALL)
 """Of `NO_PROXY`: a name, an address or a network, and a port; an IPv6 address with a port stands in brackets."""
@@ -74,6 +76,30 @@ def tls_context(url: httpx.URL) -> ssl.SSLContext:
             f"{name}={os.environ[name]} cannot be used: {reason}. It must name certificates in PEM format that this"
             " user may read; correct it, or unset it to trust the usual authorities."
         ) from None
+
+
+def service_tls(url: httpx.URL) -> ssl.SSLContext:
+    """As `tls_context`, with the certificate that this client shows a service. Raises `SettingInvalid` as well."""
+    context = tls_context(url)
+    if url.scheme == "https" and (file := os.environ.get(CLIENT_CERTIFICATE)):
+
+        def no_passphrase() -> str:
+            raise _no_client_certificate(file, "its key is encrypted")
+
+        try:
+            context.load_cert_chain(file, password=no_passphrase)
+        except ssl.SSLError:
+            raise _no_client_certificate(file, "it does not hold both, or they do not belong together") from None
+        except OSError as error:
+            raise _no_client_certificate(file, error.strerror or str(error)) from None
+    return context
+
+
+def _no_client_certificate(file: str, why: str) -> SettingInvalid:
+    return SettingInvalid(
+        f"{CLIENT_CERTIFICATE}={file} cannot be used: {why}. It must name a file in PEM format with this client's"
+        " certificate and its private key without a passphrase; correct it, or unset it."
+    )
 
 
 def _is_this_machine(host: str) -> bool:

@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         " request. Linux only. `none`: decode in the service's process.",
     )
     decode_timeout_seconds: PositiveFloat = Field(
-        default=10.0,
+        default=6.0,
         le=86_400,
         description="Longest time to decode the largest allowed image. Smaller images get their share of it, at least 2"
         " seconds. Limited to two thirds of ARCFACE_HANG_SECONDS. No effect with ARCFACE_DECODE_ISOLATION=`none`.",
@@ -142,8 +142,26 @@ class Settings(BaseSettings):
         " answer; an upload beyond it gets 429 with Retry-After. A quarter is reserved for uploads of up to 64 KiB. At"
         " least one full batch request always fits.",
     )
+    tls_certificate_file: Path | None = Field(
+        default=None,
+        description="PEM file with the certificate of the port, followed by those of the authorities between it and the"
+        " root. Set, the port speaks HTTPS alone. Changes are used within seconds, without a restart.",
+    )
+    tls_key_file: Path | None = Field(
+        default=None,
+        description="PEM file with the private key of that certificate, without a passphrase. Default: the"
+        " certificate's file, if it holds the key as well.",
+    )
+    tls_client_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file with the authorities that sign callers' certificates. Set, callers without such a"
+        " certificate get 403, except at `/health`, `/livez` and `/readyz`.",
+    )
     upload_timeout_seconds: PositiveFloat = Field(
         default=60.0, le=86_400, description="Longest time for one upload; then 408."
+    )
+    upload_silence_seconds: PositiveFloat = Field(
+        default=30.0, le=86_400, description="Longest silence in the middle of an upload; then 408."
     )
     upload_min_bytes_per_second: PositiveInt = Field(
         default=1024,
@@ -155,6 +173,36 @@ class Settings(BaseSettings):
         le=100_000,
         description="Maximum number of connections of one worker. One more closes the one that has been idle longest;"
         " if none has been idle for a second, it gets 503 with Retry-After.",
+    )
+    max_connections_per_address: PositiveInt | None = Field(
+        default=None,
+        le=100_000,
+        description="Maximum number of connections of one worker from one address (of IPv6, a network of 64 bits). One"
+        " more closes the address's own that has been idle longest; if none has been idle for a second, it gets 429"
+        " with Retry-After. ARCFACE_TRUSTED_PROXIES have no such limit. Default: ARCFACE_MAX_CONNECTIONS alone.",
+    )
+    max_unread_answer_bytes: PositiveInt = Field(
+        default=64 * 1024 * 1024,
+        description="Maximum total size of the answers of one worker that wait for callers to read them; beyond it, the"
+        " connection that is read most slowly is cut off. Up to 64 KiB of each connection do not count.",
+    )
+    max_head_bytes: int = Field(
+        default=64 * 1024,
+        ge=1024,
+        le=1024 * 1024,
+        description="Maximum size of a request line and headers together, in bytes; more get 431.",
+    )
+    max_header_bytes: int = Field(
+        default=16 * 1024,
+        ge=256,
+        le=1024 * 1024,
+        description="Maximum size of a request line, and of each header, in bytes; more get 431.",
+    )
+    max_headers: int = Field(default=100, ge=8, le=10_000, description="Maximum number of headers; more get 431.")
+    head_timeout_seconds: PositiveFloat = Field(
+        default=30.0,
+        le=86_400,
+        description="Longest time for a request line and headers to arrive; then the connection is closed.",
     )
     keep_alive_seconds: PositiveInt = Field(
         default=75,
@@ -168,11 +216,25 @@ class Settings(BaseSettings):
         description="Longest time for one request; then 503. A caller may ask for less with X-Request-Timeout.",
     )
     hang_seconds: PositiveFloat = Field(
-        default=15.0,
+        default=10.0,
         le=86_400,
-        description="A decode or an inference that takes longer counts as hung: `/livez` and `/readyz` report it, and"
-        " the process ends with status 70, so that it can be restarted. A worker that is silent for as long is"
-        " replaced.",
+        description="A decode or an inference that takes longer counts as hung, and so does a model that only fails for"
+        " as long: `/livez` and `/readyz` report it, and the process ends with status 70, so that it can be restarted."
+        " A worker that is silent for as long is replaced.",
+    )
+    self_check_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        le=86_400,
+        description="Seconds between two self-checks: synthetic faces are embedded and compared with float32 and with"
+        " the first answers. If they differ, no caller gets a vector; if that lasts for ARCFACE_HANG_SECONDS, the"
+        " process ends with status 70. A check waits for a moment without callers. `0`: none.",
+    )
+    self_check_busy_seconds: PositiveFloat = Field(
+        default=300.0,
+        le=86_400,
+        description="Longest time between two self-checks while callers leave no such moment: then one runs beside"
+        " them.",
     )
     shutdown_grace_seconds: int = Field(
         default=8, ge=0, le=3600, description="Seconds for requests in flight to finish after SIGTERM."
@@ -183,14 +245,37 @@ class Settings(BaseSettings):
         " takes it away. Default: the X-Forwarded-Prefix of ARCFACE_TRUSTED_PROXIES, else none.",
     )
     trusted_proxies: Annotated[frozenset[str], NoDecode] = Field(
-        default=frozenset({"127.0.0.1", "::1"}),
-        description="Comma-separated addresses and networks of the proxies whose X-Forwarded-Prefix, and in the access"
-        " log X-Forwarded-For, are believed; `*` for all. Default: this machine.",
+        default=frozenset(),
+        description="Comma-separated addresses and networks of the proxies whose X-Forwarded-For, X-Forwarded-Host and"
+        " X-Forwarded-Prefix are believed; `*` for all. Default: none.",
     )
     cors_origins: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset(),
         description="Comma-separated origins of web pages that may use the service from a browser, for example"
         " `https://app.example`; `*` for all. Default: none.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File with the API keys that callers need, a line for each: `name key` or `name sha256:HEX`"
+        " ([who may call it](security.md)). It is read again when it changes. Default: everybody may call.",
+    )
+    rate_limit: str | None = Field(
+        default=None,
+        description="Most pictures of one caller in a time, for example `600/minute`, or several such limits separated"
+        " by `;`; more get 429 `rate_limited` with Retry-After. A caller is the name of an API key or, without keys, an"
+        " address (with IPv6 a /64 network). Workers share it equally. Default: no limit.",
+    )
+    rate_limit_exempt: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(),
+        description="Comma-separated addresses and networks of callers to whom ARCFACE_RATE_LIMIT does not apply."
+        " Default: none.",
+    )
+    allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset(),
+        description="Comma-separated names under which the service may be called, as the Host header has them without"
+        " the port; `*.example.com` allows all below it, `*` all. Addresses such as 192.0.2.7 are always allowed."
+        " Default: `localhost` and other names without a dot if ARCFACE_HOST is an address of this machine alone, else"
+        " all.",
     )
     page: bool = Field(
         default=True,
@@ -203,6 +288,16 @@ class Settings(BaseSettings):
         default="auto",
         description="`text`: lines for people. `json`: an object a line, for programs. `auto`: text on a terminal, else"
         " JSON.",
+    )
+    log_lines_per_minute: PositiveInt = Field(
+        default=60,
+        description="Most lines of one kind a minute in the log of each process; the next ones are counted, in one line"
+        " at the end of the minute and in `arcface_log_lines_dropped_total`. The access log has no limit.",
+    )
+    core_files: bool = Field(
+        default=False,
+        description="Let the system write a core file when the service crashes. It holds the service's memory, with"
+        " pictures and vectors.",
     )
     slow_request_seconds: PositiveFloat = Field(
         default=5.0,
@@ -218,7 +313,7 @@ class Settings(BaseSettings):
         " `OTEL_EXPORTER_OTLP_ENDPOINT` says; callers' `traceparent` decides first. Needs the extra `otel`. `0`: none.",
     )
     access_log: bool = Field(
-        default=False, description="Log each request: the caller's address, method, path with query, status."
+        default=False, description="Log each request: the caller's address, method, path without query, status."
     )
 
     @field_validator(
@@ -244,7 +339,16 @@ class Settings(BaseSettings):
     def _without_brackets(cls, value: str) -> str:
         return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
-    @field_validator("pack", "models_dir", "cache_dir", mode="before")
+    @field_validator(
+        "pack",
+        "models_dir",
+        "cache_dir",
+        "api_keys_file",
+        "tls_certificate_file",
+        "tls_key_file",
+        "tls_client_ca_file",
+        mode="before",
+    )
     @classmethod
     def _find_home(cls, value: object) -> object:
         if not str(value).startswith("~"):
@@ -266,10 +370,10 @@ class Settings(BaseSettings):
             raise ValueError("it must be a path such as /face or /apis/face")
         return value.rstrip("/")
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "rate_limit_exempt")
     @classmethod
-    def _are_networks(cls, value: frozenset[str]) -> frozenset[str]:
-        for entry in value - {"*"}:
+    def _are_networks(cls, value: frozenset[str], about: ValidationInfo) -> frozenset[str]:
+        for entry in value - ({"*"} if about.field_name == "trusted_proxies" else set()):
             try:
                 ipaddress.ip_network(entry, strict=False)
             except ValueError:
@@ -287,7 +391,32 @@ class Settings(BaseSettings):
                 raise ValueError(f"{entry} has the usual port, which browsers leave out; write it without")
         return origins
 
-    @field_validator("accept_license", "trusted_proxies", "cors_origins", mode="before")
+    @field_validator("rate_limit")
+    @classmethod
+    def _are_limits(cls, value: str | None) -> str | None:
+        if value is not None:
+            from limits import parse_many  # noqa: PLC0415  # few have such a limit
+
+            try:
+                has_none = any(not limit.amount or not limit.get_expiry() for limit in parse_many(value))
+            except ValueError:
+                has_none = True
+            if has_none:
+                raise ValueError("it must be pictures in a time, such as 600/minute or 20/second;600/minute")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: frozenset[str]) -> frozenset[str]:
+        hosts = frozenset(entry.lower().rstrip(".") for entry in value)
+        for entry in hosts - {"*"}:
+            if not re.fullmatch(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", entry):
+                raise ValueError(f"{entry} is no name of a host; write face.example.com or *.example.com")
+        return hosts
+
+    @field_validator(
+        "accept_license", "trusted_proxies", "cors_origins", "rate_limit_exempt", "allowed_hosts", mode="before"
+    )
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return frozenset(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

@@ -1,22 +1,30 @@
 """Promises of one connection: heads are bounded, each request has its turn, nothing is read as what it is not."""
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from arcface_api.api import upload
-from arcface_api.api.connections import LATE_SECONDS, GentleTransport
+from arcface_api.api.connections import LATE_SECONDS, Connections, GentleTransport
+from arcface_api.api.heads import HeadLimits
 from arcface_api.api.protocol import HttpProtocol
+from arcface_api.api.published import Proxies
 from arcface_api.embedder import Picture
 from pictures import picture_bytes
 from raw_http import Caller, HeldModel, chunked, connections, picture, request, splits, until
 from serving import Service
 
 JPEG = picture_bytes()
+NOISE = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8))[1].tobytes()
+"""Its crop takes 50 kB of an answer."""
 OFFER = ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAAB", "Upgrade: h2c")
 CHUNKED = ("Content-Type: image/jpeg", "Transfer-Encoding: chunked")
 LIVEZ = request("GET /livez")
@@ -106,14 +114,17 @@ def test_head_that_never_ends_is_not_waited_for(service: Service) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01",
         b"HELLO world\r\n",
         b"get / HTTP/1.1\r\n",
-        b"GET / HTTP/1.1\nHost: x\n\n",
-        b"GET / HTTP/1.1\r\nHost: x\n",
-        b"GET / HTTP/1.1\r\nHost: x\rY: z",
+        b"GET / HTTP/1.1\nHost: localhost\n\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\rY: z",
         b"GET / HTTP/3.7\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"CONNECT a.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+        b"CONNECT a.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n folded\r\n\r\n",
         b"GET / HTTP/1.1\r\nUpgrade : h2c\r\n\r\n",
+        b"GET /\n\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\nY: z\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: evil.example\r\nAccept: */*\r\nhost: localhost\r\n\r\n",
     ],
 )
 def test_what_cannot_be_a_request_is_a_problem_at_once(service: Service, sent: bytes) -> None:
@@ -447,7 +458,7 @@ def test_connection_that_was_idle_longest_makes_room_for_a_new_one(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not one that has yet to send its first request, nor one whose request is served or has begun."""
-    monkeypatch.setattr("arcface_api.api.protocol.IDLE_SECONDS", 0)
+    monkeypatch.setattr("arcface_api.api.connections.IDLE_SECONDS", 0)
     service = run_service(tiny_recogniser, max_connections=4)
     idle = service._server.config.app.connections.idle  # type: ignore[union-attr]  # it is a `DirectApp`
     with ExitStack() as open_ones:
@@ -479,7 +490,7 @@ def test_connection_that_has_just_answered_makes_no_room(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its next request may be on its way, and would be lost."""
-    monkeypatch.setattr("arcface_api.api.protocol.IDLE_SECONDS", 60)
+    monkeypatch.setattr("arcface_api.api.connections.IDLE_SECONDS", 60)
     service = run_service(tiny_recogniser, max_connections=1)
     with Caller(service) as busy:
         for _ in range(3):
@@ -546,3 +557,103 @@ def test_chunks_of_nothing_but_empty_lines_are_refused(service: Service, path: s
         first = caller.answer()
         assert first.status in (400, 404)
         assert len(caller.rest()) < 1000, "and nothing more is read on this connection"
+
+
+# ── one address, and what nobody reads ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_address_has_its_own_limit_which_trusted_proxies_have_not(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcface_api.api.connections.IDLE_SECONDS", 60)
+    settings = {"max_connections_per_address": 3, "max_connections": 100}
+    limited = run_service(tiny_recogniser, trusted_proxies=frozenset({"10.0.0.1"}), **settings)
+    with ExitStack() as open_ones:
+        callers = [open_ones.enter_context(Caller(limited)) for _ in range(3)]
+        until(lambda: connections(limited) == 3)
+        for _ in range(5):
+            with Caller(limited) as one_more:
+                one_more.send(picture(JPEG))
+                answer = one_more.answer()
+                assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+                assert answer.problem()["code"] == "too_many_connections_from_address"
+                assert "has 3 connections" in answer.problem()["detail"]
+                assert one_more.rest() == b""
+        for caller in callers:
+            caller.send(LIVEZ)
+            assert caller.answer().status == 200
+        until(lambda: len(limited.app.connections.idle) == 3)
+        monkeypatch.setattr("arcface_api.api.connections.IDLE_SECONDS", 0)  # from then on an idle one makes room
+        with Caller(limited) as one_more:
+            one_more.send(LIVEZ)
+            assert one_more.answer().status == 200
+            assert callers[0].rest() == b""
+    until(lambda: not limited.app.connections.by_address)
+    exempt = run_service(tiny_recogniser, trusted_proxies=frozenset({"127.0.0.1"}), **settings)
+    with ExitStack() as open_ones:
+        for caller in [open_ones.enter_context(Caller(exempt)) for _ in range(10)]:
+            caller.send(LIVEZ)
+            assert caller.answer().status == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        (("192.0.2.7", 1), "192.0.2.7"),
+        (("::ffff:192.0.2.7", 1, 0, 0), "192.0.2.7"),
+        (("2001:db8:1:2:3:4:5:6", 1, 0, 0), "2001:db8:1:2::/64"),
+        (("fe80::1%eth0", 1, 0, 3), "fe80::/64"),
+        (("10.0.0.1", 1), ""),
+        (None, ""),
+        ("", ""),
+    ],
+)
+def test_one_address_is_what_one_caller_has_to_itself(peer: object, address: str) -> None:
+    unlimited = Connections(9, 9, 9, 9, HeadLimits(9, 9, 9), 9, 9, is_exempt=Proxies({"10.0.0.0/8"}).trusts_address)
+    assert unlimited.address_of(peer) == "", "without the setting nothing is counted"
+    assert replace(unlimited, most_per_address=3).address_of(peer) == address
+
+
+def test_answers_that_nobody_reads_are_bounded_and_the_slowest_readers_are_cut_off(
+    run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcface_api.api.connections.WRITE_SECONDS", 3600)  # slow readers have another limit, in time
+    service = run_service(
+        tiny_recogniser, max_unread_answer_bytes=12_000_000, max_batch_files=200, request_timeout_seconds=600
+    )
+    shared = service.app.connections
+    parts = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="f"\r\n\r\n%b\r\n' % NOISE for _ in range(200)
+    )
+    big = request(  # is answered with about 10 MB
+        "POST /embed/batch?include_crop=true",
+        "Content-Type: multipart/form-data; boundary=x",
+        body=parts + b"--x--\r\n",
+    )
+    with ExitStack() as open_ones:
+        silent = []
+        for number in range(4):
+            silent.append(open_ones.enter_context(Caller(service, receive_buffer=4096)))
+            silent[-1].send(big)
+            until(lambda number=number: shared.cut_off + len(shared.unread) == number + 1)  # type: ignore[misc]  # bound now
+            assert sum(each.unread_bytes() for each in shared.unread) <= 12_000_000
+        assert shared.cut_off >= 1
+        until(lambda: connections(service) == 4 - shared.cut_off)
+        size = int(silent[-1].answer(has_body=False).headers["content-length"])
+        assert len(silent[-1]._file.read(size)) == size, "the newest is read to its end"
+        until(lambda: len(shared.unread) == 3 - shared.cut_off)
+    until(lambda: not shared.unread)
+    cut_off = re.findall(r"(?m)^arcface_answers_cut_off_total (\S+)$", service.get("/metrics").text)
+    assert cut_off == [f"{shared.cut_off}.0"]
+
+
+def test_limits_of_heads_are_settings(run_service: Callable[..., Service], tiny_recogniser: Path) -> None:
+    settings = {"max_head_bytes": 4_000, "max_header_bytes": 1_000, "max_headers": 20}
+    service = run_service(tiny_recogniser, **settings)
+    limits = service.get("/info").json()["limits"]
+    assert {name: limits[name] for name in settings} == settings
+    for make, limit in ((line_of, 1_000), (header_of, 1_000), (head_of, 4_000), (headers_of, 20)):
+        for size, status in ((limit, 200), (limit + 1, 431)):
+            with Caller(service) as caller:
+                caller.send(make(size))
+                assert caller.answer().status == status, (make, size)

@@ -27,6 +27,8 @@ from serving import Service, free_port, until
 pytestmark = pytest.mark.once  # a browser runs it
 
 JPEG = picture_bytes()
+BEHIND = {"trusted_proxies": {"127.0.0.1"}}
+"""The settings of a service behind a proxy on this machine."""
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
@@ -36,12 +38,13 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
         yield browser
 
 
-def try_it_out(browser: webdriver.Chrome, base_url: str, folder: Path) -> list[str]:
-    """Embed a crop on the page under this URL; returns the URLs that the browser asked for."""
+def try_it_out(browser: webdriver.Chrome, base_url: str, folder: Path, *, is_open: bool = False) -> list[str]:
+    """Embed a crop on the page under this URL, if it is not open; returns the URLs that the browser asked for."""
     picture = folder / "face.jpg"
     picture.write_bytes(JPEG)
     wait = WebDriverWait(browser, 100)
-    browser.get(f"{base_url}/docs")
+    if not is_open:
+        browser.get(f"{base_url}/docs")
     operation = wait.until(visibility_of_element_located((By.ID, "operations-embedding-embed")))
     operation.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
     wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".try-out__btn"))).click()
@@ -63,6 +66,22 @@ def test_try_it_out_embeds_a_crop_without_internet(browser: webdriver.Chrome, se
     urls = try_it_out(browser, str(service.base_url), tmp_path)
     assert urls
     assert all(url.startswith(str(service.base_url)) for url in urls), urls
+
+
+def test_key_is_given_once_and_sent_with_every_request(
+    browser: webdriver.Chrome, run_service: Callable[..., Service], tiny_recogniser: Path, tmp_path: Path
+) -> None:
+    key = "correct-horse-battery-staple"
+    (tmp_path / "keys").write_text(f"archive {key}")
+    service = run_service(tiny_recogniser, api_keys_file=tmp_path / "keys")
+    wait = WebDriverWait(browser, 100)
+    browser.get(f"{service.base_url}/docs")
+    wait.until(element_to_be_clickable((By.CSS_SELECTOR, ".scheme-container .authorize"))).click()
+    wait.until(visibility_of_element_located((By.CSS_SELECTOR, ".auth-container input"))).send_keys(key)
+    browser.find_element(By.CSS_SELECTOR, ".auth-btn-wrapper .authorize").click()
+    browser.find_element(By.CSS_SELECTOR, ".auth-btn-wrapper .btn-done").click()
+    urls = try_it_out(browser, str(service.base_url), tmp_path, is_open=True)
+    assert not [url for url in urls if key in url]
 
 
 # ── behind nginx ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -124,7 +143,7 @@ def run_nginx(tmp_path: Path) -> Iterator[Nginx]:
 
 @pytest.mark.parametrize(
     ("configuration", "settings"),
-    [("stripped", {}), ("stripped, not announced", {"root_path": "/face"}), ("kept", {"root_path": "/face"})],
+    [("stripped", BEHIND), ("stripped, not announced", {"root_path": "/face"}), ("kept", {"root_path": "/face"})],
 )
 def test_try_it_out_embeds_a_crop_behind_nginx(
     browser: webdriver.Chrome,
@@ -133,7 +152,7 @@ def test_try_it_out_embeds_a_crop_behind_nginx(
     tiny_recogniser: Path,
     tmp_path: Path,
     configuration: str,
-    settings: dict[str, str],
+    settings: dict[str, object],
 ) -> None:
     url = run_nginx(run_service(tiny_recogniser, **settings), configurations()[configuration])
     urls = try_it_out(browser, url, tmp_path)
@@ -156,7 +175,7 @@ def test_try_it_out_embeds_a_crop_behind_nginx(
 @pytest.mark.parametrize(
     ("configuration", "settings", "servers"),
     [
-        ("stripped", {}, [{"url": "/face"}]),
+        ("stripped", BEHIND, [{"url": "/face"}]),
         ("stripped", {"trusted_proxies": {"192.0.2.7"}}, None),
         ("stripped, not announced", {"trusted_proxies": {"192.0.2.7"}}, None),
         ("stripped", {"root_path": "/set"}, [{"url": "/set"}]),

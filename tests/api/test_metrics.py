@@ -102,7 +102,9 @@ def test_alignments_and_warnings_count(service: Service) -> None:
 def test_caller_that_leaves_counts_as_such_and_not_as_an_answer(service: Service) -> None:
     assert service.base_url.port is not None
     with socket.create_connection((service.base_url.host, service.base_url.port)) as caller:
-        head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\nbegin"
+        head = (
+            b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\nbegin"
+        )
         caller.sendall(head)
         until(lambda: scrape(url_of(service))["arcface_connections",] == 2)
         until(lambda: scrape(url_of(service))["arcface_upload_bytes_inside",] == len(b"begin"))

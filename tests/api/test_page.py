@@ -58,7 +58,7 @@ class Shown:
     def __init__(self, browser: webdriver.Chrome, url: str, folder: Path) -> None:
         self.browser, self.url, self.folder = browser, url, folder
         browser.get(url)
-        self.until(lambda: self.all("[data-state=ready], [data-state=unreachable]"))
+        self.until(lambda: self.all("[data-state=ready], [data-state=unreachable], [data-state=locked]"))
 
     def all(self, selector: str) -> list[WebElement]:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
@@ -168,6 +168,13 @@ def narrow(browser: webdriver.Chrome, width: int = 400) -> None:
 def open_pack(run_named: Callable[[str], Service]) -> Service:
     """The pack that has thresholds, attributes, and an input of 150x150 with a template of its own."""
     return run_named("open")
+
+
+@pytest.fixture
+def elsewhere(run_service: Run, tiny_recogniser: Path) -> str:
+    """The page under a name for which browsers have no secure context."""
+    service = run_service(tiny_recogniser, allowed_hosts={"elsewhere.test"})
+    return f"http://elsewhere.test:{service.base_url.port}/"
 
 
 @pytest.fixture
@@ -542,6 +549,42 @@ def test_page_that_finds_no_service_connects_when_there_is_one(
         browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
+def test_page_asks_for_the_key_that_the_service_asks_for(
+    open_page: Open, browser: webdriver.Chrome, run_service: Run, tiny_recogniser: Path, tmp_path: Path
+) -> None:
+    key = "correct-horse-battery-staple"
+    (tmp_path / "keys").write_text(f"archive {key}")
+    page = open_page(run_service(tiny_recogniser, api_keys_file=tmp_path / "keys"))
+    assert page.text("#state-text") == "Asks for an API key"
+    assert "the person who runs it gives you one" in page.text("#key-text")
+    page.shoot("locked")
+    requested_urls(browser)
+    page.one("#key").send_keys("a-wrong-one", Keys.ENTER)
+    page.until(lambda: "does not know this key" in page.text("#key-text"))
+    page.one("#key").send_keys(key, Keys.ENTER)
+    page.until(lambda: page.all("[data-state=ready]"))
+    assert not page.one("#key-form").is_displayed()
+    page.compare()
+    assert 'curl -H "X-API-Key: $API_KEY" -F' in page.text("#code")
+    browser.refresh()
+    page.until(lambda: page.all("[data-state=ready]"))
+    kept = page.run("return JSON.stringify([localStorage, document.cookie, location.href, document.body.innerHTML])")
+    assert key not in kept
+    assert not [url for url in requested_urls(browser) if key in url]
+    (tmp_path / "keys").write_text("archive a-new-key-for-everybody")
+    page.until(
+        lambda: (
+            page.run("return fetch('info', { headers: { 'X-API-Key': arguments[0] } }).then((a) => a.status)", key)
+            == 401
+        )
+    )
+    page.choose(0, ONE, until="refused")
+    page.until(lambda: page.one("#key-form").is_displayed())
+    page.one("#key").send_keys("a-new-key-for-everybody", Keys.ENTER)
+    page.slot(0, "done")
+    page.run("sessionStorage.clear()")
+
+
 def test_doubt_of_the_service_is_shown(open_page: Open, run_service: Run, tmp_path: Path) -> None:
     onnx.save(linear_model(112, 512, bias=np.full(512, 5, np.float32)), tmp_path / "useless.onnx")
     page = open_page(run_service(tmp_path / "useless.onnx"))
@@ -591,12 +634,12 @@ def test_denied_camera_is_explained(open_page: Open, browser: webdriver.Chrome, 
 
 
 def test_page_without_a_secure_context_says_why_there_is_no_camera(
-    browser: webdriver.Chrome, service: Service, tmp_path: Path
+    browser: webdriver.Chrome, elsewhere: str, tmp_path: Path
 ) -> None:
-    page = Shown(browser, f"http://elsewhere.test:{service.base_url.port}/", tmp_path)
+    page = Shown(browser, elsewhere, tmp_path)
     dialog = take_a_photo(page)
     page.until(lambda: "https://" in dialog.text)
-    assert f"http://elsewhere.test:{service.base_url.port}" in dialog.text
+    assert elsewhere.rstrip("/") in dialog.text
 
 
 # ── the same request ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -649,10 +692,8 @@ def test_code_can_be_copied(open_page: Open, browser: webdriver.Chrome, service:
     assert copied == page.attribute("#code", "textContent")
 
 
-def test_code_can_be_copied_without_a_secure_context(
-    browser: webdriver.Chrome, service: Service, tmp_path: Path
-) -> None:
-    page = Shown(browser, f"http://elsewhere.test:{service.base_url.port}/", tmp_path)
+def test_code_can_be_copied_without_a_secure_context(browser: webdriver.Chrome, elsewhere: str, tmp_path: Path) -> None:
+    page = Shown(browser, elsewhere, tmp_path)
     page.one("#copy").click()
     page.until(lambda: page.text("#copy") == "Copied")
     assert page.run("return String(getSelection())").strip() == page.text("#code")
@@ -836,10 +877,30 @@ STATES: dict[str, Callable[[Shown, Path], object]] = {
 }
 
 
-def test_axe_finds_nothing(open_page: Open, browser: webdriver.Chrome, open_pack: Service, tmp_path: Path) -> None:
+@pytest.fixture
+def axe() -> str:
+    """axe-core's script."""
     if util.find_spec("axe_playwright_python") is None:
         pytest.skip("needs axe-core's script, which axe-playwright-python bundles (pip install --no-deps)")
-    axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    return resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+
+
+def test_axe_finds_nothing_where_a_key_is_asked_for(
+    open_page: Open, browser: webdriver.Chrome, run_service: Run, tiny_recogniser: Path, tmp_path: Path, axe: str
+) -> None:
+    (tmp_path / "keys").write_text("archive correct-horse-battery-staple")
+    service = run_service(tiny_recogniser, api_keys_file=tmp_path / "keys")
+    for colours in ("light", "dark"):
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme(colours)]})
+        page = open_page(service)
+        assert page.one("#key-form").is_displayed()
+        assert not violations(page, axe)
+        page.shoot(colours)
+
+
+def test_axe_finds_nothing(
+    open_page: Open, browser: webdriver.Chrome, open_pack: Service, tmp_path: Path, axe: str
+) -> None:
     permit_camera(browser, "denied")
     for state, reach in STATES.items():
         for colours in ("light", "dark"):
@@ -848,10 +909,14 @@ def test_axe_finds_nothing(open_page: Open, browser: webdriver.Chrome, open_pack
                 browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme(colours)]})
                 page = open_page(open_pack)
                 reach(page, tmp_path)
-                page.run(axe)
-                found = browser.execute_async_script("axe.run().then((found) => arguments[0](found.violations))")
-                summary = [(each["id"], each["impact"], [node["html"] for node in each["nodes"]]) for each in found]
+                summary = violations(page, axe)
                 assert not summary, (state, colours, language, summary)
+
+
+def violations(page: Shown, axe: str) -> list[tuple[str, str, list[str]]]:
+    page.run(axe)
+    found = page.browser.execute_async_script("axe.run().then((found) => arguments[0](found.violations))")
+    return [(each["id"], each["impact"], [node["html"] for node in each["nodes"]]) for each in found]
 
 
 # ── safety ─────────────────────────────────────────────────────────────────────────────────────────────────────────

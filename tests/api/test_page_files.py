@@ -46,7 +46,8 @@ def test_caches_keep_files_and_ask_whether_they_have_changed(service: Service) -
         assert service.head(path).status_code == 200
 
 
-def test_page_under_a_prefix_is_another_one_to_caches(service: Service) -> None:
+def test_page_under_a_prefix_is_another_one_to_caches(run_service: Run, tiny_recogniser: Path) -> None:
+    service = run_service(tiny_recogniser, trusted_proxies={"127.0.0.1"})
     tags = {service.get("/", headers=headers).headers["etag"] for headers in ({}, {"X-Forwarded-Prefix": "/face"})}
     assert len(tags) == 2
 

@@ -69,6 +69,8 @@ REQUESTS: dict[str, tuple[int, dict[str, Any], str]] = {
     ),
     "fingerprint_differs": (409, {"files": {"file": JPEG}, "headers": {"X-Require-Fingerprint": "0"}}, "embed your"),
     "recipe_differs": (409, {"files": {"file": JPEG}, "headers": {"X-Require-Recipe": "0"}}, "none of this service's"),
+    "forbidden": (403, {"files": {"file": JPEG}, "headers": {"Origin": "https://a.example"}}, "ARCFACE_CORS_ORIGINS"),
+    "host_not_allowed": (421, {"files": {"file": JPEG}, "headers": {"Host": "a.example"}}, "ARCFACE_ALLOWED_HOSTS"),
     "body_too_large": (
         413,
         {"files": {"file": JPEG + b"\0" * 21_000_000}},
@@ -95,9 +97,10 @@ def test_refusal_has_its_status_code_and_sentence_and_hurts_nobody(service: Serv
 
 
 def test_every_request_error_is_met_above() -> None:
-    """Slow uploads, what is no request, and an unusual pack have tests of their own."""
+    """Slow uploads, what is no request, API keys, TLS, and an unusual pack have tests of their own."""
     by_request = {error.code for error in EMBED_ERRORS if issubclass(error, errors.RequestError)}
     elsewhere = {"upload_stalled", "request_malformed", "request_head_too_large", "alignment_unavailable"}
+    elsewhere |= {"unauthenticated", "client_certificate_missing"}  # test_auth.py, test_tls.py
     assert by_request == {*REQUESTS, *elsewhere}
 
 
@@ -267,9 +270,11 @@ def test_malformed_form_is_not_quoted_back(service: Service) -> None:
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", FORM])
 def test_stalled_upload_is_ended(service: Service, monkeypatch: pytest.MonkeyPatch, content_type: str) -> None:
-    monkeypatch.setattr("arcface_api.api.upload.STALL_SECONDS", 0.05)
+    monkeypatch.setattr(service.app.uploads.limits, "upload_silence_seconds", 0.05)
     with socket.create_connection((service.base_url.host, service.base_url.port), timeout=100) as caller:
-        head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: 9999\r\n\r\n"
+        head = (
+            f"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: 9999\r\n\r\n"
+        )
         caller.sendall(head.encode() + FORM_START)
         received = b"".join(iter(lambda: caller.recv(4096), b""))  # until the service closes the connection
     assert b" 408 " in received.split(b"\r\n", 1)[0]
@@ -280,8 +285,8 @@ def test_stalled_upload_is_ended(service: Service, monkeypatch: pytest.MonkeyPat
 def test_offer_to_upgrade_is_declined_and_never_loses_the_body(service: Service, *, in_pieces: bool) -> None:
     """Java's HttpClient offers h2c with its first request."""
     head = (
-        f"POST /embed HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: {len(JPEG)}\r\nHost: x\r\n"
-        "HTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\nContent-Type: image/jpeg\r\n\r\n"
+        f"POST /embed HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: {len(JPEG)}\r\n"
+        "Host: localhost\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\nContent-Type: image/jpeg\r\n\r\n"
     ).encode()
     with socket.create_connection((service.base_url.host, service.base_url.port), timeout=100) as caller:
         for _ in range(2):
@@ -303,7 +308,7 @@ def test_body_of_a_refused_request_is_never_read_as_a_request(
 ) -> None:
     """It may hold what looks like one, with an offer to upgrade; behind a proxy another caller would get its answer."""
     service = run_service(tiny_recogniser, keep_alive_seconds=1)
-    about = "HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length:"
+    about = "HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length:"
     body = f"POST /embed {about} {len(JPEG)}\r\nUpgrade: h2c\r\n\r\n".encode() + JPEG
     head = f"POST {'/embed' if announced else '/embed?unknown=1'} {about} {announced or len(body)}\r\n\r\n"
     with socket.create_connection((service.base_url.host, service.base_url.port), timeout=100) as caller:
@@ -315,14 +320,16 @@ def test_body_of_a_refused_request_is_never_read_as_a_request(
     assert received == b""
 
 
-UPGRADED = b"POST /embed?x=1 HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n"
+UPGRADED = (
+    b"POST /embed?x=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n"
+)
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /embed HTTP/1.1\r\nHost:", UPGRADED + b"POST /embed HTTP/1.1\r\nHost:"])
 def test_connection_that_sends_no_whole_head_is_closed(
     service: Service, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr("arcface_api.api.protocol.HEAD_SECONDS", 2)
+    monkeypatch.setattr(service.app.connections, "head_seconds", 2)
     with socket.create_connection((service.base_url.host, service.base_url.port), timeout=100) as caller:
         caller.sendall(sent)
         answers = b"".join(iter(lambda: caller.recv(4096), b""))  # until the service closes the connection
@@ -340,7 +347,7 @@ def test_attributes_cannot_vanish_from_a_binary_answer(run_service: Callable[...
 def test_announced_length_is_refused_before_anything_is_sent(service: Service) -> None:
     with socket.create_connection((service.base_url.host, service.base_url.port), timeout=100) as caller:
         caller.sendall(
-            b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99999999\r\n\r\n"
+            b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 99999999\r\n\r\n"
         )
         assert b" 413 " in caller.recv(4096)
 
@@ -356,6 +363,14 @@ def test_what_else_a_form_carries_is_bounded(service: Service) -> None:
 def test_form_without_a_boundary_is_explained(service: Service) -> None:
     answer = service.post("/embed", content=b"x", headers={"Content-Type": "multipart/form-data"})
     assert_problem(answer, 400, "multipart_malformed", "names no boundary")
+
+
+@pytest.mark.parametrize("header", ["Content-Type", "Content-Encoding"])
+def test_of_a_long_header_an_answer_quotes_the_beginning(service: Service, header: str) -> None:
+    headers = {"Content-Type": "image/png", header: "gzip," + "x" * 9000}
+    answer = service.post("/embed", content=JPEG, headers=headers)
+    assert_problem(answer, 415, "content_type_unsupported", "gzip,xxx")
+    assert len(answer.content) < 1000
 
 
 def test_form_sent_as_urlencoded_is_explained(service: Service) -> None:

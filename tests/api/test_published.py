@@ -9,22 +9,28 @@ import httpx
 import pytest
 
 from arcface_api.api.connections import PEER
-from arcface_api.api.published import Prefix
+from arcface_api.api.published import Prefix, Proxies
 from pictures import picture_bytes
 from raw_http import Caller, picture
 from serving import Service
 
 JPEG = picture_bytes()
+BEHIND = {"trusted_proxies": {"127.0.0.1"}}
+"""The settings of a service behind a proxy on this machine."""
 Run = Callable[..., Service]
 
 
 @pytest.mark.parametrize("is_stripped", [True, False], ids=["stripped", "unstripped"])
 @pytest.mark.parametrize(
     ("settings", "headers"),
-    [({"root_path": "/apis/face"}, {}), ({"root_path": "/apis/face/"}, {}), ({}, {"X-Forwarded-Prefix": "/apis/face"})],
+    [
+        ({"root_path": "/apis/face"}, {}),
+        ({"root_path": "/apis/face/"}, {}),
+        (BEHIND, {"X-Forwarded-Prefix": "/apis/face"}),
+    ],
 )
 def test_everything_works_under_a_prefix(
-    run_service: Run, tiny_recogniser: Path, settings: dict[str, str], headers: dict[str, str], *, is_stripped: bool
+    run_service: Run, tiny_recogniser: Path, settings: dict[str, object], headers: dict[str, str], *, is_stripped: bool
 ) -> None:
     service = run_service(tiny_recogniser, **settings)
 
@@ -61,7 +67,8 @@ def test_without_a_prefix_there_is_none(service: Service) -> None:
 @pytest.mark.parametrize(
     "value", ["//evil.example", "/..", "/a/./b", "/a/../b'\"><", "face", "/", "", "/a b", "https://evil.example/a"]
 )
-def test_prefix_that_is_none_is_ignored(service: Service, value: str) -> None:
+def test_prefix_that_is_none_is_ignored(run_service: Run, tiny_recogniser: Path, value: str) -> None:
+    service = run_service(tiny_recogniser, **BEHIND)
     assert "servers" not in service.get("/openapi.json", headers={"X-Forwarded-Prefix": value}).json()
 
 
@@ -81,11 +88,15 @@ def test_prefix_is_believed_from_trusted_proxies_alone(trusted: set[str], peer: 
     """The other end of the connection, not the caller that an access log shows."""
     headers = [(b"x-forwarded-prefix", b"/face")]
     scope = {"path": "/docs", "headers": headers, "client": ("127.0.0.1", 1), PEER: (peer, 1)}
-    assert Prefix("", trusted).split(scope) == ("/face" if is_believed else "", "/docs")
+    assert Prefix("", Proxies(trusted)).split(scope) == ("/face" if is_believed else "", "/docs")
+
+
+def test_prefix_is_not_believed_by_default(service: Service) -> None:
+    assert "servers" not in service.get("/openapi.json", headers={"X-Forwarded-Prefix": "/face"}).json()
 
 
 def test_setting_wins_over_the_header(run_service: Run, tiny_recogniser: Path) -> None:
-    service = run_service(tiny_recogniser, root_path="/set", access_log=True)
+    service = run_service(tiny_recogniser, root_path="/set", access_log=True, **BEHIND)
     answer = service.get("/openapi.json", headers={"X-Forwarded-Prefix": "/sent", "X-Forwarded-For": "203.0.113.9"})
     assert answer.json()["servers"] == [{"url": "/set"}]
 
@@ -93,7 +104,7 @@ def test_setting_wins_over_the_header(run_service: Run, tiny_recogniser: Path) -
 def test_proxy_is_believed_also_where_the_log_shows_the_caller_behind_it(
     run_service: Run, tiny_recogniser: Path
 ) -> None:
-    service = run_service(tiny_recogniser, access_log=True)
+    service = run_service(tiny_recogniser, access_log=True, **BEHIND)
     answer = service.get("/openapi.json", headers={"X-Forwarded-Prefix": "/face", "X-Forwarded-For": "203.0.113.9"})
     assert answer.json()["servers"] == [{"url": "/face"}]
 
@@ -109,6 +120,7 @@ PREFLIGHT = {
 
 def test_web_pages_are_kept_out_by_default(service: Service) -> None:
     answer = service.post("/embed", files={"file": JPEG}, headers={"Origin": PAGE})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert service.options("/embed", headers={"Origin": PAGE, **PREFLIGHT}).status_code == 405
 
@@ -130,6 +142,7 @@ def test_web_pages_of_these_origins_get_in(
         assert answer.headers["access-control-expose-headers"] == "*"
     elsewhere = service.post("/embed", files={"file": JPEG}, headers={"Origin": "https://evil.example"})
     assert ("access-control-allow-origin" in elsewhere.headers) == (allowed == "*")
+    assert elsewhere.status_code == (200 if allowed == "*" else 403)
     with Caller(service) as caller:
         caller.send(picture(JPEG))
         assert caller.answer().status == 200, "and callers that are no pages as before"

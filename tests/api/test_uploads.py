@@ -135,7 +135,7 @@ def test_room_is_given_back_however_a_request_ends(
     for _ in range(3):
         with monkeypatch.context() as patched:
             if end == "stalled":
-                patched.setattr("arcface_api.api.upload.STALL_SECONDS", 0.5)
+                patched.setattr(service.app.uploads.limits, "upload_silence_seconds", 0.5)
             ENDS[end](service)
     _answered(service, picture(padded(MOST)), 200)
 

@@ -116,6 +116,7 @@ class Clone:
         (self.folder / "requirements" / "make-environment").write_text("#!/bin/sh\n")
 
     def _write_files(self) -> None:
+        (self.folder / "keys").write_text("archive correct-horse-battery-staple\n")
         # One that separates these people better if it is fed BGR: `packs check` certainly corrects it.
         onnx.save(linear_model(112, 512, seed=5), self.folder / "my_recogniser.onnx")
         for name, size in (("face.jpg", (112, 128)), ("a.jpg", (112, 130)), ("b.jpg", (120, 140))):

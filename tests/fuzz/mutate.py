@@ -1,4 +1,4 @@
-"""Damage that knows containers: a pure function of a seed and a number makes each input.
+"""Damage that knows the containers of pictures: a pure function of a file and a seed.
 
 A file is split into its chunks or segments, these are damaged, and lengths and checksums are made right again, so that
 the damage gets past them; then, at times, bytes of the whole are damaged, too.
@@ -8,7 +8,7 @@ import random
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from containers import png_chunk, webp, webp_chunk
@@ -28,39 +28,41 @@ _FRAME_FIELDS = 16
 
 
 class Mutator:
-    """Makes inputs from valid files."""
+    """Damages files, also by what it finds in valid ones."""
 
-    def __init__(self, seeds: dict[str, bytes], seed: int) -> None:
-        self._seed = seed
-        self._files = list(seeds.values())
+    def __init__(self, files: Iterable[bytes]) -> None:
+        self._files = list(files)
         self._by_format: dict[str, list[Parts]] = {"PNG": [], "JPEG": [], "WebP": []}
         for content in self._files:
-            self._by_format[_format(content)].append(_SPLIT[_format(content)](content))
+            name = _format(content)
+            assert name is not None
+            self._by_format[name].append(_SPLIT[name](content))
 
-    def input(self, number: int) -> bytes:
-        """The input of that number: first the files as they are, then damaged ones."""
-        if number < len(self._files):
-            return self._files[number]
-        chance = random.Random(self._seed << 40 | number)
-        name = chance.choice(("PNG", "PNG", "JPEG", "WebP"))
+    def damaged(self, content: bytes, max_bytes: int, seed: int) -> bytes:
+        """The file, damaged; a valid one in the place of bytes that are no picture."""
+        chance = random.Random(seed)
+        name = _format(content)
+        if name is None:
+            content = chance.choice(self._files)
+            name = _format(content) or ""
         files = self._by_format[name]
-        parts = list(chance.choice(files))
+        parts = _SPLIT[name](content)
         damages_bytes = chance.random() < 0.25
         for _ in range(chance.choice((0, 1, 2) if damages_bytes else (1, 1, 1, 2, 2, 3, 6))):
-            chance.choice(_DAMAGES)(chance, parts, chance.choice(files))
-            if not parts or sum(len(data) for _, data in parts) > MAX_BYTES:
+            if not parts or sum(len(data) for _, data in parts) > max_bytes:
                 break
+            chance.choice(_DAMAGES)(chance, parts, chance.choice(files))
         content = _JOIN[name](parts)
         if damages_bytes:
-            content = _damaged_bytes(chance, content, chance.choice(self._files))
-        return content[:MAX_BYTES]
+            content = damaged_bytes(chance, content, chance.choice(self._files))
+        return content[:max_bytes]
 
 
 # ── containers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _format(content: bytes) -> str:
-    return {b"\x89P": "PNG", b"\xff\xd8": "JPEG", b"RI": "WebP"}[content[:2]]
+def _format(content: bytes) -> str | None:
+    return {b"\x89P": "PNG", b"\xff\xd8": "JPEG", b"RI": "WebP"}.get(content[:2])
 
 
 def _split_png(content: bytes) -> Parts:
@@ -178,9 +180,9 @@ def _data(chance: random.Random, parts: Parts, other: Parts) -> None:
             unpacked = zlib.decompress(data[packed:])
         except zlib.error:
             unpacked = b""
-        parts[at] = kind, data[:packed] + zlib.compress(_damaged_bytes(chance, unpacked, data), 1)
+        parts[at] = kind, data[:packed] + zlib.compress(damaged_bytes(chance, unpacked, data), 1)
     else:
-        parts[at] = kind, _damaged_bytes(chance, data, chance.choice(other)[1])
+        parts[at] = kind, damaged_bytes(chance, data, chance.choice(other)[1])
 
 
 # Data most often: headers and fields are there.
@@ -189,7 +191,7 @@ _DAMAGES: tuple[Callable[[random.Random, Parts, Parts], None], ...] = (
 )  # fmt: skip
 
 
-def _damaged_bytes(chance: random.Random, data: bytes, other: bytes) -> bytes:
+def damaged_bytes(chance: random.Random, data: bytes, other: bytes) -> bytes:
     """Change a number, flip bits, cut, repeat, or insert what is in another file."""
     damaged = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 4))):

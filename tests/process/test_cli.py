@@ -97,6 +97,22 @@ def test_misspelt_variable_is_noticed(tiny_recogniser: Path) -> None:
     assert "ARCFACE_MODEL_DIR is not a setting and has no effect. Did you mean ARCFACE_MODELS_DIR?" in done.stderr
 
 
+def test_key_of_a_caller_is_no_protection(tiny_recogniser: Path) -> None:
+    done = arcface_api("serve", "--pack", tiny_recogniser / "nothing.onnx", ARCFACE_API_KEY="a-key-that-commands-send")
+    assert "ARCFACE_API_KEY has no effect" in done.stderr
+    assert "Everybody may call" in done.stderr
+    assert "a-key-that" not in done.stderr
+
+
+def test_wrong_file_of_api_keys_is_a_wrong_setting(tiny_recogniser: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("archive too-short")
+    done = arcface_api("serve", "--pack", tiny_recogniser, "--port", "0", "--api-keys-file", tmp_path / "keys")
+    assert done.returncode == 2
+    assert "the key in line 1 has fewer than 16 characters" in done.stderr
+    assert "too-short" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_licence_of_no_pack_is_noticed(tiny_recogniser: Path) -> None:
     done = arcface_api("serve", "--pack", tiny_recogniser / "nothing.onnx", ARCFACE_ACCEPT_LICENSE="yes,antelopev2")
     assert "ARCFACE_ACCEPT_LICENSE names yes, which is not a pack. The packs are antelopev2," in done.stderr
@@ -251,7 +267,7 @@ def test_request_that_the_grace_period_cannot_save_gets_a_503(
         lines = iter(service.stderr.readline, "")
         port = next(found[1] for line in lines if (found := re.search(r"Listening on \S+:(\d+),", line)))
         with socket.create_connection(("127.0.0.1", int(port)), timeout=100) as caller:
-            head = "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9999\r\n\r\n"
+            head = "POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 9999\r\n\r\n"
             caller.sendall(head.encode() + b"\xff\xd8\xff")
             assert httpx.get(f"http://127.0.0.1:{port}/livez", timeout=100).status_code == 200
             service.send_signal(signal.SIGTERM)

@@ -127,7 +127,7 @@ def test_what_hangs_is_answered_by_its_deadline_and_ends_the_process(
         "decode": "decoding a picture does not end",
         "thread": "a thread of the model recogniser has ended",
     }[what]
-    assert f"The service hangs: {said}" in log
+    assert f"The service has to be replaced: {said}" in log
     assert f"Ended with status {HUNG_STATUS}: {said}" in log
     assert what == "thread" or "Traceback" not in log  # a thread that has ended is a defect of ours
 
@@ -213,7 +213,7 @@ def test_worker_that_hangs_is_replaced_and_the_other_loses_nothing(
             if what == "stopped":
                 os.kill(hung, signal.SIGSTOP)
             else:
-                head = "POST /embed HTTP/1.1\r\nHost: x\r\nX-Request-Timeout: 1\r\nContent-Type: image/png\r\n"
+                head = "POST /embed HTTP/1.1\r\nHost: localhost\r\nX-Request-Timeout: 1\r\nContent-Type: image/png\r\n"
                 with connection_to(command.port, hung) as caller:
                     picture = hanging(what)
                     caller.sendall(f"{head}Content-Length: {len(picture)}\r\n\r\n".encode() + picture)
@@ -250,7 +250,7 @@ class Callers:
             thread.join()
 
     def _call(self, worker: int) -> None:
-        head = f"POST /embed HTTP/1.1\r\nHost: x\r\nX-Request-Timeout: {self.DEADLINE_SECONDS}\r\n"
+        head = f"POST /embed HTTP/1.1\r\nHost: localhost\r\nX-Request-Timeout: {self.DEADLINE_SECONDS}\r\n"
         request = f"{head}Content-Type: image/jpeg\r\nContent-Length: {len(PICTURE)}\r\n\r\n".encode() + PICTURE
         with connection_to(self._port, worker) as link, link.makefile("rb") as answers:
             self._all_connected.wait()
@@ -275,7 +275,7 @@ def connection_to(port: int, worker: int) -> socket.socket:
     """A connection that this worker has accepted; the kernel deals them out by chance."""
     while True:
         link = socket.create_connection(("127.0.0.1", port), timeout=100)
-        link.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        link.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = link.recv(4096)
         assert b"alive" in answer or b"alive" in link.recv(4096)
         if f"socket:[{socket_inode(port, link.getsockname()[1])}]" in open_files(worker):
@@ -345,7 +345,7 @@ def test_whatever_a_batch_raises_its_callers_are_answered_and_the_thread_goes_on
         queue: Batcher[int, int] = Batcher(model, name="test", sizes=(1, 2), capacity=9)  # type: ignore[arg-type]  # a list is a sequence
         with pytest.raises(type(raised) if isinstance(raised, ArcFaceError) else ModelFailed) as error:
             await queue.submit(1)
-        said = type(raised).__name__ if isinstance(raised, SilentError) else str(raised) or type(raised).__name__
+        said = str(raised) if isinstance(raised, ArcFaceError) else type(raised).__name__
         assert said in str(error.value)
         assert error.value is not raised
         assert getattr(error.value, "retry_after_seconds", 4) == 4
@@ -360,7 +360,7 @@ def test_a_defect_in_the_queue_answers_all_who_wait(monkeypatch: pytest.MonkeyPa
         queue: Batcher[int, int] = Batcher(list, name="test", sizes=(1,), capacity=9)
         with monkeypatch.context() as patched:
             patched.setattr(Batcher, "_take_batch", lambda _: 1 / 0)
-            with pytest.raises(ModelFailed, match="division by zero"):
+            with pytest.raises(ModelFailed, match="ZeroDivisionError"):
                 await queue.submit(1)
         assert (await queue.submit(2)).row == 2
         await queue.close()

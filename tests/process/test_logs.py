@@ -114,6 +114,35 @@ def test_slow_requests_are_logged_with_their_stages_and_do_not_flood(
     assert entry["request_id"]
 
 
+def test_refused_callers_do_not_flood_the_log(run: Run, tiny_recogniser: Path, tmp_path: Path) -> None:
+    window = "from arcface_api.api import log_limit\nlog_limit.WINDOW_SECONDS = 600\n"  # longer than this takes
+    (tmp_path / "sitecustomize.py").write_text(window)
+    command = run("--pack", tiny_recogniser, "--log-lines-per-minute", "8", faults=tmp_path)
+    for _ in range(20):
+        assert embed(command, {"X-Request-Timeout": "0.000001"}).status_code == 503
+    metrics = httpx.get(f"http://127.0.0.1:{command.port}/metrics", timeout=100).text
+    assert re.findall(r"(?m)^arcface_log_lines_dropped_total (\S+)$", metrics) == ["12.0"]
+    command.logged("Listening")
+    assert len(command.logged("INFO deadline_exceeded: ", 8)) == 8
+
+
+FLOOD = """
+import asyncio
+from arcface_api.serving.logs import log_to_stderr
+from arcface_api.settings import Settings
+
+log_to_stderr(Settings(log_format="text", log_lines_per_minute=3))
+loop = asyncio.new_event_loop()
+for number in range(100):
+    loop.call_exception_handler({"message": f"Exception in callback <bound method {number}>"})
+"""
+
+
+def test_what_the_event_loop_logs_is_limited_although_no_two_lines_are_equal() -> None:
+    child = subprocess.run([sys.executable, "-c", FLOOD], capture_output=True, text=True, timeout=100, check=True)
+    assert child.stderr.count("Exception in callback") == 3
+
+
 @pytest.mark.parametrize("is_on", [True, False])
 def test_start_says_where_the_page_is(run: Run, tiny_recogniser: Path, *, is_on: bool) -> None:
     command = run("--pack", tiny_recogniser, "--page" if is_on else "--no-page", "--host", "0.0.0.0")

@@ -20,6 +20,7 @@ from arcface_api.loading import _capacity
 from arcface_api.serving import metrics_folder
 from arcface_api.serving.supervisor import LONGEST_PAUSE_SECONDS, pause_seconds
 from arcface_api.settings import Settings
+from authority import Authority
 from pictures import picture_bytes
 from serving import Command, Run, Service, descendants, free_port, is_running, until
 from tiny_models import linear_model
@@ -130,7 +131,7 @@ def test_at_the_end_every_worker_answers_what_is_in_flight(run: Run, tiny_recogn
     """Uploads that are half done in both workers: each is read to its end and answered."""
     command = run("--workers", "2", "--pack", tiny_recogniser, "--access-log", "--shutdown-grace-seconds", "60")
     pids, port = command.serving(), command.port
-    head = f"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(PICTURE)}\r\n"
+    head = f"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(PICTURE)}\r\n"
     half = len(PICTURE) // 2
     with ExitStack() as at_end:
         callers = [
@@ -189,27 +190,29 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(
 def test_counts_of_a_supervisor_that_was_killed_are_removed_by_the_next_one(
     run: Run, tiny_recogniser: Path, tmp_path: Path
 ) -> None:
-    def counts() -> set[Path]:
-        return {*Path(metrics_folder.MEMORY).glob(f"{metrics_folder.PREFIX}*")}
+    def counts_of(supervisor: Command) -> Path:
+        held = [Path(file).readlink() for file in Path(f"/proc/{supervisor.process.pid}/fd").iterdir()]
+        (folder,) = {path for path in held if path.match(f"{metrics_folder.MEMORY}/{metrics_folder.PREFIX}*")}
+        return folder
 
-    before = counts()
     killed = run("--workers", "2", "--pack", tiny_recogniser)
     killed.serving()
-    (left,) = counts() - before
+    left = counts_of(killed)
     running = run("--workers", "2", "--pack", tiny_recogniser)
     running.serving()
-    assert left in counts()  # it is used
+    assert left.exists()  # it is used
     family = descendants(killed.process.pid)
     killed.process.kill()
     until(lambda: not any(map(is_running, family)))
-    assert left in counts()  # nobody was there to remove it
-    (used,) = counts() - before - {left}
+    used = counts_of(running)
     with ExitStack() as stack:
         own = metrics_folder.make(stack)
-        assert counts() - before == {used, own}
-    assert counts() - before == {used}
+        assert own is not None
+        assert not left.exists()
+        assert used.exists()
+    assert not own.exists()
     running.stop()
-    assert counts() <= before
+    assert not used.exists()
 
 
 def test_folder_that_is_removed_before_it_is_held_is_made_again(
@@ -358,3 +361,31 @@ def test_a_killed_test_run_leaves_no_process_running(tmp_path: Path) -> None:
         assert len(family) >= 4, "a service, and a supervisor with two workers"
         tests.kill()
     until(lambda: not any(map(is_running, family)))
+
+
+# ── TLS ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_worker_speaks_tls_and_reads_changed_files(run: Run, tiny_recogniser: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    certificate, key = authority.issue()
+    files = ["--tls-certificate-file", certificate, "--tls-key-file", key]
+    command = run("--workers", "2", "--pack", tiny_recogniser, *files)
+    pids, url = command.serving(), f"https://127.0.0.1:{command.port}"
+    assert re.search(r"try it, open https://127\.0\.0\.1:\d+/ in a browser", command.log)
+    with httpx.Client(verify=authority.trusting(), timeout=100) as caller:
+        assert caller.post(f"{url}/embed", files={"file": PICTURE}).status_code == 200
+        until(lambda: command.log.count("TLS with the certificate in") == 2)
+        authority.issue()
+        until(lambda: command.log.count("TLS with the certificate in") == 4)
+        logged = set(map(int, re.findall(r"\[(\d+)\] TLS with the certificate in", command.log)))
+        assert logged == set(pids)
+        assert caller.get(f"{url}/readyz").status_code == 200
+
+
+def test_wrong_certificate_is_reported_before_anything_is_loaded(run: Run, tiny_recogniser: Path) -> None:
+    command = run("--workers", "2", "--pack", tiny_recogniser, "--tls-certificate-file", "missing.crt")
+    log = command.end()
+    assert command.process.returncode == 2
+    assert re.search("^Error: ARCFACE_TLS_CERTIFICATE_FILE=missing.crt cannot be used: No such file", log, re.MULTILINE)
+    assert "Traceback" not in log

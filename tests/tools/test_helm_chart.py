@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from arcface_api import __version__
 from arcface_api.api.metrics import Metrics
 from arcface_api.settings import ENVIRONMENT_PREFIX, Settings, read_settings
+from authority import Authority
 from serving import Service
 
 helm = pytest.importorskip("helm_python", reason="needs helm-python-sdk, which has no wheel for this system")
@@ -30,6 +31,7 @@ FILES: dict[str, dict[str, Any]] = {"values.yaml": {}, "cpu.yaml": ACCEPTED, "cu
 """Of the chart, each with the values that it needs besides."""
 KUBERNETES = ("1.27", "1.30", "1.34", "1.37")
 RELEASE = "face"
+TLS_PAGE = ROOT / "docs" / "tls.md"
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="needs Prometheus (Debian: apt-get install prometheus)"
@@ -132,6 +134,16 @@ OPERATOR = {  # the parts in use of the Prometheus Operator's API reference
                 port=TEXT,
                 path=TEXT,
                 interval={"type": "string", "pattern": r"^\d+(ms|s|m)$"},
+                scheme={"enum": ["http", "https"]},
+                tlsConfig=strictly(
+                    serverName=TEXT,
+                    ca=strictly(secret=strictly("name key", name=TEXT, key=TEXT)),
+                    cert=strictly(secret=strictly("name key", name=TEXT, key=TEXT)),
+                    keySecret=strictly("name key", name=TEXT, key=TEXT),
+                ),
+                authorization=strictly(
+                    type=TEXT, credentials=strictly("key", key=TEXT, name=TEXT, optional={"type": "boolean"})
+                ),
                 relabelings={
                     "type": "array",
                     "items": strictly(
@@ -257,7 +269,7 @@ def test_commands_of_the_page_are_found() -> None:
     assert len(helm_commands()) > 5
 
 
-@pytest.mark.parametrize("block", blocks(PAGE, "yaml"))
+@pytest.mark.parametrize("block", [*blocks(PAGE, "yaml"), *blocks(TLS_PAGE, "yaml")])
 def test_examples_of_the_page_are_accepted(block: str) -> None:
     if "kind:" in block:
         for document in block.split("\n---\n"):
@@ -301,6 +313,7 @@ def test_every_setting_can_be_set_but_those_of_the_chart() -> None:
     assert schema is not None
     allowed = set(schema["properties"]["settings"]["propertyNames"]["enum"])
     chart_decides = {"accept_license", "cache_dir", "host", "models_dir", "pack", "pack_mirror", "port", "pull"}
+    chart_decides |= {"tls_certificate_file", "tls_client_ca_file", "tls_key_file"}
     assert allowed == Settings.model_fields.keys() - chart_decides
 
 
@@ -318,6 +331,21 @@ def test_every_setting_can_be_set_but_those_of_the_chart() -> None:
 )
 def test_what_is_misspelt_is_refused_by_name(values: Values, names: str) -> None:
     assert names in refusal(values)
+
+
+def test_api_keys_come_from_a_secret_whose_changes_are_seen() -> None:
+    manifests = rendered({"auth": {"existingSecret": "face-keys"}})
+    file = Path(environment(manifests)["ARCFACE_API_KEYS_FILE"])
+    (mount,) = [each for each in container(manifests)["volumeMounts"] if each["name"] == "auth"]
+    assert Path(mount["mountPath"]) == file.parent, "Kubernetes never changes a file that is mounted by itself"
+    assert "subPath" not in mount
+    (volume,) = [each for each in pod(manifests)["volumes"] if each["name"] == "auth"]
+    assert volume["secret"]["secretName"] == "face-keys"
+    assert volume["secret"]["items"] == [{"key": "keys", "path": file.name}]
+    assert volume["secret"]["defaultMode"] == 0o440
+    assert '-H "Authorization: Bearer $KEY"' in manifests["notes"]["text"]
+    assert "ARCFACE_API_KEYS_FILE" not in environment(rendered({}))
+    assert "Authorization" not in rendered({})["notes"]["text"]
 
 
 def test_a_setting_can_be_taken_back() -> None:
@@ -460,14 +488,60 @@ def test_what_helm_test_runs_asks_the_service(service: Service) -> None:
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
 
 
-def container_of_test(url: str) -> list[str]:
+def container_of_test(url: str, values: Values | None = None) -> list[str]:
     """What the pod of `helm test` runs, with another address."""
-    manifests = rendered({})
+    manifests = rendered(values or {})
     (only,) = manifests["Pod"]["spec"]["containers"]
     name, port = manifests["Service"]["metadata"]["name"], manifests["Service"]["spec"]["ports"][0]["port"]
     (program,) = only["args"]
-    assert f"http://{name}:{port}/" in program
-    return [sys.executable, "-c", program.replace(f"http://{name}:{port}", url)]
+    ours = f"{url.partition(':')[0]}://{name}:{port}"
+    assert f"{ours}/" in program
+    return [sys.executable, "-c", program.replace(ours, url)]
+
+
+# ── TLS ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TLS: Values = {"tls": {"existingSecret": "face-tls"}}
+
+
+def test_a_secret_makes_the_port_https_and_probes_use_it() -> None:
+    manifests = rendered(merged(TLS, {"serviceMonitor": {"enabled": True}}))
+    for kind in manifests.keys() - {"notes"}:
+        accepts(manifests[kind])
+    assert environment(manifests) == {
+        "ARCFACE_PACK": "open",
+        "ARCFACE_TLS_CERTIFICATE_FILE": "/tls/tls.crt",
+        "ARCFACE_TLS_KEY_FILE": "/tls/tls.key",
+    }
+    probes = [value["httpGet"] for name, value in container(manifests).items() if name.endswith("Probe")]
+    assert [probe["scheme"] for probe in probes] == ["HTTPS"] * 3
+    assert {"name": "tls", "mountPath": "/tls", "readOnly": True} in container(manifests)["volumeMounts"]
+    (volume,) = [each["secret"] for each in pod(manifests)["volumes"] if "secret" in each]
+    assert volume["secretName"] == "face-tls"
+    assert volume["defaultMode"] & 0o007 == 0
+    assert manifests["Service"]["spec"]["ports"][0]["appProtocol"] == "https"
+    (endpoint,) = manifests["ServiceMonitor"]["spec"]["endpoints"]
+    assert endpoint["scheme"] == "https"
+    assert endpoint["tlsConfig"]["serverName"] == "face-arcface-api.photos.svc"
+    assert "https://face-arcface-api.photos:5555" in manifests["notes"]["text"]
+
+
+def test_callers_need_a_certificate_where_the_secret_has_an_authority() -> None:
+    guarded = merged(TLS, {"tls": {"clientCaKey": "ca.crt"}})
+    manifests = rendered(guarded)
+    assert environment(manifests)["ARCFACE_TLS_CLIENT_CA_FILE"] == "/tls/ca.crt"
+    assert "--cert client.pem" in manifests["notes"]["text"]
+    assert "serviceMonitor.tlsConfig" in refusal(merged(guarded, {"serviceMonitor": {"enabled": True}}))
+    assert "tls.existingSecret" in refusal({"tls": {"clientCaKey": "ca.crt"}})
+
+
+def test_what_helm_test_runs_asks_a_service_with_tls(
+    run_service: Callable[..., Service], tiny_recogniser: Path, tmp_path: Path
+) -> None:
+    certificate, key = Authority(tmp_path).issue()
+    service = run_service(tiny_recogniser, tls_certificate_file=certificate, tls_key_file=key)
+    command = container_of_test(str(service.base_url), TLS)
+    assert '"status"' in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 # ── metrics ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -337,8 +337,9 @@ def test_an_answer_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_is_read_from_its_url() -> None:
     assert Address.of("http://localhost:5555/") == Address("localhost", 5555)
     assert Address.of("http://[::1]:80/faces/").host_header == "[::1]:80"
+    assert Address.of("https://a/").url == "https://a:443"
     assert raw_request(Address.of("http://a/faces"), "GET", "/livez").startswith(b"GET /faces/livez HTTP/1.1\r\n")
-    for wrong in ("https://a", "a:5555", "http://a/?b=c"):
+    for wrong in ("ftp://a", "a:5555", "http://a/?b=c"):
         with pytest.raises(ValueError, match="http://host:port"):
             Address.of(wrong)
 

@@ -5,6 +5,7 @@ compare description and body. One long module, because a key that changes here c
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,9 @@ from arcface_api.face.quality import QualityWarning
 from arcface_api.loading import default_options, max_batch_files, regressor_content
 from arcface_api.packs import InstalledPack, Role, VerifiedModel
 from arcface_api.settings import Settings
+
+_FOLDERS = re.compile(r"(?<![\w./:])/(?:[^\s/:;,'\"()]+/)+")
+"""Of an absolute path."""
 
 
 class Pose(BaseModel):
@@ -229,10 +233,25 @@ class LimitsInfo(BaseModel):
     max_batch_bytes: int
     max_upload_bytes_inside: int = Field(description="Of each worker.")
     upload_timeout_seconds: float
+    upload_silence_seconds: float
     upload_min_bytes_per_second: int
+    decode_timeout_seconds: float = Field(description="Of the largest image, if images are decoded in processes.")
+    max_head_bytes: int
+    max_header_bytes: int
+    max_headers: int
+    head_timeout_seconds: float
+    keep_alive_seconds: int
     max_connections: int = Field(description="Of each worker.")
+    max_connections_per_address: int | None = Field(description="Of each worker; null: no limit of its own.")
+    max_unread_answer_bytes: int = Field(description="Of each worker.")
     queue_capacity: int = Field(description="Of the whole service, all workers together.")
     request_timeout_seconds: float
+    rate_limit: str | None = Field(
+        None,
+        description="Most pictures of one caller in a time, all workers together; null if there is no such limit.",
+        examples=["600/minute"],
+    )
+    hang_seconds: float
 
 
 class InfoAnswer(BaseModel):
@@ -325,10 +344,15 @@ class InfoAnswer(BaseModel):
             has_wide_lane=recogniser.wide is not None,
             batch_sizes=list(session.batch_sizes),
             self_test_cosine=recogniser.self_test_cosine,
-            reason=recogniser.reason,
+            reason=_without_folders(recogniser.reason),
             doubt=recogniser.doubt,
             limits=LimitsInfo.model_validate(settings.model_dump() | {"max_batch_files": max_batch_files(settings)}),
         )
+
+
+def _without_folders(reason: str | None) -> str | None:
+    """What an operator may show to callers: a runtime's words name files. The log has them as they are."""
+    return reason and _FOLDERS.sub("…/", reason)
 
 
 def model_keys(info: InfoAnswer) -> dict[str, Any]:

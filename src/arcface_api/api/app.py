@@ -12,8 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from fastapi_offline import FastAPIOffline
@@ -22,8 +23,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from arcface_api import __version__, wire
 from arcface_api.api import openapi, problems, upload
+from arcface_api.api.access import Access, hosts_of
 from arcface_api.api.answers import HealthAnswer, InfoAnswer, StatusAnswer, batch_body, embed_body, model_keys
+from arcface_api.api.auth import Keys
+from arcface_api.api.certificates import Tls
 from arcface_api.api.connections import TASK, Connections
+from arcface_api.api.heads import HeadLimits
 from arcface_api.api.health import Health
 from arcface_api.api.metrics import (
     EMBED,
@@ -36,14 +41,20 @@ from arcface_api.api.metrics import (
 from arcface_api.api.observer import Observer
 from arcface_api.api.options import read_options
 from arcface_api.api.page import page_routes
-from arcface_api.api.published import Prefix, for_pages_of
+from arcface_api.api.published import Prefix, Proxies, for_pages_of
 from arcface_api.api.request_log import SlowRequests, begin
 from arcface_api.api.traces import Traces
-from arcface_api.embedder import Embedded, Embedder, EmbedOptions, Picture
+from arcface_api.embedder import Embedded, Embedder, EmbedOptions, Picture, SelfCheck
+from arcface_api.errors import ArcFaceError
 from arcface_api.loading import check_default, default_options, open_embedder
 from arcface_api.packs import InstalledPack
 from arcface_api.settings import Settings
 
+if TYPE_CHECKING:
+    from arcface_api.api.rate_limits import RateLimits
+
+DOCUMENT_THREADS = 4
+"""That read the files of `/docs`. The framework's 40 would each keep memory of their own once many callers ask."""
 CLOSE_SECONDS = 2.0
 """How long the threads may take to end after the last request is answered."""
 
@@ -89,6 +100,8 @@ class DirectApp:
     connections: Connections
     observer: Observer
     prefix: Prefix
+    access: Access
+    rate_limits: "RateLimits | None"
     cors_origins: frozenset[str]
     has_page: bool
 
@@ -118,6 +131,7 @@ class DirectApp:
         scope[TASK] = asyncio.current_task()
         request = Request(scope, receive)
         try:
+            self.access.check(scope, path)
             response = await operation(self, request)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
             response = problems.answer_failed(request, error)
@@ -137,7 +151,12 @@ class DirectApp:
                 message["headers"] = [*message["headers"], identity]
             await send(message)
 
-        await self.framework(scope, receive, with_header)
+        app: ASGIApp = self.framework
+        try:
+            self.access.check(scope, path)
+        except ArcFaceError as error:
+            app = problems.answer_failed(Request(scope, receive), error)
+        await app(scope, receive, with_header)
         self.observer.ended(path, status, started, scope)
 
     async def embed(self, request: Request) -> Response:
@@ -145,6 +164,8 @@ class DirectApp:
         started = time.perf_counter()
         options = read_options(request, self.embedder, self.timeout_seconds, self.defaults)
         self.embedder.check_room()
+        if self.rate_limits is not None:
+            self.rate_limits.count(request.scope)
         with self.uploads.body(request, options.embed.deadline) as body:
             picture = await upload.read_image(request, body, options.embed.align)
             received = time.perf_counter()
@@ -168,8 +189,12 @@ class DirectApp:
         started = time.perf_counter()
         options = read_options(request, self.embedder, self.timeout_seconds, self.defaults)
         self.embedder.check_room()
+        if self.rate_limits is not None:
+            self.rate_limits.count(request.scope)
         with self.uploads.body(request, options.embed.deadline) as body:
             uploaded = await upload.read_images(request, body, options.embed.align)
+            if self.rate_limits is not None:
+                self.rate_limits.count(request.scope, len(uploaded), counted_before=1)
             received = time.perf_counter()
             pictures = [picture for picture in uploaded if isinstance(picture, Picture)]
             embedded = iter(await self.embedder.embed_many(pictures, options.embed))
@@ -261,14 +286,14 @@ class DirectApp:
             ("/readyz", self.readyz, "Should requests be sent here?", StatusAnswer, "Not now; `reason` says why."),
             ("/info", self.get_info, "Which model, files, limits?", InfoAnswer, None),
         ):
-            unwell: dict[int | str, Any] = {503: {"model": answer, "description": failure}} if failure else {}
+            responses: dict[int | str, Any] = {503: {"model": answer, "description": failure}} if failure else {}
+            guarded = {} if failure else openapi.GUARDED  # probes need no key
             route.get(
                 path,
                 operation_id=path[1:],
                 summary=summary,
                 response_model=answer,
-                responses=unwell,
-                tags=["operation"],
+                **{"responses": responses, "tags": ["operation"]} | guarded,
             )(operation)
             route.head(path, include_in_schema=False)(operation)  # as uptime monitors ask
         route.get(
@@ -277,6 +302,7 @@ class DirectApp:
             summary="Counters and times for Prometheus",
             response_class=PlainTextResponse,
             tags=["operation"],
+            **openapi.GUARDED,
         )(self.get_metrics)
         for path, answering in (page_routes() if self.has_page else {"/": self.root}).items():
             route.get(path, include_in_schema=False)(answering)
@@ -293,26 +319,53 @@ def _probe_answer(answer: BaseModel, *, is_well: bool) -> Response:
     return Response(body, status, {"Cache-Control": "no-store"}, media_type="application/json")
 
 
+def _rate_limits(settings: Settings, proxies: Proxies) -> "RateLimits | None":
+    if settings.rate_limit is None:
+        return None
+    from arcface_api.api.rate_limits import RateLimits  # noqa: PLC0415  # few have one, and its library takes 0.1 s
+
+    return RateLimits(settings.rate_limit, settings.workers, settings.rate_limit_exempt, proxies)
+
+
 def create_app(pack: InstalledPack, settings: Settings, shared: SharedMetrics | None = None) -> DirectApp:
     """The service for one pack: its models are loaded and have run once. `shared`: of a worker among several.
 
     Raises:
+        SettingInvalid: The file with the API keys cannot be used.
         PackError: A file of the pack is damaged or not what its manifest states.
         ModelFailed: A model cannot be loaded, or takes or returns something unexpected.
         RuntimeUnfit: The device, or the alignment, that was asked for cannot be used.
+        SettingInvalid: The certificate or its key cannot be used.
     """
+    keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
+    tls = Tls.of(settings)
     traces = Traces.to_collector(settings.trace_share) if settings.trace_share else None
     verified = {role: pack.read(role) for role in pack.paths}
     check_default(pack, settings)
     embedder = open_embedder(pack, verified, settings)
-    health = Health(embedder, hang_seconds=settings.hang_seconds)
+    metrics = Metrics(shared)
+    self_check = SelfCheck(
+        embedder,
+        seconds=settings.self_check_seconds,
+        busy_seconds=settings.self_check_busy_seconds,
+        hang_seconds=settings.hang_seconds,
+        on_checked=metrics.checked,
+    )
+    health = Health(embedder, hang_seconds=settings.hang_seconds, self_check=self_check)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = DOCUMENT_THREADS
         metrics.started(info, uploads.capacity)
         tasks = [asyncio.create_task(health.watch())]
+        if keys is not None:
+            tasks.append(asyncio.create_task(keys.watch()))
+        if settings.self_check_seconds:
+            tasks.append(asyncio.create_task(self_check.watch()))
         if shared is not None:
             tasks.append(asyncio.create_task(app.keep_metrics_fresh()))
+        if tls is not None:
+            tasks.append(asyncio.create_task(tls.watch()))
         yield
         for task in tasks:
             task.cancel()
@@ -331,9 +384,11 @@ def create_app(pack: InstalledPack, settings: Settings, shared: SharedMetrics | 
         swagger_ui_parameters={"displayRequestDuration": True},
     )
     problems.install(framework)
+    openapi.describe_keys(framework)
     info = InfoAnswer.of(pack, verified, embedder, settings)
-    metrics, uploads = Metrics(shared), upload.Uploads(info.limits)
+    uploads = upload.Uploads(info.limits)
     observer = Observer(metrics, SlowRequests(settings.slow_request_seconds), traces)
+    proxies = Proxies(settings.trusted_proxies)
     app = DirectApp(
         framework=framework,
         embedder=embedder,
@@ -348,10 +403,18 @@ def create_app(pack: InstalledPack, settings: Settings, shared: SharedMetrics | 
             settings.keep_alive_seconds,
             settings.upload_timeout_seconds,
             settings.upload_min_bytes_per_second,
+            HeadLimits(settings.max_head_bytes, settings.max_header_bytes, settings.max_headers),
+            settings.head_timeout_seconds,
+            settings.max_unread_answer_bytes,
+            settings.max_connections_per_address,
+            proxies.trusts_address,
             on_refusal=partial(metrics.answered, NO_ROUTE, seconds=0.0),
+            tls=tls,
         ),
         observer=observer,
-        prefix=Prefix(settings.root_path, settings.trusted_proxies),
+        prefix=Prefix(settings.root_path, proxies),
+        access=Access(hosts_of(settings), settings.cors_origins, proxies, keys),
+        rate_limits=_rate_limits(settings, proxies),
         cors_origins=settings.cors_origins,
         has_page=settings.page,
     )

@@ -2,14 +2,20 @@
 
 import asyncio
 import ctypes
+import ipaddress
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arcface_api.errors import RuntimeUnfit
 from arcface_api.wording import counted
+
+if TYPE_CHECKING:  # they bring packages that `doctor` in a bare installation does not have
+    from arcface_api.api.certificates import Tls
+    from arcface_api.api.heads import HeadLimits
 
 if sys.platform != "win32":
     import resource
@@ -86,13 +92,86 @@ class Connections:
     keep_alive_seconds: int  # between two requests, as callers are informed
     upload_seconds: float  # that the rest of a refused body is read and dropped
     min_bytes_per_second: int  # of that rest, and of an answer that is being read
+    head_limits: "HeadLimits"
+    head_seconds: float  # that a head may take
+    most_unread_bytes: int  # of answers, all connections together
+    most_per_address: int | None = None
+    is_exempt: Callable[[str], bool] = lambda _host: False
+    """Whether an address may have any number: behind a proxy's are many callers."""
     on_refusal: Callable[[int, str], None] = lambda _status, _code: None
     """Is called with the status and code of what is refused before it is a request."""
+    tls: "Tls | None" = None
+    """What each is secured with."""
     open: int = 0
     lingering: int = 0  # of them closed, but not gone: the caller may still read
     idle: dict["GentleTransport", float] = field(default_factory=dict)
     """Those between two requests, by the loop's time from which on; the one that has been so longest is first."""
+    by_address: Counter[str] = field(default_factory=Counter)
+    """How many there are from each address, if that is limited."""
+    unread: dict["GentleTransport", tuple[float, int]] = field(default_factory=dict)
+    """Those whose caller does not read, each with the time since when and the bytes that waited then."""
+    cut_off: int = 0  # because all unread answers together were too much
     trimmer: Trimmer = field(default_factory=Trimmer)
+
+    def opened(self, address: str) -> None:
+        """There is one more."""
+        self.open += 1
+        if address:
+            self.by_address[address] += 1
+
+    def closed(self, address: str) -> None:
+        """One is gone."""
+        self.open -= 1
+        if address:
+            self.by_address[address] -= 1
+            if not self.by_address[address]:
+                del self.by_address[address]
+
+    def has_too_many(self, address: str) -> int | None:
+        """The most that an address may have, if it has more; those that linger count as well."""
+        most = self.most_per_address
+        return most if most is not None and self.by_address[address] > most else None
+
+    def address_of(self, peer: Any) -> str:
+        """What counts as one address: of IPv6 a /64, which one caller often has to itself; "" if it has no limit."""
+        if self.most_per_address is None or not peer or self.is_exempt(peer[0]):
+            return ""
+        address = ipaddress.ip_address(peer[0].partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address  # as a listener on [::] sees IPv4
+        return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+
+    def make_room(self, address: str | None = None) -> bool:
+        """Close the one that has been idle longest, of an address or of all; False: none has been for a second."""
+        for oldest, since in self.idle.items():
+            if asyncio.get_running_loop().time() - since < IDLE_SECONDS:
+                return False
+            if address is None or oldest.address == address:
+                del self.idle[oldest]
+                oldest.make_room()
+                return True
+        return False
+
+    def bound_unread(self, newest: "GentleTransport") -> None:
+        """A caller does not read its answer. If all that waits is too much, cut off those that read most slowly.
+
+        The newest one had no time to read, and is the last to be cut off.
+        """
+        now = asyncio.get_running_loop().time()
+        self.unread[newest] = now, newest.unread_bytes()
+        left = {each: each.unread_bytes() for each in self.unread}
+        total = sum(left.values())
+
+        def speed(each: GentleTransport) -> tuple[bool, float]:
+            since, before = self.unread[each]
+            return each is newest, (before - left[each]) / max(now - since, 1e-3)
+
+        for slowest in sorted(left, key=speed) if total > self.most_unread_bytes else ():
+            if total <= self.most_unread_bytes:
+                break
+            total -= left[slowest]
+            slowest.abort()
+            self.cut_off += 1
+            self.trimmer.note()
 
     def __post_init__(self) -> None:
         keep = b"timeout=%d" % self.keep_alive_seconds
@@ -144,6 +223,8 @@ class GentleTransport(asyncio.Transport):
         self._transport, self._shared, self._has_more = transport, shared, has_more
         self._loop = asyncio.get_running_loop()
         self._is_closing = self._is_lingering = False
+        self.address = shared.address_of(transport.get_extra_info("peername"))
+        """By which it counts; empty if its address has no limit."""
         self._unsent: list[bytes] = []
         """What was written in this turn of the loop: an answer's head and body are one system call for each side."""
         self._end: asyncio.TimerHandle | None = None
@@ -158,6 +239,10 @@ class GentleTransport(asyncio.Transport):
             if len(self._unsent) == 1:
                 self._loop.call_soon(self._flush)
 
+    def unread_bytes(self) -> int:
+        """Bytes that were written and that the system has not taken."""
+        return self._transport.get_write_buffer_size()
+
     def is_closing(self) -> bool:
         """Whether it is closed or will be."""
         return self._is_closing or self._transport.is_closing()
@@ -166,6 +251,7 @@ class GentleTransport(asyncio.Transport):
         """End it now."""
         self._is_closing = True
         self._unsent.clear()
+        self._shared.unread.pop(self, None)
         self._transport.abort()
 
     def close(self) -> None:
@@ -208,6 +294,8 @@ class GentleTransport(asyncio.Transport):
             self._is_lingering = False
             self._shared.lingering -= 1
         self._shared.idle.pop(self, None)
+        if self._shared.unread.pop(self, None):
+            self._shared.trimmer.note()
 
     def watch_writing(self) -> None:
         """The caller has data to read: cut it off if it does not."""

@@ -29,6 +29,8 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from arcface_api.api.log_limit import LogLimit
+
 if TYPE_CHECKING:  # a supervisor, which needs `SharedMetrics` alone, saves what they import
     from arcface_api.api.answers import InfoAnswer
     from arcface_api.api.connections import Connections
@@ -154,15 +156,24 @@ class Metrics:
         self._pictures = parts(
             "arcface_pictures", "Pictures: `embedded`, or the code of the problem that refused it.", "outcome"
         )
+        self._pictures_by_key = parts(
+            "arcface_pictures_by_key", "Embedded pictures by the name of the API key, where keys are needed.", "key"
+        )
         self._alignments = parts("arcface_alignments", "Embedded pictures by their X-Alignment.", "alignment")
         self._warnings = count("arcface_warnings", "Warnings about embedded pictures.", "warning")
         self._batches = count(
             "arcface_batches",
-            "Batches that the recogniser has run, by number of pictures. Health checks count.",
+            "Batches that the recogniser has run, by number of pictures. Health and self-checks count.",
             "size",
         )
         self._busy_seconds = count(
             "arcface_lane_busy_seconds", "Time in which the recogniser ran, of all lanes together."
+        )
+        self._log_lines_dropped = count(
+            "arcface_log_lines_dropped", "Lines that the log left out, because there were too many of their kind."
+        )
+        self._answers_cut_off = count(
+            "arcface_answers_cut_off", "Answers that were read too slowly while too many bytes of answers waited."
         )
         self._cpu_seconds = count("process_cpu_seconds", "CPU time of the processes that serve.")
         self._inside = state("arcface_pictures_inside", "Pictures that are admitted and not answered.")
@@ -172,11 +183,28 @@ class Metrics:
         self._upload_capacity = state("arcface_upload_capacity_bytes", "Most bytes of uploads inside. More get 429.")
         self._connections = state("arcface_connections", "Open connections.")
         self._connections_capacity = state("arcface_connections_capacity", "Most open connections.")
+        self._handshakes_failed = count("arcface_tls_handshakes_failed", "Connections that ended because TLS failed.")
+        self._certificate_expires = state(
+            "arcface_tls_certificate_expiry_seconds",
+            "Unix time at which the certificate of the port ends; 0 without TLS.",
+            mode="livemin",
+        )
         self._lanes = state("arcface_lanes", "Inferences that may run side by side.")
         self._threads = state("arcface_threads", "Threads of all lanes.")
         self._self_test = state(
             "arcface_self_test_cosine",
             "Lowest cosine to float32 on the CPU, of synthetic faces at start.",
+            mode="livemin",
+        )
+        self._self_checks = parts(
+            "arcface_self_checks",
+            "Checks of synthetic faces while the service runs: `passed`, `failed` (could not be carried out), or"
+            " `drifted` (other vectors than before).",
+            "result",
+        )
+        self._self_check = state(
+            "arcface_self_check_cosine",
+            "Lowest cosine to float32 on the CPU of the last such check.",
             mode="livemin",
         )
         self._doubt = state(
@@ -206,12 +234,17 @@ class Metrics:
         self._process = ProcessCollector(registry=None)
         self._counted_cpu_seconds = self._counted_busy_seconds = 0.0
         self._counted_batches = Tally[int]()
+        self._counted_cut_off = 0
+        self._counted_lines = LogLimit.dropped_lines
+        self._counted_handshakes = 0
 
     # ── what happens ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def embedded(self, embedded: "Embedded") -> None:
-        """A picture was embedded."""
+    def embedded(self, embedded: "Embedded", key: str | None = None) -> None:
+        """A picture was embedded, for the caller whose API key has this name."""
         self._pictures["embedded"].inc()
+        if key is not None:
+            self._pictures_by_key[key].inc()
         self._alignments[embedded.alignment.value].inc()
         for warning in embedded.warnings:
             self._warnings.labels(warning.value).inc()
@@ -232,6 +265,11 @@ class Metrics:
         if route in (EMBED, EMBED_BATCH):
             self._request_seconds[route].note(seconds)
 
+    def checked(self, result: str, lowest_cosine: float) -> None:
+        """The self-check has run."""
+        self._self_checks[result].inc()
+        self._self_check.set(lowest_cosine)
+
     def left(self, route: str) -> None:
         """A caller left."""
         self._callers_left.labels(route).inc()
@@ -247,6 +285,9 @@ class Metrics:
     def started(self, info: "InfoAnswer", upload_capacity: int) -> None:
         """The service is ready; these facts stay."""
         self._self_test.set(info.self_test_cosine)
+        self._self_check.set(info.self_test_cosine)
+        for result in ("passed", "failed", "drifted"):
+            self._self_checks[result].inc(0)
         self._doubt.set(info.doubt is not None)
         self._lanes.set(info.lanes)
         self._threads.set(info.threads)
@@ -266,11 +307,20 @@ class Metrics:
         self._queued.set(embedder.recognition.queued)
         self._upload_bytes.set(uploads.inside_bytes)
         self._connections.set(connections.open)
+        if (tls := connections.tls) is not None:
+            self._certificate_expires.set(tls.expires_seconds)
+            self._handshakes_failed.inc(tls.handshakes_failed - self._counted_handshakes)
+            self._counted_handshakes = tls.handshakes_failed
         batches, busy_seconds = Tally(embedder.recognition.batches), embedder.recognition.busy_seconds
         for size, number in (batches - self._counted_batches).items():
             self._batches.labels(size).inc(number)
         self._busy_seconds.inc(busy_seconds - self._counted_busy_seconds)
         self._counted_batches, self._counted_busy_seconds = batches, busy_seconds
+        self._answers_cut_off.inc(connections.cut_off - self._counted_cut_off)
+        self._counted_cut_off = connections.cut_off
+        lines = LogLimit.dropped_lines
+        self._log_lines_dropped.inc(lines - self._counted_lines)
+        self._counted_lines = lines
         for family in self._process.collect():
             for sample in family.samples:
                 if sample.name in self._process_gauges:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from starlette.types import Scope
 
 from arcface_api.api import request_log
+from arcface_api.api.auth import KEY_NAME
 from arcface_api.api.connections import has_left
 from arcface_api.api.metrics import EMBED, EMBED_BATCH, OTHER_ROUTE, ROUTES, Metrics
 from arcface_api.api.problems import CODE, code_of
@@ -93,7 +94,7 @@ class Observer:
         results: Sequence[Embedded | Exception] = scope.get(_RESULTS, ())
         for result in results:
             if isinstance(result, Embedded):
-                self.metrics.embedded(result)
+                self.metrics.embedded(result, scope.get(KEY_NAME))
             else:
                 self.metrics.refused(code_of(result))
         stages_ms = _stages_ms(scope, seconds)

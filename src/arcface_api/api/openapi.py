@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import Response
+from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
 from arcface_api import errors, wire
@@ -41,6 +41,26 @@ _LANDMARKS = (
     "With `align=landmarks`: left eye, right eye, nose tip, left and right mouth corner, each x, y in pixels of the"
     " upright picture; left is the left side of the picture. As JSON, for example"
 )
+
+
+SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"header": []}]
+"""None, or a key in one of two headers: whether a service asks for it is its operator's choice."""
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service asks for one."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, in another way."},
+}
+
+
+def describe_keys(framework: FastAPI) -> None:
+    """Describe how keys are sent, so that `/docs` has a button for them."""
+    describe = framework.openapi
+
+    def with_schemes() -> dict[str, Any]:
+        document = describe()
+        document["components"]["securitySchemes"] = _SCHEMES
+        return document
+
+    framework.openapi = with_schemes  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 def _form(part: str, schema: dict[str, Any], landmarks: str) -> dict[str, Any]:
@@ -130,11 +150,20 @@ def _operation(
     return {
         "response_class": Response,
         "responses": {200: done, **_problems(raised)},
-        "openapi_extra": {"parameters": OPENAPI_PARAMETERS, "requestBody": {"required": True, "content": content}},
+        "openapi_extra": {
+            "parameters": OPENAPI_PARAMETERS,
+            "requestBody": {"required": True, "content": content},
+            "security": SECURITY,
+        },
         "tags": ["embedding"],
     }
 
 
+GUARDED: dict[str, Any] = {
+    "responses": _problems([errors.Unauthenticated, errors.HostNotAllowed]),
+    "openapi_extra": {"security": SECURITY},
+}
+"""Of the operations behind a key that FastAPI serves."""
 EMBED = _operation(
     {
         upload.FORM_TYPE: _form(upload.PART_NAME, _PICTURE, f"{_LANDMARKS} `{json_bodies.LANDMARKS_EXAMPLE}`."),

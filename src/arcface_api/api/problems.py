@@ -29,11 +29,14 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _ERRORS_BY_STATUS: dict[HTTPStatus, tuple[type[ArcFaceError], ...]] = {
     HTTPStatus.BAD_REQUEST: (errors.RequestMalformed, errors.MultipartMalformed, errors.JsonMalformed),
+    HTTPStatus.UNAUTHORIZED: (errors.Unauthenticated,),
+    HTTPStatus.FORBIDDEN: (errors.Forbidden, errors.ClientCertificateMissing),
     HTTPStatus.NOT_ACCEPTABLE: (errors.NotAcceptable,),
     HTTPStatus.REQUEST_TIMEOUT: (errors.UploadStalled,),
     HTTPStatus.CONFLICT: (errors.FingerprintDiffers, errors.RecipeDiffers),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (errors.BodyTooLarge, errors.TooManyFiles, errors.ImageTooManyPixels),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (errors.ContentTypeUnsupported, errors.ImageFormatUnsupported),
+    HTTPStatus.MISDIRECTED_REQUEST: (errors.HostNotAllowed,),
     HTTPStatus.UNPROCESSABLE_ENTITY: (
         errors.FileMissing,
         errors.ParameterInvalid,
@@ -46,16 +49,29 @@ _ERRORS_BY_STATUS: dict[HTTPStatus, tuple[type[ArcFaceError], ...]] = {
         errors.ImageEmpty,
         errors.ImageDamaged,
     ),
-    HTTPStatus.TOO_MANY_REQUESTS: (errors.QueueFull, errors.UploadsFull),
+    HTTPStatus.TOO_MANY_REQUESTS: (
+        errors.QueueFull,
+        errors.UploadsFull,
+        errors.RateLimited,
+        errors.TooManyConnectionsFromAddress,
+    ),
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: (errors.RequestHeadTooLarge,),
     HTTPStatus.INTERNAL_SERVER_ERROR: (errors.EmbeddingInvalid, errors.ModelFailed),
-    HTTPStatus.SERVICE_UNAVAILABLE: (errors.TooManyConnections, errors.DeadlineExceeded, errors.ServiceClosing),
+    HTTPStatus.SERVICE_UNAVAILABLE: (
+        errors.TooManyConnections,
+        errors.DeadlineExceeded,
+        errors.ServiceClosing,
+        errors.VectorsDrifted,
+    ),
 }
 STATUS_BY_ERROR = {error: status for status, group in _ERRORS_BY_STATUS.items() for error in group}
 """Every error that a request can meet. Any other is a defect and becomes 500 `internal_error`."""
+_STATUS_BY_CODE = {error.code: status for error, status in STATUS_BY_ERROR.items()}
 
 _TITLES = {
     HTTPStatus.BAD_REQUEST: "Bad Request",
+    HTTPStatus.UNAUTHORIZED: "Unauthorized",
+    HTTPStatus.FORBIDDEN: "Forbidden",
     HTTPStatus.NOT_FOUND: "Not Found",
     HTTPStatus.METHOD_NOT_ALLOWED: "Method Not Allowed",
     HTTPStatus.NOT_ACCEPTABLE: "Not Acceptable",
@@ -63,6 +79,7 @@ _TITLES = {
     HTTPStatus.CONFLICT: "Conflict",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request Entity Too Large",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Unsupported Media Type",
+    HTTPStatus.MISDIRECTED_REQUEST: "Misdirected Request",
     HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Entity",
     HTTPStatus.TOO_MANY_REQUESTS: "Too Many Requests",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "Request Header Fields Too Large",
@@ -89,6 +106,9 @@ CODES = frozenset(
 )
 """All codes of this version."""
 
+_CAUSED_BY_CALLERS = errors.DeadlineExceeded | errors.TooManyConnections | errors.TooManyConnectionsFromAddress
+"""By a short X-Request-Timeout, or by their number. The log has them as information."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -107,10 +127,8 @@ class ProblemAnswer(BaseModel):
     @classmethod
     def of(cls, error: BaseException) -> Self:
         """The problem that an error becomes."""
-        if isinstance(error, ArcFaceError) and type(error) in STATUS_BY_ERROR:
-            return cls.made(STATUS_BY_ERROR[type(error)], error.code, str(error))
-        detail = "The service met a defect of its own; see its log. Other requests are not affected."
-        return cls.made(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, detail)
+        code = code_of(error)
+        return cls.made(_STATUS_BY_CODE.get(code, HTTPStatus.INTERNAL_SERVER_ERROR), code, sentence_of(error))
 
     @classmethod
     def made(cls, status: HTTPStatus, code: str, detail: str) -> Self:
@@ -145,6 +163,35 @@ def code_of(error: BaseException) -> str:
     return error.code if isinstance(error, ArcFaceError) and type(error) in STATUS_BY_ERROR else INTERNAL_ERROR
 
 
+def is_internal(error: BaseException) -> bool:
+    """Whether no caller may see its text: it is a defect, or what a runtime or the system says, with paths perhaps."""
+    if code_of(error) == INTERNAL_ERROR:
+        return True
+    return isinstance(error, errors.ServiceFailed) and (error.__cause__ is not None or hasattr(error, "reference"))
+
+
+def reported(error: BaseException) -> str:
+    """Log an internal error, unless it was logged, and return the reference under which the log describes it."""
+    is_logged = hasattr(error, "reference")
+    reference = errors.reference_of(error)
+    if not is_logged:
+        _log.error(f"{code_of(error)} (reference %s):", reference, exc_info=error)
+    return reference
+
+
+def sentence_of(error: BaseException) -> str:
+    """What a caller may read of an error."""
+    if not is_internal(error):
+        return str(error)
+    what = "The model failed on this request"
+    if code_of(error) == INTERNAL_ERROR:
+        what = "The service met a defect of its own; other requests are not affected"
+    return (
+        f"{what}. Send it again; if it fails again, give the operator the reference {reported(error)}, under which the"
+        " service's log says why."
+    )
+
+
 def answer_failed(request: Request, error: BaseException) -> Response:
     """The answer to a request whose operation raised this.
 
@@ -162,7 +209,6 @@ def answer_failed(request: Request, error: BaseException) -> Response:
         closing = errors.ServiceClosing("The service was shut down before it could answer. Send it again.")
         return ProblemAnswer.of(closing).response({"Connection": "close", "Retry-After": "1"})
     request.scope[CODE] = INTERNAL_ERROR
-    _log.error("A defect in %s %s:", request.method, request.url.path, exc_info=error)
     return ProblemAnswer.of(error).response()
 
 
@@ -185,11 +231,17 @@ def install(app: FastAPI) -> None:
 def answer_to(error: ArcFaceError) -> Response:
     """The answer to a request that met an error. What the operator should know is logged."""
     problem = ProblemAnswer.of(error)
-    if isinstance(error, errors.DeadlineExceeded | errors.TooManyConnections):
-        _log.info("%s: %s", problem.code, error)  # callers cause it: by a short X-Request-Timeout, or by their number
-    elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.error("%s: %s", problem.code, error, exc_info=error.__cause__ or problem.code == INTERNAL_ERROR)
+    if isinstance(error, _CAUSED_BY_CALLERS):
+        _log.info(f"{problem.code}: %s", error)
+    elif isinstance(error, errors.VectorsDrifted):
+        _log.debug("%s: %s", problem.code, error)  # the self-check has logged what drifted
+    elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not hasattr(error, "reference"):
+        _log.error(f"{problem.code}: %s", error)
     headers = {"Retry-After": str(error.retry_after_seconds)} if hasattr(error, "retry_after_seconds") else {}
+    if isinstance(error, errors.Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.UploadStalled):
         headers["Connection"] = "close"  # the rest of its body must not be read as a request
+    elif isinstance(error, errors.VectorsDrifted):
+        headers["Connection"] = "close"  # the next connection may reach another worker
     return problem.response(headers)

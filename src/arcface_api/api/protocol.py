@@ -4,6 +4,7 @@
                  ▲                                                                    │
                  └────────────── what follows waits unread until the answer is sent ──┘
 
+- *TLS*, where it is set, is taken off first (`tls`).
 - *Heads* are collected, limited and freed of offers to upgrade (`heads`).
 - *Pipelined requests* wait unread. uvicorn would parse and keep all of them.
 - *Callers that leave* end the work for them (`connections.leave`). uvicorn informs only an application that asks, which
@@ -18,6 +19,7 @@ One module, because it is one state machine for one connection.
 """
 
 import asyncio
+import ssl
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -27,12 +29,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from arcface_api.api import heads
 from arcface_api.api.app import DirectApp
-from arcface_api.api.connections import IDLE_SECONDS, LATE_SECONDS, PEER, Connections, GentleTransport, leave
+from arcface_api.api.connections import LATE_SECONDS, PEER, Connections, GentleTransport, leave
 from arcface_api.api.problems import answer_to
-from arcface_api.errors import ArcFaceError, RequestHeadTooLarge, RequestMalformed, TooManyConnections
+from arcface_api.api.tls import TlsTransport
+from arcface_api.errors import (
+    ArcFaceError,
+    ClientCertificateMissing,
+    RequestHeadTooLarge,
+    RequestMalformed,
+    TooManyConnections,
+    TooManyConnectionsFromAddress,
+)
 
-HEAD_SECONDS = 30.0
-"""How long a head may take: the first one from the connection's beginning, others from their own."""
 PIPELINE_BYTES = 64 * 1024
 """Reading pauses when more than this follows the request that is served."""
 BLANK_BYTES = 8
@@ -40,6 +48,8 @@ BLANK_BYTES = 8
 MOST_CUTS = 10_000
 """Empty lines in a chunked body. A form has one for each part, a picture one in gigabytes; more would keep the event
 loop busy."""
+PROBES = frozenset({"/livez", "/readyz", "/health"})
+"""Paths for which callers need no certificate: orchestrators have none."""
 REST_SECONDS = 5.0
 """How often the speed of the rest of a refused body is checked."""
 
@@ -49,6 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     transport: GentleTransport
     _shared: Connections
+    _tls: TlsTransport | None = None
     _unread: bytearray  # received and not parsed: an incomplete head, or what follows the request that is served
     _scout: httptools.HttpRequestParser | None = None  # reads ahead in a head that arrives in pieces
     _scouted = 0  # bytes of that head that it has got
@@ -68,16 +79,18 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread = bytearray()
         self._shared = cast("DirectApp", self.config.app).connections  # or an app around one, with its `connections`
         self.timeout_keep_alive = self._shared.keep_alive_seconds + LATE_SECONDS
+        if self._shared.tls is not None:
+            transport = self._tls = TlsTransport(transport, self._shared.tls.context)
         super().connection_made(GentleTransport(transport, self._shared, self._has_more))
-        self._shared.open += 1
-        if self._shared.open - self._shared.lingering > self._shared.most:
-            oldest, since = next(iter(self._shared.idle.items()), (None, 0.0))
-            if oldest is None or self.loop.time() - since < IDLE_SECONDS:
-                self._refuse(TooManyConnections(self._shared.most))
-                return
-            del self._shared.idle[oldest]
-            oldest.make_room()
-        self._head_until = self.loop.time() + HEAD_SECONDS
+        self._shared.opened(self.transport.address)
+        address, shared = self.transport.address, self._shared
+        if (most := shared.has_too_many(address)) and not shared.make_room(address):
+            self._refuse(TooManyConnectionsFromAddress(most))
+            return
+        if shared.open - shared.lingering > shared.most and not shared.make_room():
+            self._refuse(TooManyConnections(shared.most))
+            return
+        self._head_until = self.loop.time() + self._shared.head_seconds  # of others from their own beginning
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -86,7 +99,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._rest_timer is not None:
             self._rest_timer.cancel()
         self.transport.closed()
-        self._shared.open -= 1
+        if self._tls is not None:
+            self._tls.closed()
+        self._shared.closed(self.transport.address)
+        if self._unread:
+            self._shared.trimmer.note()
         self._unread = bytearray()
         super().connection_lost(exc)
         if self._is_serving:
@@ -94,18 +111,36 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what can be parsed now."""
-        if not self.transport.is_closing():  # otherwise it is dropped, while the caller reads why
+        if self._tls is not None:
+            data = self._decrypted(self._tls, data)
+        if data and not self.transport.is_closing():  # otherwise it is dropped, while the caller reads why
             self._unread += data
             self._go_on()
+
+    def _decrypted(self, tls: TlsTransport, data: bytes) -> bytes:
+        """What a caller sent; nothing of one that cannot be understood, which may read why."""
+        try:
+            data = tls.received(data)
+        except ssl.SSLError as error:
+            assert self._shared.tls is not None  # noqa: S101  # or there were no TLS
+            self._shared.tls.failed(self.client, error)
+            self._is_refused = True
+            self.transport.close()
+            return b""
+        if tls.is_plain and not self.transport.is_closing():
+            self._refuse(heads.without_tls())
+        return data
 
     def pause_writing(self) -> None:
         """The caller does not read."""
         super().pause_writing()
+        self._shared.bound_unread(self.transport)
         self.transport.watch_writing()
 
     def resume_writing(self) -> None:
         """The caller reads again."""
         super().resume_writing()
+        self._shared.unread.pop(self.transport, None)
         self.transport.stop_watching()
 
     def shutdown(self) -> None:
@@ -126,11 +161,16 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             raise heads.malformed()  # CONNECT: this is not a proxy
         self._body_left, self._body_bytes, self._chunk_bytes = 0, 0, 0
+        has_host = False
         for name, value in self.headers:
             if name == b"content-length":
                 self._body_left = int(value)
             elif name == b"transfer-encoding":
                 self._body_left = None
+            elif name == b"host":
+                if has_host:
+                    raise heads.malformed()  # proxies go by either one, and only one is checked
+                has_host = True
         cast("Scope", self.scope)[PEER] = self.client  # the access log puts the caller behind a proxy in its place
         super().on_headers_complete()
         self.headers = []  # the trailers of a chunked body would be added, and nothing reads them
@@ -138,6 +178,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Serve a request. An answer after which the connection stays open says for how long."""
+        if self._tls is not None and self._tls.lacks_certificate and self.scope["path"] not in PROBES:
+            app = self._refuse_without_certificate
 
         def announcing(scope: Any, receive: Any, send: Any) -> Any:
             def announce(message: Any) -> Any:
@@ -151,6 +193,12 @@ class HttpProtocol(HttpToolsProtocol):
             return app(scope, receive, announce)
 
         super()._start_asgi_task(cycle, announcing)
+
+    async def _refuse_without_certificate(self, scope: Any, receive: Any, send: Any) -> None:
+        error = ClientCertificateMissing()
+        answer = answer_to(error)
+        self._shared.on_refusal(answer.status_code, error.code)
+        await answer(scope, receive, send)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body has arrived."""
@@ -224,11 +272,11 @@ class HttpProtocol(HttpToolsProtocol):
         end = data.find(heads.END, start + max(0, self._scouted - len(heads.END) + 1)) + len(heads.END)
         if end < len(heads.END):
             self._scout = self._scout or httptools.HttpRequestParser(object())
-            heads.look_ahead(self._scout, data, start, self._scouted)
+            heads.look_ahead(self._scout, data, start, self._scouted, self._shared.head_limits)
             self._scouted = len(data) - start
             return start
         self._scout, self._scouted = None, 0
-        head = heads.checked(bytes(data[start:end]))
+        head = heads.checked(bytes(data[start:end]), self._shared.head_limits)
         self._is_in_head = True
         self.parser.feed_data(head)
         if self._is_in_head:
@@ -251,10 +299,10 @@ class HttpProtocol(HttpToolsProtocol):
                 self.parser.feed_data(view[start:end])
                 if not self._is_in_message:
                     return end
-                if self._chunk_bytes > heads.HEAD_BYTES:
+                if self._chunk_bytes > heads.BETWEEN_CHUNKS_BYTES:
                     raise RequestHeadTooLarge(
-                        f"Between the chunks of the body, or after them, are more than {heads.HEAD_BYTES:,} bytes. Send"
-                        " no chunk extensions and no trailers."
+                        "Between the chunks of the body, or after them, are more than"
+                        f" {heads.BETWEEN_CHUNKS_BYTES:,} bytes. Send no chunk extensions and no trailers."
                     )
                 self._cuts += 1
                 if self._cuts > MOST_CUTS:
@@ -289,7 +337,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         now, seconds = self.loop.time(), float(self.timeout_keep_alive)
         if self._unread and self._head_until is None:
-            self._head_until = now + HEAD_SECONDS
+            self._head_until = now + self._shared.head_seconds
         if self._head_until is not None:
             seconds = self._head_until - now
         else:

@@ -28,8 +28,6 @@ from arcface_api.embedder import Picture
 from arcface_api.wire import Align
 from arcface_api.wording import counted
 
-STALL_SECONDS = 30.0
-"""The longest silence in the middle of an upload."""
 SLOW_START_SECONDS = 5.0
 """The minimum speed of an upload applies after this time."""
 SMALL_BYTES, LARGE_SHARE = 64 * 1024, 3 / 4
@@ -51,6 +49,8 @@ LANDMARKS_BYTES = 1024
 """Most bytes for the landmarks of one picture as JSON. Ten numbers with all their digits take 250."""
 OTHERS_NAMED, OTHER_CHARACTERS = 5, 40
 """How many ignored parts an error names, and with how many characters of each name."""
+TYPE_CHARACTERS = 100
+"""As many of a Content-Type or Content-Encoding as an error names."""
 BEGINNING_BYTES = 1024
 """Of a form that cannot be read: without a boundary in them, it has another one than its Content-Type."""
 BOUNDARY_CHARACTERS = 70
@@ -122,18 +122,19 @@ class Body:
         """
         chunk, uploads = b"", self.uploads
         most_seconds, min_speed = uploads.limits.upload_timeout_seconds, uploads.limits.upload_min_bytes_per_second
+        silence_seconds = uploads.limits.upload_silence_seconds
         while self._has_more and not chunk:
             now = time.monotonic()
             whole = self._started + most_seconds
             slow = self._started + SLOW_START_SECONDS + self.received / min_speed
-            end = min(self.deadline, whole, slow, now + STALL_SECONDS)
+            end = min(self.deadline, whole, slow, now + silence_seconds)
             try:
                 async with asyncio.timeout(end - now):
                     message = await self.request.receive()
             except TimeoutError:
                 if end == self.deadline:
                     raise errors.DeadlineExceeded from None
-                broken = f"Nothing arrived for {STALL_SECONDS:g} seconds in the middle of the upload"
+                broken = f"Nothing arrived for {silence_seconds:g} seconds in the middle of the upload"
                 if end == whole:
                     broken = f"The upload took longer than the {most_seconds:g} s allowed"
                 elif end == slow:
@@ -190,9 +191,9 @@ async def read_image(request: Request, body: Body, align: Align) -> Picture:
             image.write(chunk)
     if content_type not in (FORM_TYPE, *RAW_TYPES, *ALSO_RAW_TYPES) or not (content_type or image.tell()):
         raise errors.ContentTypeUnsupported(
-            f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with the part {PART_NAME}"
-            f" (curl -F {PART_NAME}=@face.jpg), the image as the body with Content-Type {' or '.join(RAW_TYPES)}, or"
-            f" {EXAMPLES[IMAGE_KEY]} with {JSON_TYPE}."
+            f"The request's Content-Type is {content_type[:TYPE_CHARACTERS] or 'missing'}. Send {FORM_TYPE} with the"
+            f" part {PART_NAME} (curl -F {PART_NAME}=@face.jpg), the image as the body with Content-Type"
+            f" {' or '.join(RAW_TYPES)}, or {EXAMPLES[IMAGE_KEY]} with {JSON_TYPE}."
         )
     points = None
     if landmarks is not None or align is Align.LANDMARKS:
@@ -215,9 +216,9 @@ async def read_images(request: Request, body: Body, align: Align) -> list[Pictur
     is_json = content_type == JSON_TYPE
     if content_type != FORM_TYPE and not is_json:
         raise errors.ContentTypeUnsupported(
-            f"The request's Content-Type is {content_type or 'missing'}. Send {FORM_TYPE} with a part {BATCH_PART_NAME}"
-            f" for each image (curl -F {BATCH_PART_NAME}=@a.jpg -F {BATCH_PART_NAME}=@b.jpg), or {EXAMPLES[IMAGES_KEY]}"
-            f" with {JSON_TYPE}."
+            f"The request's Content-Type is {content_type[:TYPE_CHARACTERS] or 'missing'}. Send {FORM_TYPE} with a"
+            f" part {BATCH_PART_NAME} for each image (curl -F {BATCH_PART_NAME}=@a.jpg -F {BATCH_PART_NAME}=@b.jpg), or"
+            f" {EXAMPLES[IMAGES_KEY]} with {JSON_TYPE}."
         )
     image_bytes = limits.max_batch_bytes
     too_large = (
@@ -264,8 +265,8 @@ def _content_type(request: Request) -> tuple[str, str]:
     coding = (header(request, b"content-encoding") or "").strip().lower()
     if COMPRESSIONS.intersection(re.split(r"[,\s]+", coding)):
         raise errors.ContentTypeUnsupported(
-            f"The request's Content-Encoding is {coding}, but request bodies must not be compressed; pictures already"
-            " are. Send the body as it is, without Content-Encoding."
+            f"The request's Content-Encoding is {coding[:TYPE_CHARACTERS]}, but request bodies must not be compressed;"
+            " pictures already are. Send the body as it is, without Content-Encoding."
         )
     content_type, _, rest = (header(request, b"content-type") or "").partition(";")
     boundary = ""

@@ -7,11 +7,16 @@ write, and of an answer only the head is searched, for its length.
 import asyncio
 import math
 import re
+import ssl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
+
+import httpx
+
+from arcface_api.outbound import service_tls
 
 BOUNDARY = "arcface-api-bench-5f0c1d7be2"
 """Separates the parts of a form; a picture contains it with a probability of 1 in 2^200."""
@@ -30,14 +35,23 @@ class Address:
     host: str
     port: int
     prefix: str = ""
+    api_key: str | None = field(default=None, repr=False)
+    """Sent with each request."""
+    tls: ssl.SSLContext | None = None
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """The address in `http://host[:port][/prefix]`; raises `ValueError` if the URL has another form."""
+        """The address in `http(s)://host[:port][/prefix]`; raises `ValueError` if the URL has another form."""
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"{url!r} is not allowed. Give http://host:port: TLS would be measured too.")
-        return cls(parts.hostname, parts.port or 80, parts.path.rstrip("/"))
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"{url!r} is not allowed. Give http://host:port, or https://host:port to measure TLS too.")
+        tls = service_tls(httpx.URL("https:")) if parts.scheme == "https" else None
+        return cls(parts.hostname, parts.port or (443 if tls else 80), parts.path.rstrip("/"), tls=tls)
+
+    @property
+    def url(self) -> str:
+        """As `of` reads it."""
+        return f"{'https' if self.tls else 'http'}://{self.host_header}{self.prefix}"
 
     @property
     def host_header(self) -> str:
@@ -61,6 +75,8 @@ def raw_request(
     """Any HTTP/1.1 request."""
     lines = [f"{method} {address.prefix}{path} HTTP/1.1", f"Host: {address.host_header}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if address.api_key:
+        lines.append(f"Authorization: Bearer {address.api_key}")
     if body or method == "POST":
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
@@ -170,7 +186,10 @@ class Caller:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 self._transport, _ = await loop.create_connection(
-                    lambda: asyncio.StreamReaderProtocol(reader, loop=loop), self._address.host, self._address.port
+                    lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
+                    self._address.host,
+                    self._address.port,
+                    ssl=self._address.tls,
                 )
         except OSError as error:  # TimeoutError is one
             raise _Broken(f"cannot connect: {error.strerror or 'timed out'}") from None

@@ -8,13 +8,14 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,29 @@ COMPILE_SECONDS = 1800.0
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
+OPEN_TO_US = {
+    f"ARCFACE_{name}": ""
+    for name in (
+        "API_KEYS_FILE",
+        "RATE_LIMIT",
+        "MAX_CONNECTIONS_PER_ADDRESS",
+        "TLS_CERTIFICATE_FILE",
+        "TLS_KEY_FILE",
+        "TLS_CLIENT_CA_FILE",
+    )
+}
+"""Variables of a service that is started here, and that nobody else can reach: as if they were not set."""
 ANSWER_SECONDS = 60.0
 """Longest silence of a service that is asked one thing."""
+_REMEDIES = {
+    "status 401": "Give the service's API key: --api-key-file FILE.",
+    "status 403": "Name your certificate in SSL_CLIENT_CERT, in a file with its key.",
+    "status 421": "Use an address, or a name that the service's ARCFACE_ALLOWED_HOSTS has.",
+}
+"""What to do about answers that say who may call."""
 _HEALTH = {"model", "provider", "precision", "threads", "batch_sizes", "self_test_cosine", "reason"}
 """Members of `/health` that are shown."""
+
 
 OnProgress = Callable[[str, float], None]
 """Called with what is going on, and how much of the whole is done, 0 to 1."""
@@ -103,7 +123,7 @@ def measure_own(
     on_progress("starting the service", 0)
     with tempfile.TemporaryDirectory(prefix="arcface-api-bench-") as folder:
         log = Path(folder) / "service.log"
-        with running(command, port, first, log=log, start_seconds=COMPILE_SECONDS) as service:
+        with running(command, port, first, log=log, variables=OPEN_TO_US, start_seconds=COMPILE_SECONDS) as service:
             measured = measure(service.address, clients, seconds, on_progress)
             rss_mb = round(service.rss_bytes() / 1e6, 1)
     process = {"ready_seconds": round(service.ready_seconds, 2), "rss_mb": rss_mb}
@@ -116,7 +136,7 @@ def measure(address: Address, clients: Sequence[int], seconds: float, on_progres
     Raises:
         MeasurementFailed: Nothing answers there, it cannot embed, or serves nothing.
     """
-    url = f"http://{address.host_header}{address.prefix}"
+    url = address.url
     about = _health(address, url)
     # The faces of the self-test: everybody sends the same, and pictures of nobody.
     crops = (cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in probe_crops(HEIGHT, WIDTH))
@@ -139,7 +159,8 @@ def measure(address: Address, clients: Sequence[int], seconds: float, on_progres
         )
         if step.latency_ms is None:
             why = _reasons(step) or f"none was answered within {seconds:g} s; give more --seconds"
-            raise MeasurementFailed(f"With {who} no request was served: {why}.")
+            remedies = "".join(f" {remedy}" for status, remedy in _REMEDIES.items() if status in step.failed)
+            raise MeasurementFailed(f"With {who} no request was served: {why}.{remedies}")
         steps.append(step)
     on_progress("done", 1)
     return Measurement(about, url, tuple(steps))
@@ -155,6 +176,11 @@ def _health(address: Address, url: str) -> Mapping[str, Any]:
     try:
         status, body = ask(address, raw_request(address, "GET", "/health"))
         about = json.loads(body)
+    except ssl.SSLError as error:
+        raise MeasurementFailed(
+            f"TLS with {url} failed: {error}. Name its authority in SSL_CERT_FILE, and, if it asks for"
+            " one, a file with your certificate and its key in SSL_CLIENT_CERT."
+        ) from None
     except OSError as error:
         raise MeasurementFailed(
             f"Nothing answers at {url}: {error.strerror or error}. Start the service there, or leave out --url to start"
@@ -203,7 +229,10 @@ def ask(address: Address, request: bytes) -> tuple[int, bytes]:
         OSError: Nothing answers there.
         http.client.HTTPException: What answers does not speak HTTP.
     """
-    with socket.create_connection((address.host, address.port), timeout=ANSWER_SECONDS) as connection:
+    with ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((address.host, address.port), timeout=ANSWER_SECONDS))
+        if address.tls is not None:
+            connection = stack.enter_context(address.tls.wrap_socket(connection, server_hostname=address.host))
         connection.sendall(request)
         answer = http.client.HTTPResponse(connection)
         answer.begin()
@@ -219,17 +248,18 @@ def running(
     log: Path | None = None,
     variables: Mapping[str, str] | None = None,
     start_seconds: float = START_SECONDS,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Service]:
     """Starts a service and waits until it answers `first_request` with 200; all its processes end with the block.
 
     It has to listen on a port of the loopback. `log` receives its output, by default this process's standard error;
-    `variables` are added to its environment.
+    `variables` are added to its environment. `tls`: it speaks HTTPS, which is spoken in this way.
 
     Raises:
         MeasurementFailed: It ended, or did not answer in time.
     """
     started = time.monotonic()
-    address = Address("127.0.0.1", port)
+    address = Address("127.0.0.1", port, tls=tls)
     output = log.open("ab") if log else None
     with _signals_held() as received:  # one that comes before the process has its name would leave it running
         process = subprocess.Popen(  # noqa: S603  # the command is the caller's, and no shell reads it

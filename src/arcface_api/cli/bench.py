@@ -11,12 +11,14 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from arcface_api.bench.connection import Address
+from arcface_api.cli.api_key import api_key_option, read_api_key
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.cpus import available_cpus, machine
 from arcface_api.errors import MeasurementFailed
@@ -65,7 +67,8 @@ def _json_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path
       1  the service could not be started or reached, requests failed, or Ctrl-C ended it
       2  an option or a setting is wrong"""
 )
-@click.option("--url", metavar="URL", callback=_address, help="Measure a running service: http://host:port.")
+@click.option("--url", metavar="URL", callback=_address, help="Measure a running service: http(s)://host:port.")
+@api_key_option
 @click.option(
     "--clients",
     metavar="NUMBER",
@@ -97,6 +100,7 @@ def _json_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path
 @settings_options(*MODEL_SETTINGS, *PARALLEL_SETTINGS)
 def bench(
     url: Address | None,
+    api_key_file: Path | None,
     clients: tuple[int, ...],
     seconds: float | None,
     *,
@@ -117,6 +121,8 @@ def bench(
     given = {name: value for name, value in options.items() if value is not None}
     if url and given:
         raise click.UsageError("--url measures a service that runs and has its settings: leave out the other options.")
+    if (key := read_api_key(api_key_file, url)) and url:
+        url = replace(url, api_key=key)
     from arcface_api.bench import measure  # noqa: PLC0415  # brings the models' libraries
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # else it would leave a service behind

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from arcface_api.cli.api_key import api_key_option, read_api_key
 from arcface_api.cli.evaluate import service_url
 from arcface_api.cli.setting_options import settings_options
-from arcface_api.errors import ArcFaceError, BulkError, SettingInvalid
+from arcface_api.errors import ArcFaceError, BulkError
 from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
 from arcface_api.settings import Settings, read_settings
@@ -48,7 +49,6 @@ SETTINGS_HELP = {
     " at least 2 seconds. No effect with ARCFACE_DECODE_ISOLATION=none.",
 }
 """Of settings whose descriptions are about a service."""
-API_KEY = "ARCFACE_API_KEY"
 HELP = {
     "align": "none: the whole picture is the crop. auto: turn, scale and shift the face to where the recogniser was"
     " trained to see it, by landmarks that are found; where they are unsure, as none. landmarks: by those of"
@@ -95,19 +95,6 @@ class EmbedCommand(click.Command):
             ctx.exit(128 + signal.SIGINT)
 
 
-def _api_key(file: Path | None) -> str | None:
-    """The key from this file, or from the environment; never part of a message. Raises SettingInvalid for none."""
-    if file is not None:
-        key, where = file.read_text(encoding="utf-8", errors="replace").strip(), f"The file {file}"
-    elif not (key := os.environ.get(API_KEY, "").strip()):
-        return None
-    else:
-        where = f"The variable {API_KEY}"
-    if not re.fullmatch(r"[!-~]+", key):
-        raise SettingInvalid(f"{where} holds no API key: it must be one word of ASCII characters.")
-    return key
-
-
 def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)/(\d+)", value)
     if found and 1 <= int(found[1]) <= int(found[2]):
@@ -117,9 +104,7 @@ def _shard(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]
     )
 
 
-def _check_together(
-    url: str | None, given: dict[str, Any], engine: str, address: str | None, api_key_file: Path | None
-) -> None:
+def _check_together(url: str | None, given: dict[str, Any], engine: str, address: str | None) -> None:
     """Raises UsageError for options that do not go together."""
     if url and given:
         raise click.UsageError("The service at --url has its own settings: leave out --url, or the model's options.")
@@ -130,8 +115,6 @@ def _check_together(
         )
     if address and engine != "ray":
         raise click.UsageError("--address is that of a Ray cluster: add --engine ray, or leave it out.")
-    if api_key_file and not url:
-        raise click.UsageError("--api-key-file is for the service at --url: give both, or leave it out.")
 
 
 def _open_ray(settings: Settings, values: dict[str, Any], address: str | None) -> "OpenEngine":
@@ -185,13 +168,7 @@ def _open_ray(settings: Settings, values: dict[str, Any], address: str | None) -
     help="Of the Ray cluster: auto, or host:port. Default: RAY_ADDRESS, else a cluster of this machine alone.",
 )
 @click.option("--url", metavar="URL", callback=service_url, help="Embed with a running service: http://host:port.")
-@click.option(
-    "--api-key-file",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --url: a file with the key that a proxy before the service asks for, sent as Authorization: Bearer …"
-    f" [{API_KEY}: the key itself]",
-)
+@api_key_option
 @click.option(
     "--column",
     metavar="NAME",
@@ -249,7 +226,8 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
     again each time). A picture that cannot be embedded has a row with an error.
     """
     given = {name: options[name] for name in MODEL_SETTINGS if options[name] is not None}
-    _check_together(url, given, engine, address, api_key_file)
+    _check_together(url, given, engine, address)
+    api_key = read_api_key(api_key_file, url)
     # They bring pyarrow and the model runtimes, which --help does not need.
     try:
         from arcface_api.bulk import listing, outputs, remote, run  # noqa: PLC0415
@@ -281,7 +259,7 @@ def embed(  # noqa: PLR0913  # each is an option or an argument of the command
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(run.SIGTERM_STATUS))
     opened: OpenEngine
     if url is not None:
-        opened = remote.open_remote(url, chosen, _api_key(api_key_file))
+        opened = remote.open_remote(url, chosen, api_key)
     else:
         from arcface_api.bulk.local import open_local  # noqa: PLC0415
 

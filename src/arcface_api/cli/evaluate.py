@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from arcface_api.cli.api_key import api_key_option, read_api_key
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.packs import obtain
 from arcface_api.progress import BarProgress
@@ -47,6 +48,7 @@ def service_url(_: click.Context, __: click.Parameter, url: str | None) -> str |
 @click.argument("pairs", metavar="PAIRS", type=FILE)
 @click.argument("images", metavar="IMAGES", type=click.Path(exists=True, path_type=Path))
 @click.option("--url", metavar="URL", callback=service_url, help="Embed with a running service: http://host:port.")
+@api_key_option
 @click.option(
     "--boxes",
     metavar="FILE.csv",
@@ -92,6 +94,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     images: Path,
     *,
     url: str | None,
+    api_key_file: Path | None,
     boxes: Path | None,
     margin: float | None,
     align: str | None,
@@ -110,6 +113,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     given = {name: value for name, value in options.items() if value is not None}
     if url and given:
         raise click.UsageError("The service at --url has its own settings: leave out --url, or the model's options.")
+    api_key = read_api_key(api_key_file, url)
     if margin is not None and boxes is None:
         raise click.UsageError("--margin changes the boxes of --boxes: give both, or neither.")
     if (align == Align.LANDMARKS) != (landmarks is not None):
@@ -133,7 +137,7 @@ def evaluate(  # noqa: PLR0913  # each is an option or an argument of the comman
     )
     align_as, fit_as = Align(align) if align else None, Fit(fit) if fit else None
     if url is not None:
-        opened = backend.open_remote(url, align=align_as, fit=fit_as, flip=flip)
+        opened = backend.open_remote(url, align=align_as, fit=fit_as, flip=flip, api_key=api_key)
     else:
         with BarProgress() as progress:
             pack = obtain(settings, progress)

@@ -8,6 +8,8 @@ import sys
 import click
 
 from arcface_api import packs, serving
+from arcface_api.api.certificates import Tls
+from arcface_api.cli.api_key import API_KEY
 from arcface_api.cli.setting_options import settings_options
 from arcface_api.progress import LoggedProgress
 from arcface_api.serving import port
@@ -29,7 +31,7 @@ _log = logging.getLogger(__name__)
       0   stopped by SIGTERM or Ctrl-C
       1   the pack, the model or the device cannot be used, or no worker could be kept running
       2   a setting is wrong
-      70  a decode or an inference did not end: start the service again"""
+      70  a decode or an inference did not end, or vectors stayed wrong: start the service again"""
 )
 @settings_options()
 def serve(**options: object) -> None:
@@ -41,6 +43,12 @@ def serve(**options: object) -> None:
     log_to_stderr(settings)
     for variable, meant in misspelt_variables(os.environ).items():
         _log.warning("%s is not a setting and has no effect. Did you mean %s?", variable, meant)
+    if API_KEY in os.environ and settings.api_keys_file is None:
+        _log.warning(
+            "%s has no effect: it is the key that commands send. Everybody may call, until ARCFACE_API_KEYS_FILE names"
+            " a file with keys.",
+            API_KEY,
+        )
     for name in sorted(settings.accept_license - packs.registry().keys()):
         _log.warning(
             "ARCFACE_ACCEPT_LICENSE names %s, which is not a pack. The packs are %s.",
@@ -50,5 +58,6 @@ def serve(**options: object) -> None:
     # The first process of a container would otherwise ignore SIGTERM while it downloads or loads.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
+    Tls.of(settings)  # a wrong file is reported before anything slow happens, and once for all workers
     listener = port.bind((settings.host, settings.port))
     serving.serve(packs.obtain(settings, LoggedProgress()), settings, listener)

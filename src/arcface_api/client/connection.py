@@ -13,7 +13,7 @@ from arcface_api import __version__
 from arcface_api.client.core import Core
 from arcface_api.client.effects import Send
 from arcface_api.client.problems import ServiceUnreachable
-from arcface_api.outbound import proxy_for, tls_context
+from arcface_api.outbound import proxy_for, service_tls
 
 DEFAULT_URL = "http://localhost:5555"
 MAX_TIMEOUT_SECONDS = 86_400.0
@@ -26,7 +26,7 @@ Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 class Connection(Generic[Http]):
     """What both clients are made of."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a setting of the client
         self,
         url: str = DEFAULT_URL,
         *,
@@ -36,18 +36,21 @@ class Connection(Generic[Http]):
         timeout_seconds: float = 30.0,
         retry_seconds: float = 60.0,
         requests_at_once: int = 4,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         """Nothing is sent yet.
 
         Args:
             url: Where the service is, with the path under which a proxy publishes it, if any. A name and a password
                 (`https://name:password@host`) are sent as `Authorization: Basic …`, and appear in no message.
-            api_key: Sent as `Authorization: Bearer …`. The service itself has no authentication; a proxy may.
+            api_key: Sent as `Authorization: Bearer …`, for a service, or a proxy before it, that asks for one.
             fingerprint: Of your stored embeddings: a service with another model is refused (`FingerprintDiffers`).
             recipe: Of your stored embeddings: a picture that would get another one is refused (`RecipeDiffers`).
             timeout_seconds: How long one attempt may take to connect, and then to answer.
             retry_seconds: How long a request is repeated while the service is full, restarts or is unreachable; 0: not.
             requests_at_once: Of one `embed_many`, each with up to 32 pictures.
+            ssl_context: At an `https://` address, which certificates to trust and which one to show. Default: those in
+                `SSL_CERT_FILE` or of the usual authorities, and the one in `SSL_CLIENT_CERT`, if it is set.
 
         Raises:
             ValueError: `url` is not an address, a header cannot carry a value, or a number is out of its range.
@@ -79,7 +82,7 @@ class Connection(Generic[Http]):
             "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
             "proxy": self._proxy,
             # Redirects are not followed, so other addresses need no certificates, which take long to load.
-            "verify": tls_context(address) if address.scheme == "https" else False,
+            "verify": (ssl_context or service_tls(address)) if address.scheme == "https" else False,
             "trust_env": False,  # `outbound` has read the environment
         }
         self._begin()
@@ -119,8 +122,7 @@ class Connection(Generic[Http]):
         if isinstance(error, httpx.TimeoutException | TimeoutError):
             why = f"gives no answer within {self._timeout_seconds:g} s"
             return ServiceUnreachable(f"{where} {why}. Its log may say why; or allow more with timeout_seconds.")
-        if _is_certificate(error):
-            sentence = f"The certificate of {self.url} is not trusted: {error}. Name its authority in SSL_CERT_FILE."
+        if sentence := _about_tls(error, self.url):
             return ServiceUnreachable(sentence, may_pass=False)
         if isinstance(error, httpx.LocalProtocolError):  # its text may repeat a secret header
             return ServiceUnreachable(f"A request to {where} cannot be written as HTTP. {advice}", may_pass=False)
@@ -163,9 +165,19 @@ def _header_value(name: str, value: str | None) -> str:
     return value
 
 
-def _is_certificate(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+def _about_tls(met: Exception, url: str) -> str:
+    """What is wrong with TLS, if that is why a request failed, and goes on to be."""
+    error: BaseException | None = met
+    while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
-    return False
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"The certificate of {url} is not trusted: {met}. Name its authority in SSL_CERT_FILE."
+    reason = (error.reason if error else None) or ""
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):  # the second one from OpenSSL 3.2 on
+        return f"What answers at {url} has no TLS. Write its address with http://."
+    if "ALERT" in reason and any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "DECRYPT_ERROR")):
+        return (
+            f"{url} refuses this client's certificate ({reason}). Name the file with one that its operator has signed,"
+            " and its key, in SSL_CLIENT_CERT."
+        )
+    return ""

@@ -60,7 +60,8 @@ CHECKS = (
         "settings",
         "service",
         "Are the `ARCFACE_…` variables and the options right?",
-        "a value that is not allowed; a misspelt variable; a licence of no pack",
+        "a value that is not allowed; a misspelt variable; a licence of no pack; a file of API keys that cannot be"
+        " used",
         "",
     ),
     Check(

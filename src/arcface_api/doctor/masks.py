@@ -24,6 +24,11 @@ _EVERYBODY = {"root", "nobody", "app", "user", "arcface", "www-data"}
 """Names of users that say nothing about a person."""
 
 
+def _is_path(name: str, value: str) -> bool:
+    """Whether a variable names the file of a secret, and does not hold it."""
+    return value.startswith("/") or name.upper().endswith("_FILE")
+
+
 @dataclass(frozen=True)
 class Mask:
     """Hides secrets in any text."""
@@ -46,7 +51,7 @@ class Mask:
         values = {
             value
             for name, value in environment.items()
-            if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET and not value.startswith("/")  # a path
+            if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET and not _is_path(name, value)
         }
         return cls(home.rstrip("/"), user, tuple(sorted(values, key=len, reverse=True)))
 

@@ -3,17 +3,19 @@
 import http.client
 import importlib.util
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from arcface_api import __version__
+from arcface_api.api.certificates import Tls
 from arcface_api.doctor.finding import Finding, Unknown, note, ok, problem
 from arcface_api.doctor.subject import Subject
-from arcface_api.errors import ArcFaceError
+from arcface_api.errors import ArcFaceError, SettingInvalid
 from arcface_api.packs import registry
-from arcface_api.settings import misspelt_variables
+from arcface_api.settings import Settings, misspelt_variables
 
 ANSWER_SECONDS = 15.0
 """Longer than `/health` takes to embed a picture, or to give up."""
@@ -43,6 +45,26 @@ def settings(subject: Subject) -> Iterator[Finding]:
             "ARCFACE_TRACE_SHARE is set, and the extra otel is not installed: the service will not start.",
             "Install it (docs/operations.md, Trace requests), or leave ARCFACE_TRACE_SHARE out.",
         )
+    if (file := subject.settings.api_keys_file) is not None:
+        from arcface_api.api.auth import Keys  # noqa: PLC0415  # brings the web framework's packages
+
+        try:
+            Keys(file)
+        except SettingInvalid as error:
+            is_well = False
+            what, _, remedy = str(error).partition(": ")
+            yield problem(f"{what}.", f"{remedy[:1].upper()}{remedy[1:]}")
+    try:
+        tls = Tls.of(subject.settings)
+    except SettingInvalid as error:
+        what, _, remedy = str(error).partition(". ")
+        is_well = False
+        yield problem(f"{what}.", remedy)
+    else:
+        if tls is not None and tls.doubt:
+            what, _, remedy = tls.doubt.rpartition(". ")
+            is_well = False
+            yield problem(f"{what}.", remedy)
     if is_well:
         changed = ", ".join(sorted(subject.settings.model_dump(exclude_defaults=True)))
         yield ok(f"All values are allowed{f'; other than the default: {changed}' if changed else ''}.")
@@ -65,10 +87,10 @@ def ask_port(subject: Subject) -> Answer | None:
         return None
     host = _LOCAL.get(settings.host, settings.host)
     try:
-        status, health = _get(host, settings.port, "/health")
+        status, health = _get(host, settings, "/health")
     except ConnectionRefusedError:
         return None
-    except (http.client.HTTPException, ValueError, TimeoutError, ConnectionError):
+    except (http.client.HTTPException, ValueError, TimeoutError, ConnectionError, ssl.SSLError):
         return Answer(is_ours=False)
     except OSError:  # no such address here: binding it says so
         return None
@@ -76,12 +98,18 @@ def ask_port(subject: Subject) -> Answer | None:
         return Answer(is_ours=False)
     info: Any = {}
     with suppress(OSError, http.client.HTTPException, ValueError):
-        info = _get(host, settings.port, "/info")[1]
+        info_status, info = _get(host, settings, "/info")
+        if info_status != http.HTTPStatus.OK:  # it asks for a key or a certificate, which probes need not have
+            info = health if status == http.HTTPStatus.OK else {}
     return Answer(True, status == http.HTTPStatus.OK, health, info if isinstance(info, dict) else {})
 
 
-def _get(host: str, port: int, path: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS)
+def _get(host: str, settings: Settings, path: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(host, settings.port, timeout=ANSWER_SECONDS)
+    if settings.tls_certificate_file is not None:
+        # What answers here is asked, not trusted: its certificate has another name, and nothing secret is sent.
+        trusting = ssl._create_unverified_context()  # noqa: S323, SLF001  # as said above
+        connection = http.client.HTTPSConnection(host, settings.port, timeout=ANSWER_SECONDS, context=trusting)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -40,8 +40,11 @@ from arcface_api.errors import (
     DeadlineExceeded,
     EmbeddingInvalid,
     ImageTooManyPixels,
+    ModelFailed,
     QueueFull,
     ServiceClosing,
+    VectorsDrifted,
+    reference_of,
 )
 from arcface_api.image import Decoders, ImageLimits
 from arcface_api.wire import Align
@@ -68,22 +71,29 @@ class Embedder:
         self.recipes = Recipes(models.recogniser.fingerprint, models.regressor_sha256)
         self.last_success = -math.inf
         """When the recogniser last returned a valid embedding, on `time.monotonic`'s clock, in seconds."""
+        self.failing_since = math.inf
+        """When it first failed since then, on the same clock; infinite if it has not."""
         self.capacity = capacity
         self.inside = 0
         """Pictures that are admitted and not answered."""
         self._became_empty = asyncio.Event()
         self._refusal: str | None = None
         """Why no new work is taken; None while it is."""
+        self.has_drifted = False
+        """Whether embeddings are known to be wrong: then no caller gets one. The self-check sets it."""
         self._waits: set[asyncio.Timeout] = set()
         """Timeouts of the pictures inside: when they expire, callers get an answer."""
         self._decoders = decoders
-        self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, capacity)
+        self.checks_at_once = max(2, models.recogniser.session.lanes)
+        """Pictures of the self-check that have room in the queues beside those of callers."""
+        room = capacity + self.checks_at_once
+        self._predictor = None if models.attributes is None else AttributePredictor(models.attributes, room)
         pixels_of = decoders.pixels if decoders else None
         self._preparer = Preparer(models, self._predictor, pixels_of)
         self._limits, self._small = limits, ImageLimits(min(SMALL_PIXELS, limits.max_pixels))
-        self._decoding = decoding_queue(self._preparer, "decode", capacity, lanes=decode_threads)
-        self._small_decoding = decoding_queue(self._preparer, "decode small", capacity, most=SMALL_AT_ONCE)
-        self.recognition = recognition_queue(models.recogniser, 2 * capacity)  # two for `flip`
+        self._decoding = decoding_queue(self._preparer, "decode", room, lanes=decode_threads)
+        self._small_decoding = decoding_queue(self._preparer, "decode small", room, most=SMALL_AT_ONCE)
+        self.recognition = recognition_queue(models.recogniser, capacity + room)  # each picture twice for `flip`
         self._queues: list[Batcher[Any, Any]] = [self._decoding, self._small_decoding, self.recognition]
         if self._predictor is not None:
             self._queues += self._predictor.queues
@@ -92,12 +102,13 @@ class Embedder:
         self._probe = Picture(cv2.imencode(".jpg", shades)[1].tobytes())
 
     def check_room(self, pictures: int = 1) -> None:
-        """Raises `QueueFull` or, after `close` or `give_up`, `ServiceClosing` if so many pictures cannot be admitted.
+        """Raises if so many pictures cannot be admitted. It is cheap, so that an upload can be refused unread.
 
-        It is cheap, so that an upload can be refused before it is read.
+        `QueueFull`, `VectorsDrifted` or, after `close` or `give_up`, `ServiceClosing`.
         """
         if self._refusal is not None:
             raise ServiceClosing(self._refusal)
+        self._check_drift()
         if self.inside + pictures > self.capacity:
             raise QueueFull(self.inside, self.capacity, pictures, self.recognition.seconds_for(self.inside))
 
@@ -106,7 +117,7 @@ class Embedder:
 
         Raises:
             AttributesUnavailable, AlignmentUnavailable: The loaded pack cannot do what the options ask for.
-            QueueFull, ServiceClosing: As `check_room`.
+            QueueFull, ServiceClosing, VectorsDrifted: As `check_room`.
             DeadlineExceeded: It could not be served in time.
             ImageEmpty, ImageFormatUnsupported, ImageTooManyPixels, ImageDamaged: The picture cannot be used.
             LandmarksInvalid: The caller's landmarks cannot be used.
@@ -114,7 +125,9 @@ class Embedder:
             EmbeddingInvalid, ModelFailed: The model failed on it.
         """
         with self._admitted(1, options):
-            return await self._embed(picture, options)
+            embedded = await self._embed(picture, options)
+        self._check_drift()  # noticed meanwhile
+        return embedded
 
     async def embed_many(
         self, pictures: Sequence[Picture], options: EmbedOptions = CONTRACT
@@ -124,7 +137,8 @@ class Embedder:
         Pictures that are sent one by one go first.
 
         Raises:
-            AttributesUnavailable, AlignmentUnavailable, QueueFull, ServiceClosing: As `embed`, for all of them.
+            AttributesUnavailable, AlignmentUnavailable, QueueFull, ServiceClosing, VectorsDrifted: As `embed`, for all
+                of them.
         """
         bulk = replace(options, is_bulk=True)
 
@@ -133,11 +147,14 @@ class Embedder:
                 return await self._embed(picture, bulk)
             except Exception as error:  # noqa: BLE001  # costs its own picture only
                 if not isinstance(error, ArcFaceError):
-                    _log.exception("A defect in embedding one picture of many:")
+                    message = "A defect in embedding one picture of many (reference %s):"
+                    _log.exception(message, reference_of(error))
                 return error
 
         with self._admitted(len(pictures), options):
-            return await asyncio.gather(*map(each, pictures))
+            embedded = await asyncio.gather(*map(each, pictures))
+        self._check_drift()
+        return embedded
 
     async def probe(self) -> float:
         """Embeds a synthetic JPEG, also beyond `capacity`; returns its norm, or raises if the service cannot embed."""
@@ -148,6 +165,15 @@ class Embedder:
             return (await self._embed(self._probe, CONTRACT)).norm
         finally:
             self._leave(1)
+
+    async def check(self, picture: Picture, options: EmbedOptions) -> Embedded:
+        """Embeds a picture of the self-check: as `embed`, but beyond `capacity`, after callers, and also after a drift.
+
+        At most `checks_at_once` at once.
+        """
+        if self._refusal is not None:
+            raise ServiceClosing(self._refusal)
+        return await self._embed(picture, replace(options, is_bulk=True))
 
     def why_stuck(self, seconds: float) -> str | None:
         """What a thread has been running for more than so many seconds, or that one has ended; None if nothing."""
@@ -178,6 +204,10 @@ class Embedder:
             await queue.close()
         if self._decoders is not None:
             await asyncio.to_thread(self._decoders.close)
+
+    def _check_drift(self) -> None:
+        if self.has_drifted:
+            raise VectorsDrifted
 
     @contextmanager
     def _admitted(self, pictures: int, options: EmbedOptions) -> Iterator[None]:
@@ -233,11 +263,12 @@ class Embedder:
         row = recognised.row
         norm = float(np.linalg.norm(row.raw.astype(np.float64)))
         if not _SHORTEST <= norm <= _LONGEST:  # also if it is NaN: such a vector must never reach a database
+            self._note_failure()
             raise EmbeddingInvalid(
                 f"The model returned an embedding of length {norm}, which cannot be compared with anything. Try another"
                 " picture; if every picture fails, the model or its provider is broken: see /health."
             )
-        self.last_success = time.monotonic()
+        self.last_success, self.failing_since = time.monotonic(), math.inf
         stages["queue"] = queue_ms + recognised.waited_ms
         stages["inference"] = row.inference_ms
         return Embedded(
@@ -265,7 +296,14 @@ class Embedder:
         return (await self._decoding.submit((picture, options, self._limits), is_bulk=options.is_bulk)).row
 
     async def _recognise(self, crop: Crop, options: EmbedOptions) -> Batched[Recognition]:
-        return await self.recognition.submit(crop, deadline=options.deadline, is_bulk=options.is_bulk)
+        try:
+            return await self.recognition.submit(crop, deadline=options.deadline, is_bulk=options.is_bulk)
+        except ModelFailed:
+            self._note_failure()
+            raise
+
+    def _note_failure(self) -> None:
+        self.failing_since = min(self.failing_since, time.monotonic())
 
     async def _recognise_with_mirror_image(self, crop: Crop, options: EmbedOptions) -> Batched[Recognition]:
         """The sum of the raw embeddings of a face and of its mirror image."""

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
-from arcface_api.arrays import InputSpec
+from arcface_api.arrays import Features, InputSpec
 from arcface_api.session import Session
 
 PREPROCESSING_VERSION = 2
@@ -34,6 +34,9 @@ class Recogniser(Model):
     """Runs a lone crop on all threads; None: `session` does."""
     self_test_cosine: float
     """Lowest cosine to float32 on the probe faces, at start."""
+    probe_features: Features | None = None
+    """The reference's features of the probe crops, (n, dim) float32. None if it is fed in several ways: it never
+    serves."""
     reason: str | None
     """Why it does not run on a faster provider; None if there is nothing to explain."""
     doubt: str | None = None

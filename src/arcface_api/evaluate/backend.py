@@ -151,9 +151,9 @@ async def open_local(
 
 @asynccontextmanager
 async def open_remote(
-    url: str, *, align: Align | None = None, fit: Fit | None = None, flip: bool = False
+    url: str, *, align: Align | None = None, fit: Fit | None = None, flip: bool = False, api_key: str | None = None
 ) -> AsyncIterator[Backend]:
-    """Use the service at this URL. What is None is as the service is set.
+    """Use the service at this URL. What is None is as the service is set. `api_key` is sent to it.
 
     Raises EvaluationError if nothing answers there, or something other than arcface-api, and SettingInvalid if a
     variable for proxies or certificates cannot be used.
@@ -165,6 +165,7 @@ async def open_remote(
     async with httpx.AsyncClient(
         base_url=address,
         params=query,
+        headers={"Authorization": f"Bearer {api_key}"} if api_key else None,
         timeout=TIMEOUT_SECONDS,
         limits=connections,
         follow_redirects=True,
@@ -173,7 +174,10 @@ async def open_remote(
         trust_env=False,
     ) as client:
         try:
-            info = (await client.get("/info", params={})).json()
+            answer = await client.get("/info", params={})
+            if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.MISDIRECTED_REQUEST):
+                raise EvaluationError(f"The service at {url} answers {_refusal(answer)}")
+            info = answer.json()
             crop, limits = info["crop"], info["limits"]
             used_align = query.get("align", crop["align"])
             facts = ModelFacts(

@@ -10,7 +10,9 @@ import signal
 import socket
 import struct
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-# Without this, OpenCV writes lines to stderr for each damaged upload. (libpng and libjpeg inside it still write one.)
+# Without this, OpenCV writes lines to stderr for each damaged upload. (For libpng and libjpeg inside it: `_Quiet`.)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 REDUCTIONS = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
@@ -36,7 +38,7 @@ _NOT_LACKING = ("before marker 0xd9", "Inconsistent progression")
 """Words in those that come after all data were read."""
 _MORE_DATA = bytes(range(1, 255))
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 """Source: Linux, include/uapi/linux/prctl.h."""
 
 
@@ -46,6 +48,42 @@ class Pixels(NamedTuple):
     array: NDArray[np.uint8]
     lack_data: bool
     """A JPEG's data end too early or have a gap; what is missing is grey."""
+
+
+class _Quiet:
+    """While pictures are decoded, drops what C code writes to its `stderr`: libpng and libjpeg write about uploads.
+
+    Of the C libraries, glibc lets a program set this variable (its manual, "Standard Streams"). What goes to file
+    descriptor 2 itself is still seen: Python's own output, faulthandler's, glibc's when it finds memory damaged.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._decoding = threading.Lock(), 0
+        self._nowhere: int | None = None  # a FILE*
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+            libc.fopen.restype = ctypes.c_void_p
+            self._nowhere = libc.fopen(os.devnull.encode(), b"we")
+            self._variable = ctypes.c_void_p.in_dll(libc, "stderr")
+            self._before = self._variable.value
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        if not self._nowhere:
+            yield
+            return
+        with self._lock:
+            self._decoding += 1
+            self._variable.value = self._nowhere
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._decoding -= 1
+                if not self._decoding:
+                    self._variable.value = self._before
+
+
+_quiet = _Quiet()
 
 
 def decode_pixels(pixel_file: bytes, divisor: int) -> Pixels | None:
@@ -76,8 +114,11 @@ def decode_pixels(pixel_file: bytes, divisor: int) -> Pixels | None:
 def _opencv_pixels(pixel_file: bytes, divisor: int) -> NDArray[np.uint8] | None:
     flag = REDUCTIONS.get(divisor, cv2.IMREAD_COLOR_RGB) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        picture = cv2.imdecode(np.frombuffer(pixel_file, np.uint8), flag)
-    except cv2.error:
+        with _quiet():
+            picture = cv2.imdecode(np.frombuffer(pixel_file, np.uint8), flag)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError("OpenCV got no memory for a picture's pixels") from error  # not the picture's fault
         return None
     if picture is not None and divisor > 1:  # OpenCV has reduced flags for BGR only
         picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
@@ -101,13 +142,19 @@ def _give_up_rights(memory_bytes: int) -> None:
     status = Path("/proc/self/status").read_text().splitlines()
     used = next((line for line in status if line.startswith("VmData")), "VmData: 0 kB")
     data_bytes = int(used.split()[1]) * 1024 + memory_bytes
+    # With 0, a program that the kernel pipes cores to would still get one: core(5).
+    core_bytes = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
     for limit, value in (
         (resource.RLIMIT_DATA, data_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, 0),
-        (resource.RLIMIT_CORE, 1),  # with 0, a program that the kernel pipes cores to would still get one: core(5)
+        (resource.RLIMIT_CORE, core_bytes),
     ):
-        resource.setrlimit(limit, (value, value))
+        hard = resource.getrlimit(limit)[1]
+        least = value if hard == resource.RLIM_INFINITY else min(value, hard)  # a container may allow less already
+        resource.setrlimit(limit, (least, least))
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
+        _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -25,12 +25,11 @@ def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
         try:
             archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise PackError(
-                f"{what} is not a complete zip archive ({error}). Only zip is supported: download it again"
-                " completely, or unpack it yourself and import the folder."
-            ) from error
+            raise _incomplete(what, str(error)) from error
     with archive:
         for member in archive.infolist():
+            if member.header_offset < 0:
+                raise _incomplete(what, f"its member {member.orig_filename!r} would begin before the archive does")
             inside = PurePosixPath(member.orig_filename.replace("\\", "/"))
             if inside.is_absolute() or ".." in inside.parts or (inside.parts and inside.parts[0].endswith(":")):
                 raise PackError(
@@ -40,15 +39,22 @@ def opened(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def models(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The members that may be models; not the shadow copies that macOS adds."""
-    return [
+def models(archive: zipfile.ZipFile, what: str) -> list[zipfile.ZipInfo]:
+    """The members that may be models; not the shadow copies that macOS adds. `what` as in `opened`.
+
+    Raises PackError if all of them together are packed as only a zip bomb is: members can share their bytes.
+    """
+    found = [
         member
         for member in archive.infolist()
         if (path := PurePosixPath(member.filename)).suffix.lower() == ".onnx"
         and not path.name.startswith(".")
         and "__MACOSX" not in path.parts
     ]
+    packed, size = Path(archive.filename or "").stat().st_size, sum(member.file_size for member in found)
+    if len(found) > 1 and size > _RATIO_MATTERS_FROM and size > _MAX_RATIO * packed:  # a single one: see `unpack`
+        raise _too_large(what, f"{packed} packed bytes announce {len(found)} models of {size} bytes together")
+    return found
 
 
 def unpack(
@@ -63,10 +69,16 @@ def unpack(
     """Write one member of an archive from `opened` to a file, counting and hashing what really comes out.
 
     Raises:
-        PackError: It has more than `limit_bytes` (None: than a model can have), is packed as only a zip bomb is, is
-            damaged, or is no model.
+        PackError: It has more than `limit_bytes` (None: than a model can have), is packed as only a zip bomb is or by
+            another method than deflate, is damaged, or is no model.
         StorageFull: There is no room for it.
     """
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # the others are not unpacked in pieces: a kilobyte of them can become gigabytes of memory at once
+        raise PackError(
+            f"{member.filename} in {what} is packed by zip's method {member.compress_type}. Only 0 (stored) and 8"
+            " (deflated) are supported: pack it again, or unpack it yourself and import the folder."
+        )
     name, limit, packed = f"{member.filename} in {what}", limit_bytes or MAX_MODEL_BYTES, max(member.compress_size, 1)
     if member.file_size > limit:
         raise _too_large(name, f"it announces {member.file_size} bytes, {limit} are allowed")
@@ -82,7 +94,8 @@ def unpack(
     try:
         with archive.open(member) as source:
             return copy(source, target, name, admit)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # ValueError: a name that is not the UTF-8 that it is said to be
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         target.unlink(missing_ok=True)
         raise PackError(
             f"{name} cannot be unpacked ({error}). Download the archive again, or unpack it yourself and import the"
@@ -91,6 +104,13 @@ def unpack(
     except PackError:
         target.unlink(missing_ok=True)
         raise
+
+
+def _incomplete(what: str, why: str) -> PackError:
+    return PackError(
+        f"{what} is not a complete zip archive ({why}). Only zip is supported: download it again completely, or unpack"
+        " it yourself and import the folder."
+    )
 
 
 def _too_large(name: str, why: str) -> PackError:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,12 @@ _OPERATORS = re.compile(
     "|Min|Mul|Neg|Pad|Pow|QuantizeLinear|Reciprocal|Reshape|Shape|Slice|Split|Sqrt|Squeeze|Sub|Sum|Transpose|Unsqueeze"
 )
 """They change a picture's numbers one by one, or move them: what they make is still that picture."""
+_MAKE_CONSTANTS = re.compile("Constant|ConstantOfShape")
+_MOST_NUMBERS = 16_000_000
+"""That all nodes of a part make together: ten times a picture of 700x700 pixels. An Expand, a Pad or a circle of
+Concats can ask for terabytes."""
+_MOST_NODES = 50
+"""Behind the input, that are looked at. Graphs have fewer than ten."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,11 @@ class FirstNodes:
         return _by_plane(picture)
 
 
-def first_nodes(model: onnx.ModelProto, input_name: str) -> FirstNodes:
-    """Those between the input (n, 3, h, w) and the first node that makes something else of the picture."""
+def first_nodes(model: onnx.ModelProto, input_name: str, height: int, width: int) -> FirstNodes:
+    """Those between the input (n, 3, h, w) and the first node that makes something else of the picture.
+
+    Parts of other operators, or that make more numbers than a picture needs, are left out: they are not run.
+    """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {output: node for node in model.graph.node for output in node.output}
     pictures = [input_name]
@@ -53,11 +63,14 @@ def first_nodes(model: onnx.ModelProto, input_name: str) -> FirstNodes:
         taken = [name for name in node.input if name in pictures]
         if not taken:
             continue
+        if len(pictures) > _MOST_NODES:
+            break
         if not (_OPERATORS.fullmatch(node.op_type) or _mixes_colours(node, constants)):
             pictures = pictures[: pictures.index(taken[0]) + 1]
             break
         pictures += node.output
-    return FirstNodes(tuple(_part(model, input_name, made, constants, makers) for made in reversed(pictures[1:])))
+    parts = (_part(model, input_name, made, constants, makers) for made in reversed(pictures[1:]))
+    return FirstNodes(tuple(part for part in parts if _is_small(part, height, width)))
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -93,6 +106,38 @@ def _part(
         [constants[name] for name in needed if name in constants],
     )
     return onnx.helper.make_model(graph, opset_imports=model.opset_import)
+
+
+def _is_small(part: onnx.ModelProto, height: int, width: int) -> bool:
+    """Whether nothing in a part repeats, and all its nodes together make at most `_MOST_NUMBERS`."""
+    graph = part.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if not (
+            _OPERATORS.fullmatch(node.op_type)
+            or _MAKE_CONSTANTS.fullmatch(node.op_type)
+            or _mixes_colours(node, constants)
+        ):
+            return False
+    sized = onnx.ModelProto()
+    sized.CopyFrom(part)
+    (given,) = sized.graph.input
+    given.CopyFrom(onnx.helper.make_tensor_value_info(given.name, onnx.TensorProto.FLOAT, [1, 3, height, width]))
+    sized.graph.output[0].type.Clear()
+    with suppress(Exception):  # of any kind, where a graph confuses it
+        inferred = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
+        sizes = {value.name: _size(value) for value in (*inferred.value_info, *inferred.output)}
+        made = [sizes.get(name, inf) for node in graph.node for name in node.output if name]
+        return sum(made) <= _MOST_NUMBERS
+    return False
+
+
+def _size(value: onnx.ValueInfoProto) -> float:
+    """How many numbers a tensor has; infinity if that is not known."""
+    kind = value.type.tensor_type
+    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        return inf
+    return float(prod(dim.dim_value for dim in kind.shape.dim))
 
 
 def _by_plane(made: NDArray[Any]) -> Numbers:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no stubs and no inline types
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -72,11 +71,16 @@ def inspect(content: bytes, name: str) -> tuple[ModelFile, tuple[str, ...]]:
     Its weights are parsed with it: that takes about twice its size in memory, for a moment.
     """
     try:
-        model = onnx.ModelProto.FromString(content)
-    except DecodeError as error:
+        return _inspected(onnx.ModelProto.FromString(content), name)
+    except GraphUnfit:
+        raise
+    except Exception as error:  # onnx and NumPy raise whatever comes, for values that no graph can have
         raise GraphUnfit(
             f"{name} cannot be read as an ONNX model: it is damaged, cut short, or another format."
         ) from error
+
+
+def _inspected(model: onnx.ModelProto, name: str) -> tuple[ModelFile, tuple[str, ...]]:
     graph = model.graph
     # weights in a second file would be covered by no hash
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
@@ -119,7 +123,7 @@ def inspect(content: bytes, name: str) -> tuple[ModelFile, tuple[str, ...]]:
                 )
         case _:
             raise GraphUnfit(f"{name} takes {height}x{width} pixels and returns rows of {dim} numbers. {_NEEDED}")
-    first = first_nodes(model, inputs[0].name)
+    first = first_nodes(model, inputs[0].name, height, width)
     mean, std, why_values = _feed(first, role, height, width)
     spec = InputSpec(inputs[0].name, height, width, mean, std)
     order, why_order = _channel_order(first, spec)
@@ -154,9 +158,11 @@ def _trains(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
 def _last_operator(graph: onnx.GraphProto, name: str) -> str:
     """The operator that makes the numbers of an output, whatever shape they get."""
     makers = {output: node for node in graph.node for output in node.output}
-    while name in makers and makers[name].op_type in _KEEP_NUMBERS:
-        name = makers[name].input[0]
-    return makers[name].op_type if name in makers else ""
+    while (maker := makers.pop(name, None)) is not None:  # once each: a damaged graph may go in a circle
+        if maker.op_type not in _KEEP_NUMBERS or not maker.input:
+            return str(maker.op_type)
+        name = maker.input[0]
+    return ""
 
 
 def _image_size(value: onnx.ValueInfoProto, name: str) -> tuple[int | None, int | None]:

@@ -203,7 +203,7 @@ def _models_at(path: Path) -> Iterator[tuple[str, int, Callable[[Path], Measured
     # one that is only called so is opened too, which says what it is instead
     elif _is_zip(path) or path.suffix.lower() == ".zip":
         with zips.opened(path, str(path)) as archive:
-            for member in zips.models(archive):
+            for member in zips.models(archive, str(path)):
                 unpack = partial(zips.unpack, archive, member, what=str(path))
                 yield member.filename, member.file_size, unpack
     else:

@@ -93,8 +93,8 @@ def _read(place: Path) -> dict[str, Measured]:
         return {name: Measured(int(entry["size_bytes"]), str(entry["sha256"])) for name, entry in files.items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    # ValueError: neither UTF-8 nor TOML
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    # ValueError: neither UTF-8 nor TOML; RecursionError: a thousand brackets
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, OSError) and not os.access(place.parent, os.X_OK):
             return {}  # a closed folder, in a home for example, or a link to itself: no record of this user's is in it
         raise PackError(

@@ -239,7 +239,8 @@ def read_pack_toml(path: Path) -> Manifest:
     """The manifest in a `pack.toml`; raises a `PackError` if it cannot be read or understood."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors mark it
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    # ValueError: neither UTF-8 nor TOML, or a number of thousands of digits; RecursionError: a thousand brackets
+    except (OSError, ValueError, RecursionError) as error:
         raise PackError(
             f"{path} cannot be read: {error}. Correct it, or import the pack again with `arcface-api packs import"
             " FILES`."

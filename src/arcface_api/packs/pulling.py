@@ -237,7 +237,7 @@ def _try_source(job: _Job, source: Source, client: httpx.Client) -> None:
 
 def _from_members(job: _Job, file: ModelFile, archive: zipfile.ZipFile, what: str) -> None:
     """Take a file out of an archive: by its hash where that is known, whatever it is called there, else by name."""
-    members = zips.models(archive)
+    members = zips.models(archive, what)
     if file.sha256 is not None:
         members = [member for member in members if member.file_size == file.size_bytes]
     else:

@@ -19,10 +19,17 @@ from arcface_api.settings import Settings, read_settings
 SERVES_OWN = {
     "access_log",
     "host",
+    "head_timeout_seconds",
     "keep_alive_seconds",
     "log_format",
     "log_level",
+    "log_lines_per_minute",
     "max_connections",
+    "max_connections_per_address",
+    "max_head_bytes",
+    "max_header_bytes",
+    "max_headers",
+    "max_unread_answer_bytes",
     "port",
     "shutdown_grace_seconds",
     "upload_min_bytes_per_second",
@@ -43,7 +50,8 @@ class Replica:
         """Load the models; what fails stands in the replica's log, and in `serve status`."""
         cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
         own = {name: getattr(self._settings, name) or cpus for name in ("threads", "decode_threads")}
-        settings = self._settings.model_copy(update={**own, "workers": 1})
+        hosts = self._settings.allowed_hosts or {"*"}  # the default looks at `host`, which Serve decides
+        settings = self._settings.model_copy(update={**own, "workers": 1, "allowed_hosts": hosts})
         self._app = create_app(obtain(settings, LoggedProgress()), settings)
         return without_request_id(self._app)
 

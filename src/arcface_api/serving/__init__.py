@@ -9,6 +9,7 @@ import socket
 
 from arcface_api.packs import InstalledPack
 from arcface_api.serving import port, supervisor
+from arcface_api.serving.process import leave_no_core_file
 from arcface_api.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -19,12 +20,15 @@ def serve(pack: InstalledPack, settings: Settings, listener: socket.socket) -> N
 
     Raises what `server.run` or `supervisor.run` raises.
     """
+    scheme = "https" if settings.tls_certificate_file else "http"
 
     def announce() -> None:
-        _log.info("Listening on %s, API at /docs.", port.url_of(listener))
+        _log.info("Listening on %s, API at /docs.", port.url_of(listener, scheme))
         if settings.page:
-            _log.info("To try it, open %s/ in a browser.", port.url_of(listener, from_here=True))
+            _log.info("To try it, open %s/ in a browser.", port.url_of(listener, scheme, from_here=True))
 
+    if not settings.core_files:
+        leave_no_core_file()
     if settings.workers > 1:
         supervisor.run(pack, settings, listener, announce)
     else:

@@ -61,12 +61,12 @@ def share(listener: socket.socket) -> Address:
     return listener.getsockname()  # type: ignore[no-any-return]  # an `Address`
 
 
-def url_of(listener: socket.socket, *, from_here: bool = False) -> str:
+def url_of(listener: socket.socket, scheme: str = "http", *, from_here: bool = False) -> str:
     """The URL of the service; `from_here`: one that a browser on this machine can open."""
     host, port = listener.getsockname()[:2]
     if from_here and host in _EVERY_ADDRESS:
         host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _cannot_listen(address: Address, error: OSError | UnicodeError) -> SettingInvalid:

@@ -9,6 +9,18 @@ HUNG_STATUS = 70
 _REFUSALS = {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 
 
+def leave_no_core_file() -> None:
+    """From here on, neither this process nor those that it starts leave one: it would hold pictures and vectors."""
+    try:
+        import resource  # noqa: PLC0415  # Unix only
+    except ImportError:
+        return
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    # With 0, a program that the kernel pipes cores to would still get one: core(5).
+    most = 0 if hard == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+
+
 def refusal(error: BaseException) -> RuntimeUnfit | None:
     """The cause of an error, if that is the system's refusal of memory, a thread, a process or a file; else None."""
     number = error.errno if isinstance(error, OSError) else None

@@ -28,6 +28,9 @@ from arcface_api.wording import counted
 
 LAST_SECONDS = 5
 """The kernel ends the process this long after the grace period and the time for closing."""
+LAST_LOOKS, LAST_LOOK_SECONDS = 5, 0.02
+"""The event loop takes in connections and requests at least so often before the port is closed: one look for a
+connection, one for its request, and some for a long queue."""
 BEAT_SECONDS = 1.0
 """Between two signs of life."""
 
@@ -70,6 +73,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         _log.info("Stopping: requests in flight may take %d s more.", self.config.timeout_graceful_shutdown)
+        # What callers sent before the signal may still wait in the kernel, and closing would drop it unread.
+        for _ in range(LAST_LOOKS):
+            await asyncio.sleep(LAST_LOOK_SECONDS)
         await super().shutdown(sockets)
 
 

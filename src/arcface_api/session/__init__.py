@@ -12,11 +12,18 @@ from arcface_api.session.lanes import LaneConfig
 from arcface_api.session.onnx_cpu import FedSession, ModelContent, OnnxCpuSession, Session
 from arcface_api.session.onnx_gpu import GPU_PROVIDERS, TENSORRT_PROVIDER
 from arcface_api.session.plan import SessionConfig, check_installation
-from arcface_api.session.self_test import MAX_SIMILARITY, median_similarity, probe_crops, reference_features
+from arcface_api.session.self_test import (
+    MAX_SIMILARITY,
+    MIN_COSINE,
+    median_similarity,
+    probe_crops,
+    reference_features,
+)
 
 __all__ = [
     "GPU_PROVIDERS",
     "MAX_SIMILARITY",
+    "MIN_COSINE",
     "TENSORRT_PROVIDER",
     "Cache",
     "Chosen",

@@ -62,6 +62,8 @@ class Chosen:
     session: Session
     self_test_cosine: float
     """Lowest cosine of a probe crop's features to float32 on ONNX Runtime's CPU provider."""
+    expected: Features
+    """The reference's features of the probe crops, (`PROBES`, dim) float32, of this start or of an earlier one."""
     similarity: float
     """Median cosine of different probe faces' features, in float32."""
     reason: str | None
@@ -173,7 +175,7 @@ class _Trial:
                 f"{backend} deviates from float32: its lowest cosine on the built-in probe crops is {cosine:.5f}, and"
                 f" {MIN_COSINE} is needed. Set precision to auto or float32."
             )
-        return Chosen(session, cosine, median_similarity(self.expected), None)
+        return Chosen(session, cosine, self.expected, median_similarity(self.expected), None)
 
     def attempt(self, backend: Backend) -> Chosen | None:
         """As `test`, but log and record failures; a provider that cannot be loaded is tried once."""

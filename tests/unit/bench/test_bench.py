@@ -171,7 +171,7 @@ def test_a_service_that_cannot_be_started_says_why(tiny_recogniser: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--url", "https://a"], "http://host:port"),
+        (["--url", "ftp://a"], "http://host:port"),
         (["--url", "http://a", "--device", "cpu"], "leave out the other options"),
         (["--output", "figures.txt"], "has to end in .json"),
         (["--output", "/no such folder/figures.json"], "a folder that exists"),

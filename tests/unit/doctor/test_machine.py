@@ -30,6 +30,14 @@ def test_wrong_values_are_found_and_the_others_are_used(monkeypatch: pytest.Monk
     assert sorted(found) == ["--device='tpu' is not allowed.", "ARCFACE_PORT='http' is not allowed."]
 
 
+def test_wrong_file_of_api_keys_is_found(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("archive a-secret")
+    (found,) = problems("settings", subject(api_keys_file=tmp_path / "keys"))
+    assert "cannot be used" in found
+    (tmp_path / "keys").write_text("archive a-secret-that-is-long-enough")
+    assert is_well("settings", subject(api_keys_file=tmp_path / "keys"))
+
+
 def test_misspelt_variable_is_found() -> None:
     found = problems("settings", subject(environment={"ARCFACE_MODEL_DIR": "/models"}))
     assert found == ["ARCFACE_MODEL_DIR is not a setting and has no effect."]

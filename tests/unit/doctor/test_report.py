@@ -55,7 +55,8 @@ def test_home_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_secrets_are_those_in_variables_with_such_names() -> None:
-    mask = Mask.of({"HF_TOKEN": "abcdefgh", "DB_PASSWORD": "x1y2z3", "USE_TOKEN": "true", "SSH_KEY_FILE": "/a/b/c/d"})
+    variables = {"HF_TOKEN": "abcdefgh", "DB_PASSWORD": "x1y2z3", "USE_TOKEN": "true", "TOKEN_PATH": "/a/b/c/d"}
+    mask = Mask.of(variables | {"ARCFACE_API_KEYS_FILE": "secrets/keys"})
     assert set(mask.secrets) == {"abcdefgh", "x1y2z3"}
 
 

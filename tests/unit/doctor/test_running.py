@@ -72,6 +72,13 @@ def test_running_service_is_asked_and_no_problem(run_service: Callable[..., Serv
     assert "as the running service states" in findings("model", about)[0].what  # and it is not loaded again
 
 
+def test_service_that_asks_for_a_key_is_asked_as_probes_do(server: FileServer) -> None:
+    about = subject(port=states(server))
+    server.put("/info", json_answer(json.dumps({"status": 401, "code": "unauthenticated"}).encode(), 401))
+    assert is_well("service", about)
+    assert "as the running service states" in findings("model", about)[0].what
+
+
 def test_service_that_cannot_embed_is_found(server: FileServer) -> None:
     about = subject(port=states(server, 503, reason="embedding a picture takes longer than 10 seconds"))
     assert is_well("port", about)

@@ -409,6 +409,13 @@ def test_a_wrong_pack_toml_is_refused_with_its_place(
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("said", ["[" * 3000, "9" * 5000, "\xff", "1979-13-01"])
+def test_a_pack_toml_that_cannot_be_read_is_refused(locations: PackLocations, imported: Path, said: str) -> None:
+    (imported / "pack.toml").write_bytes(b"title = " + said.encode("latin-1"))
+    with pytest.raises(PackError, match=r"pack\.toml cannot be read: .* Correct it, or import the pack again"):
+        locate("own", locations)
+
+
 def test_a_pack_toml_without_its_recogniser(locations: PackLocations, imported: Path) -> None:
     (imported / "own.onnx").unlink()
     with pytest.raises(PackError, match=r"own lacks the recogniser that its pack\.toml states"):

@@ -136,21 +136,21 @@ def test_constants_may_be_made_by_nodes() -> None:
 
 @pytest.mark.parametrize("last", [step("Relu"), step("Conv", np.ones((3, 3, 3, 3)), pads=[1, 1, 1, 1])])
 def test_it_stops_where_a_node_does_something_else(last: Step) -> None:
-    first = first_nodes(model(step("Div", 255.0), last, step("Mul", 255.0)), "input")
+    first = first_nodes(model(step("Div", 255.0), last, step("Mul", 255.0)), "input", 112, 112)
     np.testing.assert_allclose(first(np.full((3, 112, 112), 51)), 0.2)
 
 
 def test_it_stops_before_an_operation_that_cannot_be_run() -> None:
     made = model(step("Div", 255.0), step("Mul", 255.0))
     made.graph.node[1].domain = "somebody's"
-    np.testing.assert_allclose(first_nodes(made, "input")(np.full((3, 112, 112), 51)), 0.2)
+    np.testing.assert_allclose(first_nodes(made, "input", 112, 112)(np.full((3, 112, 112), 51)), 0.2)
 
 
 def test_a_number_minus_the_input_turns_its_sign() -> None:
     made = model(step("Sub", 255.0), step("Div", 255.0))
     node = made.graph.node[0]
     node.input[0], node.input[1] = node.input[1], node.input[0]
-    np.testing.assert_allclose(first_nodes(made, "input")(np.full((3, 112, 112), 51)), 0.8)
+    np.testing.assert_allclose(first_nodes(made, "input", 112, 112)(np.full((3, 112, 112), 51)), 0.8)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +182,69 @@ def test_input_of_a_size_that_no_crop_has_is_refused(side: int) -> None:
 def test_damaged_file_is_refused() -> None:
     with pytest.raises(GraphUnfit, match=r"own\.onnx cannot be read as an ONNX model"):
         inspect(b"\x08\x07broken", "own.onnx")
+
+
+def test_a_number_of_a_kind_that_does_not_exist_is_refused() -> None:
+    made = model(step("Dropout", 0.5, np.array([True])))
+    made.graph.initializer[-1].data_type = 65_537
+    with pytest.raises(GraphUnfit, match=r"own\.onnx cannot be read as an ONNX model"):
+        inspect(made.SerializeToString(), "own.onnx")
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    content = model(step("Sub", 127.5)).SerializeToString().replace(b"\x22\x03Sub", b"\x22\x03\xff\xfe\xfd")
+    with pytest.raises(GraphUnfit, match=r"own\.onnx cannot be read as an ONNX model"):
+        inspect(content, "own.onnx")
+
+
+@pytest.mark.parametrize("inputs", [["output"], []])
+def test_nodes_in_a_circle_or_without_an_input_are_no_hang(inputs: list[str]) -> None:
+    made = model()
+    made.graph.node.append(helper.make_node("Identity", inputs, ["output"]))
+    assert inspect(made.SerializeToString(), "own.onnx")[0].output_dim == 512
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [step("Expand", np.array([700, 3, 112, 112]))],
+        [step("Pad", np.array([0, 0, 2000, 2000, 0, 0, 2000, 2000]))],
+        [step("Concat", np.zeros((1, 3, 112, 112)), axis=0)] * 30,
+    ],
+)
+def test_first_nodes_that_make_far_more_than_a_picture_are_not_run(steps: list[Step]) -> None:
+    """They could ask for terabytes."""
+    made = model(*steps)
+    for number, node in enumerate(made.graph.node):
+        if node.op_type == "Concat":
+            node.input[1] = node.input[0]  # twice as much each time
+            node.output[0] = f"step_{number}"
+    assert first_nodes(made, "input", 112, 112)(np.zeros((3, 112, 112))).size <= 16_000_000
+
+
+def test_constants_of_a_loop_are_not_computed() -> None:
+    """It could go on for ever."""
+    made = model(step("Sub", 100.0))
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["on_out"]), helper.make_node("Identity", ["x"], ["x_out"])],
+        "body",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x_out", TensorProto.FLOAT, None),
+        ],
+    )
+    times, goes_on = np.array(2, np.int64), np.array(True)
+    made.graph.initializer.extend([numpy_helper.from_array(times, "times"), numpy_helper.from_array(goes_on, "on")])
+    made.graph.node.insert(
+        0, helper.make_node("Loop", ["times", "on", made.graph.node[0].input[1]], ["mean"], body=body)
+    )
+    made.graph.node[1].input[1] = "mean"
+    np.testing.assert_array_equal(first_nodes(made, "input", 112, 112)(np.full((3, 112, 112), 50.0)), 50)
 
 
 def test_real_recogniser_is_fed_as_its_graph_needs(real_recogniser: Path) -> None:

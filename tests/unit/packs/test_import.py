@@ -319,6 +319,38 @@ def test_a_zip_bomb_is_refused_and_leaves_nothing(locations: PackLocations, tmp_
     assert nothing_installed(locations)
 
 
+def test_many_small_bombs_are_refused_together_and_unread(locations: PackLocations, tmp_path: Path) -> None:
+    """Members can share the same packed bytes: each may be allowed, and all of them fill a disk."""
+    content = bytearray(archive({f"{number}.onnx": OWN for number in range(5)}))
+    at = 0
+    while (at := content.find(b"PK\x01\x02", at + 1)) > 0:
+        struct.pack_into("<L", content, at + 24, 60 << 20)
+    with pytest.raises(PackError, match=r"own\.zip was not unpacked, .* announce 5 models of 314572800 bytes together"):
+        import_pack([put(tmp_path / "own.zip", bytes(content))], locations)
+    assert nothing_installed(locations)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_unpack_without_bounds_are_refused(locations: PackLocations, tmp_path: Path, method: int) -> None:
+    """A kilobyte of them becomes a gigabyte in one piece, or an error of their own."""
+    with pytest.raises(PackError, match=rf"own\.onnx in .* is packed by zip's method {method}\. .* pack it again"):
+        import_pack([put(tmp_path / "own.zip", archive({"own.onnx": OWN}, method=method))], locations)
+    assert nothing_installed(locations)
+
+
+def test_a_member_whose_second_name_is_no_text_is_refused(locations: PackLocations, tmp_path: Path) -> None:
+    content = archive({"ö.onnx": OWN}).replace("ö".encode(), b"\xff\xff", 1)  # the first of its two names
+    with pytest.raises(PackError, match=r"ö\.onnx in .* cannot be unpacked \('utf-8' codec can't decode"):
+        import_pack([put(tmp_path / "own.zip", content)], locations)
+
+
+def test_an_archive_whose_directory_points_before_it_is_refused(locations: PackLocations, tmp_path: Path) -> None:
+    content = bytearray(archive({"own.onnx": OWN}))
+    struct.pack_into("<L", content, len(content) - 6, content.index(b"PK\x01\x02") + 10)  # the directory's place
+    with pytest.raises(PackError, match=r"is not a complete zip archive \(its member 'own.onnx' would begin before"):
+        import_pack([put(tmp_path / "own.zip", bytes(content))], locations)
+
+
 def test_a_member_that_announces_too_much_is_refused_unread(locations: PackLocations, tmp_path: Path) -> None:
     content = bytearray(archive({"own.onnx": OWN}))
     struct.pack_into("<L", content, content.index(b"PK\x01\x02") + 24, 0xFFFFFFF0)

@@ -81,6 +81,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{- define "arcface-api.scheme" -}}
+{{- with .Values.tls }}
+{{- if and .clientCaKey (not .existingSecret) }}
+{{- fail "tls.clientCaKey is a key of the Secret tls.existingSecret, which is not named: name it, or leave both out." }}
+{{- end }}
+{{- ternary "https" "http" (ne .existingSecret "") }}
+{{- end }}
+{{- end }}
+
+{{- define "arcface-api.probe" -}}
+path: {{ .path }}, port: 5555{{ if eq (include "arcface-api.scheme" .root) "https" }}, scheme: HTTPS{{ end }}
+{{- end }}
+
 {{- define "arcface-api.volumeMounts" -}}
 - name: models
   mountPath: /models
@@ -89,6 +102,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   {{- end }}
 - name: tmp
   mountPath: /tmp
+{{- if .Values.tls.existingSecret }}
+- name: tls
+  mountPath: /tls
+  readOnly: true
+{{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}

@@ -5,7 +5,7 @@ import { announce, byId, el } from "./dom.js";
 import { loadShape } from "./draw.js";
 import { LANGUAGES } from "./requests.js";
 import { comparison } from "./comparison.js";
-import { getInfo } from "./service.js";
+import { Refusal, apiKey, getInfo, setApiKey } from "./service.js";
 import { Slot } from "./slot.js";
 import { TEXTS, currentLanguage, number, setLanguage, t } from "./texts.js";
 
@@ -15,7 +15,7 @@ const ATTRIBUTE_ROLES = [["age_gender", "landmarks_3d"], ["age", "gender"]];
 const INFO_RETRY_SECONDS = 3;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-const state = { info: null, isDown: false, theme: stored("theme", THEMES, "auto"), program: "curl", copied: "copy" };
+const state = { info: null, isDown: false, needsKey: false, theme: stored("theme", THEMES, "auto"), program: "curl", copied: "copy" };
 
 const page = {
   shape: null,
@@ -86,6 +86,8 @@ function render() {
   byId("examples").hidden = slots.some((slot) => slot.picture);
   byId("doubt").hidden = !info?.doubt;
   if (info?.doubt) byId("doubt").replaceChildren(el("b", {}, t("doubt")), " ", el("span", { lang: "en" }, info.doubt));
+  byId("key-form").hidden = !isLocked();
+  byId("key-text").textContent = t(apiKey() ? "keyWrong" : "keyText");
   byId("align").disabled = !isSquare();
   if (!isSquare()) document.querySelector("input[name=align][value=none]").checked = true;
   byId("align-hint").textContent = alignHint();
@@ -105,7 +107,7 @@ function alignHint() {
 function renderRequest() {
   const names = slots.filter((slot) => slot.picture).map((slot) => slot.picture.name);
   const url = new URL("embed", document.baseURI).href;
-  const code = LANGUAGES[state.program](url, query({ withDrawings: false }), names.length ? names : ["face.jpg"]);
+  const code = LANGUAGES[state.program](url, query({ withDrawings: false }), names.length ? names : ["face.jpg"], Boolean(apiKey()));
   if (byId("code").textContent !== code) byId("code").textContent = code; // a person may have selected some of it
   for (const tab of byId("tabs").children) {
     const isChosen = tab.dataset.program === state.program;
@@ -142,9 +144,11 @@ function licence({ name, allows_commercial_use: isCommercial }) {
   return name === "unknown" ? t("unknownLicence") : `${name} · ${t(isCommercial ? "commercial" : "noCommercial")}`;
 }
 
+const isLocked = () => state.needsKey || slots.some((slot) => slot.refusal?.status === 401);
+
 function renderState() {
   const isDown = state.isDown || slots.some((slot) => slot.refusal?.kind === "down");
-  const name = isDown ? "unreachable" : state.info ? "ready" : "asking";
+  const name = isDown ? "unreachable" : isLocked() ? "locked" : state.info ? "ready" : "asking";
   const text = name === "ready" ? `${t(name)} · ${state.info.model}` : t(name);
   byId("state").dataset.state = name;
   if (byId("state-text").textContent !== text) byId("state-text").textContent = text; // it is read out
@@ -155,10 +159,11 @@ function renderState() {
 async function readInfo() {
   try {
     state.info = await getInfo();
-    state.isDown = false;
-  } catch {
-    state.isDown = true;
-    setTimeout(readInfo, INFO_RETRY_SECONDS * 1000);
+    state.isDown = state.needsKey = false;
+  } catch (error) {
+    state.needsKey = error instanceof Refusal && error.status === 401;
+    state.isDown = !state.needsKey;
+    if (state.isDown) setTimeout(readInfo, INFO_RETRY_SECONDS * 1000);
   }
   renderAll();
 }
@@ -238,6 +243,14 @@ function begin() {
       renderAll();
     });
   }
+  byId("key-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    setApiKey(byId("key").value.trim());
+    byId("key").value = "";
+    await readInfo();
+    if (state.needsKey) byId("key").focus();
+    else slots.forEach((slot) => slot.send());
+  });
   byId("align").addEventListener("change", () => {
     render();
     slots.forEach((slot) => slot.send());

@@ -5,16 +5,17 @@ const shellWord = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const curlFile = (name) => shellWord(`file=@"${name.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`);
 const python = (value) => (value === "true" ? "True" : JSON.stringify(value));
 
-/** name → the request as text, for the address of the service, its query, and the names of one or two pictures. */
+/** name → the request as text, for the address of the service, its query, the names of one or two pictures, and whether
+ * there is an API key, which the text takes from the environment. */
 export const LANGUAGES = {
-  curl: (url, query, names) =>
-    names.map((name) => `curl -F ${curlFile(name)} \\\n  ${shellWord(`${url}?${new URLSearchParams(query)}`)}`).join("\n\n"),
-  Python: (url, query, names) => `from arcface_api.client import Client
+  curl: (url, query, names, hasKey) =>
+    names.map((name) => `curl ${hasKey ? '-H "X-API-Key: $API_KEY" ' : ""}-F ${curlFile(name)} \\\n  ${shellWord(`${url}?${new URLSearchParams(query)}`)}`).join("\n\n"),
+  Python: (url, query, names, hasKey) => `${hasKey ? "import os\n\n" : ""}from arcface_api.client import Client
 
 options = {
 ${Object.entries(query).map(([name, value]) => `    ${JSON.stringify(name)}: ${python(value)},`).join("\n")}
 }
-with Client(${JSON.stringify(url.replace(/\/embed$/, ""))}) as client:
+with Client(${JSON.stringify(url.replace(/\/embed$/, ""))}${hasKey ? ', api_key=os.environ["API_KEY"]' : ""}) as client:
 ${
     names.length > 1
       ? `    one, other = (client.embed(path, **options) for path in (${names.map((name) => JSON.stringify(name)).join(", ")}))
@@ -22,7 +23,7 @@ ${
       : `    face = client.embed(${JSON.stringify(names[0])}, **options)
     print(face.model, len(face.vector), "numbers")`
   }`,
-  "Node.js": (url, query, names) => `import { readFile } from "node:fs/promises";
+  "Node.js": (url, query, names, hasKey) => `import { readFile } from "node:fs/promises";
 
 async function embed(path) {
   const query = new URLSearchParams({
@@ -30,7 +31,7 @@ ${Object.entries(query).map(([name, value]) => `    ${name}: ${JSON.stringify(va
   });
   const form = new FormData();
   form.append("file", new Blob([await readFile(path)]), "face");
-  const answer = await fetch(\`${url.replaceAll("`", "")}?\${query}\`, { method: "POST", body: form });
+  const answer = await fetch(\`${url.replaceAll("`", "")}?\${query}\`, { method: "POST", body: form${hasKey ? ', headers: { "X-API-Key": process.env.API_KEY }' : ""} });
   if (!answer.ok) throw new Error((await answer.json()).detail);
   return answer.json();
 }

@@ -3,6 +3,29 @@
 const REFUSAL_STATUSES = new Set([502, 504]); // a proxy says that nothing is behind it
 const BACKOFF_SECONDS = [2, 4, 8, 15];
 
+const KEY = "arcface-key"; // kept until the tab is closed, and sent to this service alone
+
+/** The API key that requests are sent with; empty: none. */
+export function apiKey() {
+  try {
+    return sessionStorage.getItem(KEY) ?? "";
+  } catch {
+    return memory; // a browser may forbid it
+  }
+}
+
+let memory = "";
+
+/** Send requests with this key from now on. */
+export function setApiKey(key) {
+  memory = key;
+  try {
+    sessionStorage.setItem(KEY, key);
+  } catch {
+    // as above
+  }
+}
+
 /** What the service refused, or could not do. `retrySeconds`: after how many seconds to try again; null: never. */
 export class Refusal extends Error {
   constructor({ kind, status = 0, code = "", detail = "", retrySeconds = null }) {
@@ -38,7 +61,8 @@ async function ask(path, options, attempt) {
   const backoff = BACKOFF_SECONDS[Math.min(attempt, BACKOFF_SECONDS.length - 1)];
   let answer;
   try {
-    answer = await fetch(path, options);
+    const key = apiKey();
+    answer = await fetch(path, key ? { ...options, headers: { "X-API-Key": key } } : options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal({ kind: "down", retrySeconds: backoff });

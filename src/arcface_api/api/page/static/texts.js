@@ -14,6 +14,11 @@ const en = {
   asking: "Asking the service …",
   ready: "Ready",
   unreachable: "No answer; trying again",
+  locked: "Asks for an API key",
+  keyLabel: "API key",
+  keyUse: "Use it",
+  keyText: "This service needs an API key; the person who runs it gives you one. It is kept until this tab is closed.",
+  keyWrong: "The service does not know this key. Try another one.",
   doubt: "The service doubts its own model",
   footer: "A picture is sent to this service, embedded and forgotten. It is neither stored nor logged, and no other machine is asked.",
 
@@ -180,6 +185,11 @@ const ru = {
   asking: "Спрашиваем сервис …",
   ready: "Готов",
   unreachable: "Нет ответа; пробуем снова",
+  locked: "Нужен ключ API",
+  keyLabel: "Ключ API",
+  keyUse: "Применить",
+  keyText: "Этот сервис отвечает только тем, у кого есть ключ API; его выдаёт тот, кто управляет сервисом. Ключ хранится, пока открыта эта вкладка.",
+  keyWrong: "Сервис не знает этого ключа. Попробуйте другой.",
   doubt: "Сервис сомневается в своей модели",
   footer: "Снимок отправляется этому сервису, превращается в вектор и забывается. Он не сохраняется и не попадает в журнал; другие машины не участвуют.",
 
