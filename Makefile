@@ -89,7 +89,7 @@ image: ## build the container image on its pinned base: make image BASE=python@s
 sbom: run-environment dev-environment ## list what the service's environment contains, as CycloneDX: build/sbom.cdx.json
 	$(DEV) requirements/sbom.py --output build/sbom.cdx.json $(RUN)
 
-audit: ## compare the locks with the known vulnerabilities; needs pypi.org
+audit: ## compare the locks with the known vulnerabilities; asks PyPI
 	@requirements/audit
 
 clean: ## remove the environments and caches

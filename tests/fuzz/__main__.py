@@ -171,7 +171,7 @@ def environment(name: str) -> dict[str, str]:
 
 
 def report(results: dict[str, Result], earlier: Path | None) -> dict[str, object]:
-    """The result as JSON; executions and seconds are added to those of the file, if it is of the same packages."""
+    """The result as JSON; it is added to that of the file, if the packages are the same."""
     described = machine.describe()
     targets = {name: asdict(result) for name, result in results.items()}
     if earlier is not None and earlier.is_file():
@@ -181,6 +181,7 @@ def report(results: dict[str, Result], earlier: Path | None) -> dict[str, object
                 now = targets.setdefault(name, result)
                 if now is not result:
                     now["executions"] += result["executions"]
+                    now["findings"] = [*result["findings"], *now["findings"]]
                     now["seconds"] = round(now["seconds"] + result["seconds"], 1)
                     for most in ("reached_edges", "peak_rss_mib", "slowest_seconds"):
                         now[most] = max(now[most], result[most])

@@ -222,4 +222,6 @@ def _variable(name: str) -> str:
 
 
 def _day(seconds: float) -> str:
+    if not seconds:
+        return "an unknown day"
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
