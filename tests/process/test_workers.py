@@ -188,31 +188,36 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(
 
 
 def test_counts_of_a_supervisor_that_was_killed_are_removed_by_the_next_one(
-    run: Run, tiny_recogniser: Path, tmp_path: Path
+    run: Run, tiny_recogniser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def counts_of(supervisor: Command) -> Path:
-        held = [Path(file).readlink() for file in Path(f"/proc/{supervisor.process.pid}/fd").iterdir()]
-        (folder,) = {path for path in held if path.match(f"{metrics_folder.MEMORY}/{metrics_folder.PREFIX}*")}
-        return folder
+    memory, own_memory = tmp_path / "memory", tmp_path / "own memory"  # nobody else removes anything there
+    memory.mkdir()
+    own_memory.mkdir()
+    (own_memory / "sitecustomize.py").write_text(
+        f"from arcface_api.serving import metrics_folder\nmetrics_folder.MEMORY = {str(memory)!r}\n"
+    )
+    monkeypatch.setattr(metrics_folder, "MEMORY", str(memory))
 
-    killed = run("--workers", "2", "--pack", tiny_recogniser)
+    def counts() -> set[Path]:
+        return {*memory.iterdir()}
+
+    killed = run("--workers", "2", "--pack", tiny_recogniser, faults=own_memory)
     killed.serving()
-    left = counts_of(killed)
-    running = run("--workers", "2", "--pack", tiny_recogniser)
+    (left,) = counts()
+    running = run("--workers", "2", "--pack", tiny_recogniser, faults=own_memory)
     running.serving()
-    assert left.exists()  # it is used
+    assert left in counts()  # it is used
     family = descendants(killed.process.pid)
     killed.process.kill()
     until(lambda: not any(map(is_running, family)))
-    used = counts_of(running)
+    assert left in counts()  # nobody was there to remove it
+    (used,) = counts() - {left}
     with ExitStack() as stack:
         own = metrics_folder.make(stack)
-        assert own is not None
-        assert not left.exists()
-        assert used.exists()
-    assert not own.exists()
+        assert counts() == {used, own}
+    assert counts() == {used}
     running.stop()
-    assert not used.exists()
+    assert not counts()
 
 
 def test_folder_that_is_removed_before_it_is_held_is_made_again(
