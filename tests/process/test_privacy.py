@@ -9,10 +9,8 @@ import base64
 import json
 import re
 import shutil
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +22,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 
+from collectors import Collector, collecting
 from serving import PATIENT_END, Run, descendants, until
 
 needs_strace = pytest.mark.skipif(
@@ -145,33 +144,10 @@ def test_what_the_search_finds() -> None:
 # ── a service that says all it can ─────────────────────────────────────────────────────────────────────────────────
 
 
-class Collector:
-    """Keeps what a service sends to it, headers included."""
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # http.server's name
-                outer.received += self.headers.as_bytes() + self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    collector = Collector()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server.server_port}")
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
+    with collecting(monkeypatch) as collector:
+        yield collector
 
 
 @pytest.fixture

@@ -1,20 +1,18 @@
 """Promises of `ARCFACE_TRACE_SHARE`: a collector gets each request with its stages, and the batch that it shared."""
 
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import onnx
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from arcface_api.api.traces import Traces
 from arcface_api.errors import RuntimeUnfit
+from collectors import Collector, collecting
 from pictures import picture_bytes
 from serving import PATIENT_END, Command, Run
 from tiny_models import slow_model
@@ -24,40 +22,10 @@ TRACE, PARENT = "ab" * 16, "cd" * 8
 STAGES = ["receive", "decode", "crop", "queue", "inference", "respond"]
 
 
-class Collector:
-    """What a collector's OTLP receiver is for the service."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.resources: set[tuple[str, str]] = set()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # http.server's name
-                content = self.rfile.read(int(self.headers["Content-Length"]))
-                for resource in ExportTraceServiceRequest.FromString(content).resource_spans:
-                    outer.resources |= {(each.key, each.value.string_value) for each in resource.resource.attributes}
-                    outer.spans += [span for scope in resource.scope_spans for span in scope.spans]
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def named(self, name: str) -> list[Span]:
-        return [span for span in self.spans if span.name == name]
-
-
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    collector = Collector()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server.server_port}")
-    yield collector
-    collector.server.shutdown()
-    collector.server.server_close()
+    with collecting(monkeypatch) as collector:
+        yield collector
 
 
 @pytest.fixture
