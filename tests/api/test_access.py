@@ -215,7 +215,8 @@ CALLER = "203.0.113.9"
         ((PEER_ADDRESS,), f"::ffff:{PEER_ADDRESS}", CALLER, CALLER),
         ((), f"::ffff:{PEER_ADDRESS}", CALLER, PEER_ADDRESS),
         ((), "fe80::1%eth0", CALLER, "fe80::1"),
-        (("*",), PEER_ADDRESS, f"{CALLER}, 10.1.2.3", CALLER),
+        ((PEER_ADDRESS, "10.0.0.0/8"), PEER_ADDRESS, f"{CALLER}, ::ffff:a01:203", CALLER),
+        (("*",), PEER_ADDRESS, f"198.51.100.1, {CALLER}", CALLER),  # only the nearest proxy's word is sure
     ],
 )
 def test_caller_behind_proxies_is_the_last_that_none_of_them_vouches_for(

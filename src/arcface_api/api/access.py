@@ -20,7 +20,7 @@ from arcface_api.errors import Forbidden, HostNotAllowed
 from arcface_api.settings import Settings
 
 PROBES = frozenset({"/health", "/livez", "/readyz"})
-"""Everybody may ask these: orchestrators do, under any name and without a key."""
+"""Everybody may ask these: orchestrators do, under any name, without a key and without a certificate."""
 DOCUMENTS = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 DOCUMENT_FOLDERS = ("/page/", "/static-offline-docs/")
 """Load without a key, because a browser has none yet: they contain nothing of this service's own."""

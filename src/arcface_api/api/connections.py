@@ -133,12 +133,9 @@ class Connections:
         return most if most is not None and self.by_address[address] > most else None
 
     def address_of(self, peer: Any) -> str:
-        """What counts as one address: of IPv6 a /64, which one caller often has to itself; "" if it has no limit."""
-        if self.most_per_address is None or not peer or self.is_exempt(peer[0]):
-            return ""
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
-        address = getattr(address, "ipv4_mapped", None) or address  # as a listener on [::] sees IPv4
-        return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+        """The `site_of` a peer; "" if it has no limit."""
+        has_limit = self.most_per_address is not None and peer and not self.is_exempt(peer[0])
+        return site_of(plain_address(peer[0])) if has_limit else ""
 
     def make_room(self, address: str | None = None) -> bool:
         """Close the one that has been idle longest, of an address or of all; False: none has been for a second."""
@@ -177,6 +174,20 @@ class Connections:
         keep = b"timeout=%d" % self.keep_alive_seconds
         self.keep_alive_headers = [(b"connection", b"keep-alive"), (b"keep-alive", keep)]
         """Of every answer after which the connection stays open; Java's client wants both."""
+
+
+def plain_address(host: str) -> str:
+    """An address without its zone, and as IPv4 where a listener on [::] sees one; what is no address as it is."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def site_of(address: str) -> str:
+    """What counts as one caller: a `plain_address` of IPv4, and of IPv6 a /64, which one caller often has to itself."""
+    return str(ipaddress.ip_network((address, 64), strict=False)) if ":" in address else address
 
 
 def open_files(connections: int) -> int:

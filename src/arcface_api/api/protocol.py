@@ -28,6 +28,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from arcface_api.api import heads
+from arcface_api.api.access import PROBES
 from arcface_api.api.app import DirectApp
 from arcface_api.api.connections import LATE_SECONDS, PEER, Connections, GentleTransport, leave
 from arcface_api.api.problems import answer_to
@@ -48,8 +49,6 @@ BLANK_BYTES = 8
 MOST_CUTS = 10_000
 """Empty lines in a chunked body. A form has one for each part, a picture one in gigabytes; more would keep the event
 loop busy."""
-PROBES = frozenset({"/livez", "/readyz", "/health"})
-"""Paths for which callers need no certificate: orchestrators have none."""
 REST_SECONDS = 5.0
 """How often the speed of the rest of a refused body is checked."""
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Scope
 
-from arcface_api.api.connections import PEER
+from arcface_api.api.connections import PEER, plain_address
 from arcface_api.settings import PREFIX
 
 _FORWARDED_PREFIX = b"x-forwarded-prefix"
@@ -40,32 +40,29 @@ class Proxies:
 
     def trusts_address(self, address: str) -> bool:
         """Whether this address is one of theirs."""
-        return self._trusts_all or self._is_trusted(_plain(address))
+        return self._trusts_all or self._is_trusted(plain_address(address))
 
     def caller(self, scope: Scope) -> str:
-        """The address of the caller: the other end, or the first before all proxies that are trusted; may be empty."""
+        """The address of the caller: the other end, or the last one before the proxies that are trusted; may be empty.
+
+        If all are trusted, it is what the nearest one has seen: a caller can write everything before that.
+        """
         peer = scope.get(PEER) or scope.get("client")
-        address = _plain(peer[0]) if peer else ""
+        address = plain_address(peer[0]) if peer else ""
         if (self._trusts_all or self._trusted) and self.trusts(scope):
             sent = b",".join(value for name, value in scope["headers"] if name == _FORWARDED_FOR).decode("latin-1")
             for entry in reversed(sent.split(",")):
                 with_port = _PORT.match(entry.strip())
-                before = _plain(with_port[1] or with_port[2] if with_port else entry.strip())
+                before = plain_address(with_port[1] or with_port[2] if with_port else entry.strip())
                 if not _is_address(before):
                     break  # what stands before it may be made up
                 address = before
-                if not self._trusts_all and not self._is_trusted(address):
+                if self._trusts_all or not self._is_trusted(address):
                     break
         return address
 
     def _is_in_networks(self, address: str) -> bool:
         return _is_address(address) and any(ipaddress.ip_address(address) in network for network in self._trusted)
-
-
-def _plain(address: str) -> str:
-    """An address without a zone, and as IPv4 where a listener on [::] sees one."""
-    bare = address.partition("%")[0]
-    return bare[7:] if bare.lower().startswith("::ffff:") and "." in bare else bare
 
 
 def _is_address(text: str) -> bool:

@@ -14,14 +14,13 @@ from limits.strategies import FixedWindowRateLimiter
 from starlette.types import Scope
 
 from arcface_api.api.auth import KEY_NAME
+from arcface_api.api.connections import site_of
 from arcface_api.api.published import Proxies, networks
 from arcface_api.errors import RateLimited, TooManyFiles
 from arcface_api.wording import counted
 
 MOST_CALLERS = 65_536
 """Callers whose pictures are counted at once; a further one takes the place of the one that began first."""
-SITE_BITS = 64
-"""Of an IPv6 address; one caller has all addresses that begin with them."""
 
 
 class _Windows(Storage):
@@ -126,4 +125,4 @@ class RateLimits:
             return address
         if any(parsed in network for network in self._exempt):
             return None
-        return str(ipaddress.ip_network((address, SITE_BITS), strict=False)) if parsed.version == 6 else address
+        return site_of(address)
