@@ -17,6 +17,7 @@ from typing import IO, Any, Self
 
 import psutil
 
+from arcface_api.settings import Settings
 from benchmarks.lib.knowing import connections_of, listeners
 from benchmarks.lib.service import ROOT, free_port, own_command
 
@@ -41,7 +42,11 @@ class Scene:
     ) -> None:
         """`restarts`: start it again whenever it ends, as systemd's `Restart=always` does."""
         self.workers, self.restarts, self.disk = workers, restarts, disk
-        self.hang_seconds = float(options[options.index("--hang-seconds") + 1]) if "--hang-seconds" in options else 15.0
+        self.hang_seconds = float(
+            options[options.index("--hang-seconds") + 1]
+            if "--hang-seconds" in options
+            else Settings.model_fields["hang_seconds"].default
+        )
         self.port = free_port()
         self._temporary = tempfile.TemporaryDirectory(prefix="faults-")
         self.folder = Path(self._temporary.name)
