@@ -216,9 +216,14 @@ def expanded(secret: bytes, label: bytes, size: int) -> bytes:
 
 
 def test_caller_that_stops_within_a_message_of_tls_is_cut_off_in_silence(
-    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run_service: Callable[..., Service],
+    tiny_recogniser: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """OpenSSL sends nothing before such a message is whole. Each answer would be a traceback in the log."""
+    service = run_service(tiny_recogniser, keep_alive_seconds=1)
     trusting = trusting_everybody()
     trusting.minimum_version = ssl.TLSVersion.TLSv1_3
     trusting.keylog_filename = str(tmp_path / "secrets")

@@ -32,6 +32,7 @@ _SENT_AS = "Send one as Authorization: Bearer KEY, or as X-API-Key: KEY; the ope
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH, _HEX = "sha256:", re.compile(r"[0-9A-Fa-f]{64}")
 _MAKE_ONE = "Make one with: openssl rand -hex 32"
+_NAME_A_FILE = "Name a file that this user may read"
 
 _log = logging.getLogger(__name__)
 
@@ -106,11 +107,11 @@ class Keys:
     def _content(self) -> bytes:
         try:
             if stat.S_ISFIFO(self._file.stat().st_mode):  # reading would wait for a writer, and what is read is gone
-                raise self._wrong("it is a named pipe, and has to be a file")
+                raise self._wrong(f"it is a named pipe. {_NAME_A_FILE}")
             with self._file.open("rb") as file:
                 content = file.read(MOST_BYTES + 1)
         except OSError as error:
-            raise self._wrong(f"{error.strerror}. Name a file that this user may read") from None
+            raise self._wrong(f"{error.strerror}. {_NAME_A_FILE}") from None
         if len(content) > MOST_BYTES:
             raise self._wrong(f"it has more than {MOST_BYTES:,} bytes")
         return content
