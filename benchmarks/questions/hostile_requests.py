@@ -4,10 +4,12 @@
 
 On a service that it starts: all cases of `lib/hostile_cases` and the slow callers once; then, in rounds, good callers
 alone, and beside 500 connections that send a head byte by byte, 500 that ask for documents and read nothing, and one
-caller that sends all cases again and again; at last alone again. Exit status 1 where a check does not hold.
+caller that sends all cases again and again, 50 a second; at last alone again. Exit status 1 where a check does not
+hold.
 """
 
 import argparse
+import itertools
 import multiprocessing
 import sys
 import time
@@ -67,7 +69,7 @@ def main() -> None:
             with (
                 slow_callers(service.address, KINDS[SLOW_KINDS[0]]),
                 slow_callers(service.address, KINDS[SLOW_KINDS[1]]),
-                _attacked(service.address, vectors) as attack,
+                _attacked(service.address, vectors, arguments.cases_per_second) as attack,
             ):
                 runs.append(_good_callers(service, requests, arguments))
                 peak = {name: max(value, peak[name]) for name, value in _state(service.pid).items()}
@@ -105,6 +107,7 @@ def main() -> None:
                 for name, reports in (("alone", alone), ("beside", beside))
             },
             "process": {"before": before, "beside": peak, "after": left},
+            "cases_per_second": arguments.cases_per_second,
             "cases_beside": cases_beside,
             "outcomes": outcomes,
             "wrong": wrong,
@@ -130,11 +133,11 @@ def _all_once(address: Address, vectors: Mapping[str, Sequence[float]]) -> tuple
 
 
 @contextmanager
-def _attacked(address: Address, vectors: Mapping[str, Sequence[float]]) -> Iterator[dict[str, Any]]:
+def _attacked(address: Address, vectors: Mapping[str, Sequence[float]], per_second: float) -> Iterator[dict[str, Any]]:
     """A process sends all cases again and again; afterwards, how many it sent, and what came out wrong."""
     spawn = multiprocessing.get_context("spawn")
     begun, end, (report, its_end) = spawn.Event(), spawn.Event(), spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_attack, args=(address, vectors, begun, end, its_end), daemon=True)
+    process = spawn.Process(target=_attack, args=(address, vectors, per_second, begun, end, its_end), daemon=True)
     process.start()
     begun.wait(200)
     found: dict[str, Any] = {}
@@ -147,17 +150,19 @@ def _attacked(address: Address, vectors: Mapping[str, Sequence[float]]) -> Itera
         process.kill()
 
 
-def _attack(address: Address, vectors: Mapping[str, Sequence[float]], begun: Any, end: Any, report: Any) -> None:
-    sent, wrong, cases = 0, [], all_cases()
+def _attack(
+    address: Address, vectors: Mapping[str, Sequence[float]], per_second: float, begun: Any, end: Any, report: Any
+) -> None:
+    sent, wrong = 0, []
     begun.set()
-    while not end.is_set():
-        for case in cases:
-            outcome = outcome_of(case, address, vectors)
-            sent += 1
-            if not outcome.is_right:
-                wrong.append(f"{case.kind}: {case.name}: {outcome.got}, beside others")
-            if end.is_set():
-                break
+    began = time.monotonic()
+    for case in itertools.cycle(all_cases()):
+        if end.wait(max(0.0, began + sent / per_second - time.monotonic())):
+            break
+        outcome = outcome_of(case, address, vectors)
+        sent += 1
+        if not outcome.is_right:
+            wrong.append(f"{case.kind}: {case.name}: {outcome.got}, beside others")
     report.send({"sent": sent, "wrong": wrong})
 
 
@@ -188,6 +193,7 @@ def _state(pid: int) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="alone, and beside hostile callers (default 5)")
+    parser.add_argument("--cases-per-second", type=float, default=50, help="beside good callers (default 50)")
     parser.add_argument("--seconds", type=float, default=12, help="of each run of good callers (default 12)")
     parser.add_argument("--clients", type=int, default=4, help="good callers (default 4)")
     options.add_service(parser)

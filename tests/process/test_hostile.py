@@ -5,6 +5,7 @@ The short form of `benchmarks/questions/hostile_requests.py`, with the same case
 
 import os
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,3 +47,30 @@ def test_each_hostile_request_gets_its_refusal_and_nothing_is_left_over(run: Run
     assert known_vectors(address) == vectors
     assert "Traceback" not in command.log
     assert len(command.lines) < 100
+
+
+def test_system_takes_little_of_an_answer_that_nobody_reads(run: Run, tiny_recogniser: Path) -> None:
+    command = run("--pack", tiny_recogniser)
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.connect(("127.0.0.1", command.port))
+        caller.sendall(DOCUMENT * 3)
+        ends = f"{command.port:04X}", f"{caller.getsockname()[1]:04X}"
+        taken = [0]
+
+        def is_full() -> bool:
+            time.sleep(0.5)
+            taken.append(waiting(*ends))
+            return taken[-1] > 0 and taken[-1] == taken[-2]
+
+        until(is_full)
+    assert taken[-1] < 1e6, "and not the 4 MB that Linux would take"
+
+
+def waiting(sender_port: str, receiver_port: str) -> int:
+    """Bytes that the system has taken from the sender and not delivered."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, sender, receiver, _, queues, *_ = line.split()
+        if sender.endswith(f":{sender_port}") and receiver.endswith(f":{receiver_port}"):
+            return int(queues.partition(":")[0], 16)
+    return 0
