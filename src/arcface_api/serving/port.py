@@ -16,8 +16,8 @@ from arcface_api.errors import SettingInvalid
 BACKLOG = 2048
 """Connections that may wait to be accepted; uvicorn's default."""
 SEND_BUFFER_BYTES = 256 * 1024
-"""Of an answer, what the system takes from the service for a caller who does not read. Left to itself, Linux takes 4 MB,
-so that each of 500 such callers costs that memory, and the processor's time to fill it."""
+"""Of an answer that its caller does not read, what the system takes from the service. Linux alone would take 4 MB: that
+much memory for each of 500 such callers, and the processor's time to fill it."""
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # what is listened on, where that is all addresses
 Address = tuple[str, int] | tuple[str, int, int, int]
