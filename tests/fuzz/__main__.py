@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.lib import machine
 from fuzz import corpus
-from fuzz.target import HANG_SECONDS, run
+from fuzz.target import CURRENT, HANG_SECONDS, run
 from fuzz.targets import CHECKS, NAMES, target
 
 _EXECUTIONS = re.compile(r"^stat::number_of_executed_units:\s+(\d+)", re.MULTILINE)
@@ -40,7 +40,7 @@ _PROGRESS = re.compile(r"^#(\d+)\s.*?(cov: \d+).*?(exec/s: \d+ rss: \w+)")
 _PROGRESS_SECONDS = 20.0
 _PATIENCE_SECONDS = 300.0
 """For the start and the end of a process on a busy machine."""
-_MALLOC_CHECKS = "libc_malloc_debug.so.0"
+MALLOC_CHECKS = "libc_malloc_debug.so.0"
 """glibc's own; other systems have none."""
 
 
@@ -75,6 +75,9 @@ def main() -> int:
     targets = options.target or [name for name in NAMES if name not in CHECKS]
     if options.replay:
         name = options.target[0] if options.target else options.replay.name.partition("-")[0]
+        checking = environment(name, options.folder)
+        if checking.keys() - os.environ.keys():
+            os.execve(sys.executable, [sys.executable, "-m", "fuzz", *sys.argv[1:]], checking)
         print(run(target(name), options.replay.read_bytes()))
         return 0
     if options.keep:
@@ -105,9 +108,8 @@ def fuzz(name: str, *, seconds: int, seed: int, folder: Path) -> Result:
     said: list[str] = []
     with subprocess.Popen(
         command(name, *options), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace",
-        env=environment(name),
+        env=environment(name, folder),
     ) as process:  # fmt: skip
-        # a crash that damaged the heap can leave libFuzzer waiting for a lock
         too_long = threading.Timer(seconds + _PATIENCE_SECONDS, process.kill)
         too_long.start()
         for line in process.stderr or ():
@@ -125,14 +127,31 @@ def fuzz(name: str, *, seconds: int, seed: int, folder: Path) -> Result:
     result.executions, result.peak_rss_mib, result.slowest_seconds = (
         int(found[1]) if (found := pattern.search(text)) else 0 for pattern in (_EXECUTIONS, _PEAK, _SLOWEST)
     )
+    if not result.executions and (progress := _PROGRESS.match(text)):  # it crashed
+        result.executions = int(progress[1])
     result.reached_edges = max((int(edges) for edges, _ in _REACHED.findall(text)), default=0)
     if process.returncode:
-        saved = _SAVED.search(text)
-        result.findings.append(saved[1] if saved else f"it ended with {process.returncode}")
-        again = f"  again: make fuzz ARGS='--replay {saved[1]}'\n" if saved else ""
+        saved = saved_input(name, text, folder)
+        result.findings.append(saved or f"it ended with {process.returncode}")
+        again = f"  again: make fuzz ARGS='--replay {saved}'\n" if saved else ""
         print(f"FOUND in {name}, after {result.executions:,} executions:\n{text[-4000:]}\n{again}", file=sys.stderr)
     print(f"{name}: {result.executions:,} executions in {result.seconds:.0f} s", file=sys.stderr)
     return result
+
+
+def saved_input(name: str, text: str, folder: Path) -> str | None:
+    """The file with the input that ended a process which printed `text`; None if nobody kept it."""
+    if saved := _SAVED.search(text):
+        return saved[1]
+    current = _current(name, folder)
+    if not current.exists():
+        return None
+    crash = folder / f"{name}-crash-{sha256(current.read_bytes()).hexdigest()}"
+    return str(current.replace(crash))
+
+
+def _current(name: str, folder: Path) -> Path:
+    return folder / f"{name}-current"
 
 
 def prepared(name: str, folder: Path) -> Path:
@@ -150,7 +169,7 @@ def minimise(name: str, folder: Path) -> None:
     shutil.rmtree(smallest, ignore_errors=True)
     smallest.mkdir(parents=True)
     merge = command(name, "-merge=1", str(smallest), str(folder / "reached" / name))
-    subprocess.run(merge, check=True, capture_output=True)
+    subprocess.run(merge, check=True, capture_output=True, env=environment(name, folder))
     count = corpus.keep(name, [file.read_bytes() for file in smallest.iterdir()])
     print(f"{name}: {count} inputs kept", file=sys.stderr)
 
@@ -160,12 +179,13 @@ def command(name: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "fuzz.child", name, *options]
 
 
-def environment(name: str) -> dict[str, str]:
+def environment(name: str, folder: Path) -> dict[str, str]:
     """This process's, with glibc's checks of each block's borders: damage shows at once, not by luck."""
     if not target(name).checks_blocks:
         return dict(os.environ)
     return os.environ | {
-        "LD_PRELOAD": _MALLOC_CHECKS,
+        CURRENT: str(_current(name, folder).absolute()),
+        "LD_PRELOAD": MALLOC_CHECKS,
         "GLIBC_TUNABLES": "glibc.malloc.check=3:glibc.malloc.perturb=165",
     }
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 HANG_SECONDS = 1.0
 """Of CPU time: the machine may be busy."""
+CURRENT = "FUZZ_CURRENT"
+"""Environment variable: the file in which a target that `checks_blocks` keeps the input that it is running."""
 
 
 @dataclass(frozen=True)

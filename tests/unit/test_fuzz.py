@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fuzz import corpus
+from fuzz.__main__ import MALLOC_CHECKS
 from fuzz.decoding import decode_picture
 from fuzz.mutate import Mutator
 from fuzz.seeds import all_seeds
@@ -69,6 +71,19 @@ def test_every_kind_of_fault_is_found_and_saved(tmp_path: Path, content: bytes, 
     assert re.search(said, stderr), stderr
     (saved,) = tmp_path.glob("faulty-*")
     assert saved.read_bytes() == content
+
+
+@needs_atheris
+def test_damage_to_the_heap_is_found_and_its_input_saved(tmp_path: Path) -> None:
+    """By OpenCV's decoder of PNG, whose fault the service goes around."""
+    loaded = subprocess.run(["true"], env={"LD_PRELOAD": MALLOC_CHECKS}, check=True, capture_output=True)
+    if loaded.stderr:
+        pytest.skip("this system lacks glibc's checks of each block")
+    status, stderr = fuzz(tmp_path, "--target", "opencv", "--seconds", "120")
+    assert status == 1, stderr
+    (saved,) = tmp_path.glob("opencv-crash-*")
+    status, stderr = fuzz(tmp_path, "--replay", str(saved))
+    assert status == -signal.SIGABRT, stderr
 
 
 def test_decoding_survives_the_seeds_and_some_damage() -> None:
