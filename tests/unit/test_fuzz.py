@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 import subprocess
 import sys
 import tomllib
@@ -83,7 +82,7 @@ def test_damage_to_the_heap_is_found_and_its_input_saved(tmp_path: Path) -> None
     assert status == 1, stderr
     (saved,) = tmp_path.glob("opencv-crash-*")
     status, stderr = fuzz(tmp_path, "--replay", str(saved))
-    assert status == -signal.SIGABRT, stderr
+    assert status == 1, stderr
 
 
 def test_decoding_survives_the_seeds_and_some_damage() -> None:
