@@ -229,7 +229,7 @@ def test_wrong_timeout_is_explained(service: Service, seconds: str) -> None:
 def test_closing_under_load_answers_everything_accepted(
     run_service: Callable[..., Service], tiny_recogniser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = run_service(tiny_recogniser)
+    service = run_service(tiny_recogniser, request_timeout_seconds=3600)  # a held inference counts as a slow one
     held = HeldSession(monkeypatch)
     with ThreadPoolExecutor(len(PICTURES) + 1) as pool:
         accepted = [pool.submit(single, service, content) for content in PICTURES]
@@ -238,7 +238,7 @@ def test_closing_under_load_answers_everything_accepted(
         stopping = pool.submit(service.stop)
         threading.Event().wait(0.2)
         held.go.set()
-        assert all("embedding" in task.result() for task in accepted)
+        assert [task.result() for task in accepted if "embedding" not in task.result()] == []
         stopping.result()
 
 
