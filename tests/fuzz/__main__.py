@@ -103,6 +103,7 @@ def main() -> int:
 def fuzz(name: str, *, seconds: int, seed: int, folder: Path) -> Result:
     """Fuzz one target in a process of its own, up to its first finding."""
     reached = prepared(name, folder)
+    _current(name, folder).unlink(missing_ok=True)  # of an earlier run
     began = shown = time.monotonic()
     options = [f"-max_total_time={seconds}", f"-seed={seed}", f"-artifact_prefix={folder}/{name}-", str(reached)]
     said: list[str] = []
