@@ -1,4 +1,7 @@
-"""How many connections there may be and how long, how one ends, and what its end means for the request on it."""
+"""How many connections there may be and how long, how one ends, and what its end means for the request on it.
+
+One module, because each connection counts among all, and all together decide which one ends.
+"""
 
 import asyncio
 import ctypes
