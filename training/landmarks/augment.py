@@ -22,7 +22,7 @@ from training.landmarks.faces import Face, face_size
 SWAPPED = [1, 0, 2, 4, 3]
 """Order of the landmarks in a mirrored picture."""
 
-COVERED = 0.35
+COVERED = 0.45
 """Of all crops, with a face or without."""
 
 
