@@ -105,7 +105,7 @@ def cut(face: Face, how: Cut, *, as_labelled: bool = False) -> tuple[Image, Poin
 
 
 def cover(image: Image, points: Points, rng: Generator) -> tuple[Image, NDArray[np.float64]]:
-    """Something before every third face, and how much of each of `covers.PARTS` it hides: (2,), 0 to 1."""
+    """Something before nearly every second face, and how much of each of `covers.PARTS` it hides: (2,), 0 to 1."""
     return covered(image, points, rng) if rng.random() < COVERED else (image, np.zeros(len(PARTS)))
 
 
