@@ -152,11 +152,11 @@ def test_covers_stay_inside_crops_of_any_size_and_leave_the_original_alone(kind:
     assert np.array_equal(image, original)
 
 
-def test_a_third_of_all_crops_is_covered_and_the_others_keep_their_pixels() -> None:
+def test_nearly_half_of_all_crops_are_covered_and_the_others_keep_their_pixels() -> None:
     rng = np.random.default_rng(0)
     made = [cover(skin(), on_crop(), rng) for _ in range(400)]
     changed = np.mean([not np.array_equal(crop, skin()) for crop, _ in made])
-    assert changed == pytest.approx(0.35, abs=0.08)
+    assert changed == pytest.approx(0.45, abs=0.08)
     assert all(not share.any() for crop, share in made if np.array_equal(crop, skin()))
 
 
