@@ -209,10 +209,10 @@ def test_defect_on_one_picture_costs_only_that_one(service: Service, monkeypatch
 def test_error_of_one_picture_is_its_own(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     real = align
 
-    def defective(image: Image, points: Points, size: int, template: Points) -> Crop:
+    def defective(image: Image, *rest: Any, **named: Any) -> Crop:
         if image.shape == loose_portrait().shape:
             raise ZeroDivisionError
-        return real(image, points, size, template)
+        return real(image, *rest, **named)
 
     monkeypatch.setattr(prepare, "align", defective)
     others = [png(loose_portrait()[4:]), png(loose_portrait()[:, 6:])]

@@ -8,7 +8,7 @@ import pytest
 
 from arcface_api.arrays import TEMPLATE
 from arcface_api.face.geometry import moved, similarity
-from arcface_api.face.landmarks import regressor
+from arcface_api.face.landmarks import REGRESSOR_DIM, regressor
 from training.landmarks.augment import Cut, cover, cut, degrade, random_cut, views
 from training.landmarks.covers import KINDS, anywhere, covered
 from training.landmarks.faces import PARTS, Face, bucket_of, face_size, part_of
@@ -186,8 +186,8 @@ def test_row_is_the_one_that_the_landmarks_were_read_from() -> None:
     images = [skin(), face_with_light_at(2).image, np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8)]
     for (first, found), (again, same, row) in zip(find(run, images), find_with_rows(run, images), strict=True):
         assert (first.uncertainty, found.uncertainty) == (again.uncertainty, same.uncertainty)
-        assert row.shape == (12,)
-        assert same.uncertainty in (float(row[-2]), 1.0)
+        assert row.shape == (REGRESSOR_DIM,)
+        assert same.face_probability in (float(row[-1]), 0.0)
 
 
 # ── verification ───────────────────────────────────────────────────────────────────────────────────────────────────

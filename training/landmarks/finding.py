@@ -41,5 +41,4 @@ def _found(run: Run, image: Image) -> tuple[Landmarks, Landmarks, Features]:
 
     found = find_landmarks(image, regress)
     first = read_landmarks(rows[0], whole_view(image))
-    read = (row for row in rows if (float(row[-2]), float(row[-1])) == (found.uncertainty, found.face_probability))
-    return first, found, next(read, rows[-1])
+    return first, found, next((row for row in rows if float(row[-1]) == found.face_probability), rows[-1])

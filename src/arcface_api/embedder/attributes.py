@@ -65,7 +65,10 @@ class AttributePredictor:
 
 def _crops_of_box(models: BoxModels, image: Image, landmarks: Landmarks | None) -> AttributeCrops:
     """For InsightFace's models: the face's box amid a margin, upright if landmarks are known."""
-    box = face_box(landmarks.points) if landmarks and landmarks.are_sure else whole_picture(*image.shape[:2])
+    if landmarks is not None and landmarks.are_sure:
+        box = face_box(landmarks.points, landmarks.weights)
+    else:
+        box = whole_picture(*image.shape[:2])
     size = models.landmarks_3d.spec.height
     face_crop, _ = attribute_crop(image, box, models.age_gender.spec.height)
     landmark_crop, transform = attribute_crop(image, box, size)
@@ -82,7 +85,7 @@ def _aligned_crops(models: AlignedModels, image: Image, landmarks: Landmarks) ->
     def crop(model: Model) -> Crop:
         size = model.spec.height
         if landmarks.are_sure:
-            return align(image, landmarks.points, size, input_template(model.spec))
+            return align(image, landmarks.points, size, input_template(model.spec), weights=landmarks.weights)
         height, width = image.shape[:2]
         box = Box(width / 2, height / 2, UNALIGNED_BOX * min(height, width) / BOX_MARGIN)
         return attribute_crop(image, box, size)[0]

@@ -97,7 +97,7 @@ class Preparer:
             if is_moved and self._has_standard_input:
                 face = crop
             elif landmarks.are_sure:
-                face = align(image, landmarks.points, TEMPLATE_SIDE)
+                face = align(image, landmarks.points, TEMPLATE_SIDE, weights=landmarks.weights)
             else:
                 face = stretch(image, TEMPLATE_SIDE, TEMPLATE_SIDE)
             quality = picture_quality(image, face, landmarks, reduction=reduction)
@@ -125,18 +125,16 @@ class Preparer:
         `Align.NONE` ignores landmarks; raises `LandmarksInvalid` if they are of no use.
         """
         height, width = self._spec.height, self._spec.width
-        alignment, points, fitted = Alignment.NONE, None, letterbox if fit is Fit.LETTERBOX else stretch
-        if landmarks is not None and wanted is Align.LANDMARKS:
-            alignment, points = Alignment.LANDMARKS, landmarks.points
-        elif landmarks is not None and wanted is Align.AUTO:
-            alignment = Alignment.AUTO if landmarks.are_sure else Alignment.UNSURE
-            if landmarks.are_sure and lies_aligned(landmarks.points, self._template, height, *image.shape[:2]):
-                fitted = stretch  # `fit` is not part of its recipe
-            elif landmarks.are_sure:
-                points = landmarks.points
-        if points is not None:
-            return align(image, points, height, self._template), alignment, True
-        return fitted(image, height, width), alignment, False
+        fitted = letterbox if fit is Fit.LETTERBOX else stretch
+        if landmarks is None or wanted is Align.NONE:
+            return fitted(image, height, width), Alignment.NONE, False
+        if not landmarks.are_sure:
+            return fitted(image, height, width), Alignment.UNSURE, False
+        points, weights = landmarks.points, landmarks.weights
+        alignment = Alignment.LANDMARKS if wanted is Align.LANDMARKS else Alignment.AUTO
+        if wanted is Align.AUTO and lies_aligned(points, self._template, height, *image.shape[:2], weights=weights):
+            return stretch(image, height, width), alignment, False  # `fit` is not part of its recipe
+        return align(image, points, height, self._template, weights=weights), alignment, True
 
 
 def _png(crop: Crop) -> bytes:

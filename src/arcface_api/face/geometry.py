@@ -1,15 +1,17 @@
 """Landmarks, similarities between pixel frames, and the aligned crop. Pixel centres are whole numbers, as in OpenCV.
 
-What takes points raises `LandmarksInvalid` as `similarity` does.
+What takes points raises `LandmarksInvalid` as `similarity` does. `weights` say how much each point counts, (n,) and
+positive; None: all alike.
 """
 
 from math import atan2, ceil, floor, hypot, isfinite
+from operator import mul
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Box, Crop, Image, InputSpec, Points, Transform
+from arcface_api.arrays import TEMPLATE, TEMPLATE_SIDE, Box, Crop, Image, InputSpec, Points, Transform, Weights
 from arcface_api.errors import LandmarksInvalid
 
 LANDMARKS = 5
@@ -28,21 +30,23 @@ _ROW = [0, 0, 1]
 """Third row of a transform, so that it can be multiplied by another."""
 
 
-def similarity(points: Points, template: Points) -> Transform:
-    """The rotation, scale and shift that bring `points` closest to `template`, both (n, 2), by least squares.
+def similarity(points: Points, template: Points, weights: Weights | None = None) -> Transform:
+    """The rotation, scale and shift that bring `points` closest to `template`, both (n, 2), by weighted least squares.
 
     It never mirrors. Source: Umeyama, "Least-squares estimation of transformation parameters between two point
-    patterns" (1991), here in closed form. Equal to scikit-image's `SimilarityTransform.estimate`, which InsightFace's
-    `norm_crop` uses. Raises `LandmarksInvalid` if the points are not finite, in one place, or unlike the template.
+    patterns" (1991), here in closed form. With equal weights, equal to scikit-image's `SimilarityTransform.estimate`,
+    which InsightFace's `norm_crop` uses. Raises `LandmarksInvalid` if the points are not finite, in one place, or
+    unlike the template.
     """
     # Plain floats: for five points NumPy takes four times as long, and each face needs this five times.
-    (x_mean, y_mean), offsets = _centred(points)
-    (u_mean, v_mean), targets = _centred(template)
+    shares: list[float] = [1.0] * len(points) if weights is None else weights.tolist()
+    (x_mean, y_mean), offsets = _centred(points, shares)
+    (u_mean, v_mean), targets = _centred(template, shares)
     extent = cos = sin = 0.0
-    for (x, y), (u, v) in zip(offsets, targets, strict=True):
-        extent += x * x + y * y
-        cos += x * u + y * v
-        sin += x * v - y * u
+    for (x, y), (u, v), share in zip(offsets, targets, shares, strict=True):
+        extent += share * (x * x + y * y)
+        cos += share * (x * u + y * v)
+        sin += share * (x * v - y * u)
     if not (isfinite(extent) and isfinite(cos) and isfinite(sin) and extent > 0 and hypot(cos, sin) > 0):
         raise LandmarksInvalid(
             "The landmarks are not finite, all in one place, or do not fit the template at all. Send left eye, right"
@@ -54,10 +58,10 @@ def similarity(points: Points, template: Points) -> Transform:
     )
 
 
-def _centred(points: Points) -> tuple[tuple[float, float], list[tuple[float, float]]]:
-    """The points' mean, and each point's offset from it."""
+def _centred(points: Points, shares: list[float]) -> tuple[tuple[float, float], list[tuple[float, float]]]:
+    """The points' weighted mean, and each point's offset from it."""
     pairs: list[list[float]] = points.tolist()
-    x_mean, y_mean = (sum(axis) / len(pairs) for axis in zip(*pairs, strict=True))
+    x_mean, y_mean = (sum(map(mul, axis, shares)) / sum(shares) for axis in zip(*pairs, strict=True))
     return (x_mean, y_mean), [(x - x_mean, y - y_mean) for x, y in pairs]
 
 
@@ -85,9 +89,9 @@ def corner_drift(transform: Transform, size: int) -> float:
     )
 
 
-def face_box(points: Points) -> Box:
+def face_box(points: Points, weights: Weights | None = None) -> Box:
     """The box that a face detector would draw around the face with these landmarks, turned as the face is."""
-    transform = similarity(points, TEMPLATE)
+    transform = similarity(points, TEMPLATE, weights)
     x, y, side = TEMPLATE_BOX
     ((centre_x, centre_y),) = back(np.array([[x, y]], np.float32), transform)
     angle = atan2(-transform[1, 0], transform[0, 0])
@@ -104,23 +108,28 @@ def input_template(spec: InputSpec) -> Points:
     return scaled_template(spec.width) if spec.template is None else np.array(spec.template, np.float32)
 
 
-def lies_aligned(points: Points, template: Points, size: int, height: int, width: int) -> bool:
+def lies_aligned(
+    points: Points, template: Points, size: int, height: int, width: int, *, weights: Weights | None = None
+) -> bool:
     """True if a picture of `height` x `width` with these landmarks, stretched to the crop, is an aligned crop already.
 
     That is: aligning would move no corner by more than `MAX_DRIFT`. Landmarks are no more certain than that, so
     aligning would gain nothing, and would resample a crop that was aligned before.
     """
     stretched = np.array([[width / size, 0, (width / size - 1) / 2], [0, height / size, (height / size - 1) / 2], _ROW])
-    return corner_drift(similarity(points, template) @ stretched, size) <= MAX_DRIFT * size
+    return corner_drift(similarity(points, template, weights) @ stretched, size) <= MAX_DRIFT * size
 
 
-def align(image: Image, points: Points, size: int, template: Points | None = None) -> Crop:
+def align(
+    image: Image, points: Points, size: int, template: Points | None = None, *, weights: Weights | None = None
+) -> Crop:
     """The crop whose landmarks lie as close to the template as a similarity can bring them.
 
     Equal to InsightFace's `norm_crop`, unless the picture shrinks to half or less (see `sample`). The crop has `size`
     pixels a side, black beyond the picture; without `template`, (5, 2) in its pixels, `TEMPLATE` is scaled to it.
     """
-    return sample(image, similarity(points, scaled_template(size) if template is None else template), size, 0.0)
+    template = scaled_template(size) if template is None else template
+    return sample(image, similarity(points, template, weights), size, 0.0)
 
 
 def sample(image: Image, transform: Transform, size: int, border: float) -> Crop:

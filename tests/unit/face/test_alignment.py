@@ -78,6 +78,23 @@ def test_similarity_equals_scikit_image(scale: float, degrees: float, noise: flo
     np.testing.assert_allclose(similarity(points, TEMPLATE), expected.params[:2], rtol=1e-9, atol=1e-9)
 
 
+@given(st.lists(st.floats(0.01, 100), min_size=5, max_size=5), st.integers(0, 1000))
+def test_weighted_similarity_is_that_of_least_squares(weights: list[float], seed: int) -> None:
+    points = placed(3, 20, 100, 50) + np.random.default_rng(seed).normal(0, 20, (5, 2)).astype(np.float32)
+    # [u, v] = a [x, y] + b [-y, x] + shift is linear in a, b and the shift
+    x, y, one, none = *points.T.astype(np.float64), np.ones(5), np.zeros(5)
+    system = np.concatenate([np.stack([x, -y, one, none], 1), np.stack([y, x, none, one], 1)])
+    roots = np.sqrt([*weights, *weights])
+    a, b, u, v = np.linalg.lstsq(system * roots[:, None], TEMPLATE.T.ravel() * roots, rcond=None)[0]
+    found = similarity(points, TEMPLATE, np.array(weights))
+    np.testing.assert_allclose(found, [[a, -b, u], [b, a, v]], rtol=1e-6, atol=1e-6)
+
+
+def test_equal_weights_change_no_bit() -> None:
+    points = placed(3, 20, 100, 50) + np.random.default_rng(0).normal(0, 20, (5, 2)).astype(np.float32)
+    assert np.array_equal(similarity(points, TEMPLATE, np.ones(5)), similarity(points, TEMPLATE))
+
+
 def test_similarity_never_mirrors_and_equals_scikit_image_where_mirroring_would_fit_better() -> None:
     points = TEMPLATE * np.array([-1, 1], np.float32)
     found = similarity(points, TEMPLATE)
@@ -165,15 +182,30 @@ def test_face_view_of_a_face_beyond_the_picture_is_grey(x: float, y: float) -> N
 def test_row_is_read_in_the_picture_s_pixels() -> None:
     view = whole_view(smooth(300, 200))
     points = placed(1.3, 20, 90, 160)
-    row = np.concatenate([moved(points, view.transform).ravel() / 64, [0.05, 0.9]]).astype(np.float32)
-    landmarks = read_landmarks(row, view)
+    numbers = [*[0.02] * 3, 0.3, 0.3, *(0.1, 0.8), 0.132, 0.9]
+    landmarks = read_landmarks(np.array([*(moved(points, view.transform) / 64).ravel(), *numbers], np.float32), view)
     np.testing.assert_allclose(landmarks.points, points, atol=1e-3)
-    assert landmarks.uncertainty == pytest.approx(0.05)
+    assert landmarks.weights is not None
+    assert landmarks.weights[0] / landmarks.weights[4] == pytest.approx((0.3**2 + 0.1**2) / (0.02**2 + 0.1**2))
+    assert 0.02 < landmarks.uncertainty < 0.132, "hidden points count less"
+    assert landmarks.hidden == pytest.approx((0.1, 0.8))
     assert landmarks.face_probability == pytest.approx(0.9)
 
 
+def test_hidden_mouth_that_was_guessed_wrongly_hardly_moves_the_eyes() -> None:
+    points = placed(1.5, 0, 100, 100)
+    guessed = points + np.array([[0, 0], [0, 0], [0, 0], [20, 0], [20, 0]], np.float32)
+    row = np.array([*(guessed / 64).ravel(), 0.02, 0.02, 0.03, 0.4, 0.4, 0, 0.9, 0.17, 0.9], np.float32)
+    weights = read_landmarks(row, whole_view(smooth(64, 64))).weights
+    off = {}
+    for name, by in (("alike", None), ("weighed", weights)):
+        eyes = moved(points[:2], similarity(guessed, TEMPLATE, by)) - moved(points[:2], similarity(points, TEMPLATE))
+        off[name] = float(np.linalg.norm(eyes, axis=1).max())
+    assert off["weighed"] < 0.35 * off["alike"]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", [0, 9, 10, 11])
+@pytest.mark.parametrize("place", [0, 9, 10, 15, 18])
 def test_row_that_is_not_finite_is_refused(place: int, bad: float) -> None:
     row = np.full(REGRESSOR_DIM, 0.5, np.float32)
     row[place] = bad
@@ -404,9 +436,9 @@ def test_turned_view_is_the_view_of_the_turned_picture(quarter_turns: int, shape
 
 
 def row(uncertainty: float, face_probability: float, points: Points | None = None) -> Features:
-    """A regressor's answer: landmarks in pixels of its input."""
+    """A regressor's answer: landmarks in pixels of its input, all as uncertain, and nothing hidden."""
     given = view_template() if points is None else points
-    return np.array([*(given / 64).ravel(), uncertainty, face_probability], np.float32)
+    return np.array([*(given / 64).ravel(), *[uncertainty] * 5, 0, 0, uncertainty, face_probability], np.float32)
 
 
 class Answers:
