@@ -27,6 +27,8 @@ LIMITS = {
         "nose tip more than {MAX_TURN:g} of the distance of eyes and mouth beside the line between them, or not within"
         " {MIN_NOD:g} … {MAX_NOD:g} of it"
     ),
+    QualityWarning.EYES_COVERED: "more than {MAX_EYES_HIDDEN:.0%} of the eyes hidden, as far as the regressor can see",
+    QualityWarning.LOWER_FACE_COVERED: "more than {MAX_LOWER_FACE_HIDDEN:.0%} of mouth and chin hidden, likewise",
     QualityWarning.TRUNCATED: "a JPEG's data end too early or have a gap, or scans of a progressive JPEG are missing",
 }
 TOLERANCE = f"{MAX_UNCERTAINTY:g} eye distances"

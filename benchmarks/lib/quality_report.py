@@ -19,6 +19,8 @@ WINDOW = 100
 """Pictures over which "right at a limit" is the mean."""
 OUTERMOST_PERCENT = 0.25
 """Of heads, at either end, which the limits of the pose leave out."""
+HALF, FEW_PERCENT = 0.5, 0.25
+"""Share of a part that has to be hidden; or more, if more than so few uncovered faces seem to hide as much."""
 BINS = np.linspace(0, 1, 25)
 """Shares of the pictures at which one bin of a curve ends and the next begins."""
 HEAD_BINS = np.array([0, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.75, 100]) / 100
@@ -44,6 +46,10 @@ def choose(measured: Measured, heads: Measured) -> dict[str, float]:
             limit_of(value[name][rows], measured.rejected[rows], value[name][measured.ways("clean")], is_low), 4
         )
 
+    def hidden(name: str) -> float:
+        uncovered = float(np.percentile(value[name][measured.ways("clean")], 100 - FEW_PERCENT))
+        return round(max(HALF, uncovered), 4)
+
     squeezed, long = measured.ways("clean", "squeezed") & aligned, measured.ways(*NEVER_ALIGNED)
     outermost = (OUTERMOST_PERCENT, 100 - OUTERMOST_PERCENT)
     return {
@@ -55,6 +61,8 @@ def choose(measured: Measured, heads: Measured) -> dict[str, float]:
         "MIN_SHARPNESS": limit("sharpness", measured.ways(*BLURRED) & aligned, is_low=True),
         "MIN_BRIGHTNESS": limit("brightness", measured.ways("clean", "darkened"), is_low=True),
         "MAX_BRIGHTNESS": limit("brightness", measured.ways("clean", "overexposed"), is_low=False),
+        "MAX_EYES_HIDDEN": hidden("eyes_hidden"),
+        "MAX_LOWER_FACE_HIDDEN": hidden("lower_face_hidden"),
         "MAX_TURN": round(float(np.percentile(np.abs(heads.values["turn"]), outermost[1])), 4),
         "MIN_NOD": round(float(np.percentile(heads.values["nod"], outermost[0])), 4),
         "MAX_NOD": round(float(np.percentile(heads.values["nod"], outermost[1])), 4),

@@ -7,7 +7,7 @@ can be read off anywhere in it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.random import Generator
 from arcface_api.arrays import Image, Points
 from arcface_api.face.quality import face_shape
 from training.landmarks.augment import Cut, cut
+from training.landmarks.check_covers import COVERS
 from training.landmarks.faces import Face
 
 BOXES = (1.0, 1.2, 1.5)
@@ -108,6 +109,16 @@ def covered(face: Face, grow: float, rng: Generator) -> Spoilt:
     return Spoilt(image, spoilt.points)
 
 
+def masked(face: Face, grow: float, rng: Generator) -> Spoilt:
+    """A mask over nose, mouth and chin."""
+    return clean(replace(face, image=COVERS["mask"](face, rng)), grow, rng)
+
+
+def in_sunglasses(face: Face, grow: float, rng: Generator) -> Spoilt:
+    """Dark glasses."""
+    return clean(replace(face, image=COVERS["sunglasses"](face, rng)), grow, rng)
+
+
 WAYS: dict[str, Way] = {
     "clean": clean,
     "shrunk": shrunk,
@@ -118,6 +129,8 @@ WAYS: dict[str, Way] = {
     "squeezed": squeezed,
     "rotated": rotated,
     "covered": covered,
+    "masked": masked,
+    "in sunglasses": in_sunglasses,
     "cut long": cut_long,
 }
 NEVER_ALIGNED = ("cut long",)

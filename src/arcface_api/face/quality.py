@@ -36,6 +36,8 @@ MAX_TURN = 0.36
 """More, to either side, is `extreme_pose`: the most turned 0.25 % of LFW, beyond which nothing was measured."""
 MIN_NOD, MAX_NOD = 0.19, 0.79
 """Less (head raised) or more (head lowered) is `extreme_pose`: LFW's outermost 0.25 % at either end."""
+MAX_EYES_HIDDEN = MAX_LOWER_FACE_HIDDEN = 0.5
+"""Share of a part; more is `eyes_covered` or `lower_face_covered`. Measured on dark glasses and masks, drawn."""
 
 _MIDDLE = slice(28, 108), slice(24, 88)
 """Rows and columns of the aligned crop that show the face from brows to chin, and little else."""
@@ -65,6 +67,11 @@ class QualityWarning(StrEnum):
     """The picture probably shows no face. Do not store its embedding; check the picture and the detector."""
     EXTREME_POSE = "extreme_pose"
     """The head is turned, raised or lowered further than was measured. Prefer a picture from the front."""
+    EYES_COVERED = "eyes_covered"
+    """Dark glasses, hair or a hand hide the eyes. Fewer pictures of the same person will match. Prefer one without."""
+    LOWER_FACE_COVERED = "lower_face_covered"
+    """A mask, a scarf or a hand hides mouth and chin. Fewer pictures of the same person will match, and other people
+    with a mask match more easily. Prefer a picture without, or use a threshold for such pairs."""
     TRUNCATED = "truncated"
     """The JPEG was cut short: the part that is missing is grey, or lacks detail. Do not store its embedding; send the
     whole file."""
@@ -115,7 +122,7 @@ def picture_quality(image: Image, face: Crop, landmarks: Landmarks, *, reduction
     `reduction` is the width of an image's pixel in pixels of the file, which may have been decoded at a smaller size.
     """
     height, width = image.shape[:2]
-    are_sure = landmarks.are_sure
+    are_sure, is_face = landmarks.are_sure, landmarks.face_probability >= MIN_FACE_PROBABILITY
     shape = face_shape(landmarks.points) if are_sure else None
     grey = cv2.cvtColor(np.ascontiguousarray(face[_MIDDLE]), cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
     brightness, contrast = _tones(grey)
@@ -134,8 +141,10 @@ def picture_quality(image: Image, face: Crop, landmarks: Landmarks, *, reduction
         (QualityWarning.UNDEREXPOSED, brightness < MIN_BRIGHTNESS),
         (QualityWarning.OVEREXPOSED, brightness > MAX_BRIGHTNESS),
         (QualityWarning.LANDMARKS_UNSURE, not are_sure),
-        (QualityWarning.NO_FACE, landmarks.face_probability < MIN_FACE_PROBABILITY),
+        (QualityWarning.NO_FACE, not is_face),
         (QualityWarning.EXTREME_POSE, has_extreme_pose),
+        (QualityWarning.EYES_COVERED, is_face and landmarks.hidden[0] > MAX_EYES_HIDDEN),
+        (QualityWarning.LOWER_FACE_COVERED, is_face and landmarks.hidden[1] > MAX_LOWER_FACE_HIDDEN),
     )
     return Quality(
         landmark_confidence=landmark_confidence(landmarks),

@@ -96,6 +96,8 @@ def test_codes_never_change() -> None:
         "landmarks_unsure",
         "probably_no_face",
         "extreme_pose",
+        "eyes_covered",
+        "lower_face_covered",
         "truncated",
     ]
 
@@ -129,6 +131,8 @@ BLANK_WIDE, BLANK_TALL = np.zeros((100, 260, 3), np.uint8), np.zeros((260, 100, 
         (QualityWarning.EXTREME_POSE, lambda: measured(textured(), replace(SURE, points=turned_head(yaw=-65)))),
         (QualityWarning.EXTREME_POSE, lambda: measured(textured(), replace(SURE, points=turned_head(pitch=35)))),
         (QualityWarning.EXTREME_POSE, lambda: measured(textured(), replace(SURE, points=turned_head(pitch=-60)))),
+        (QualityWarning.EYES_COVERED, lambda: measured(textured(), replace(SURE, hidden=(0.51, 0.49)))),
+        (QualityWarning.LOWER_FACE_COVERED, lambda: measured(textured(), replace(SURE, hidden=(0.49, 0.51)))),
     ],
 )
 def test_each_warning_has_its_cause(warning: QualityWarning, quality: Callable[[], Quality]) -> None:
