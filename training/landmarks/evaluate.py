@@ -31,8 +31,6 @@ HERE = Path(__file__).parent
 RECOGNISERS = {"w600k_mbf": "w600k_mbf_from_int8.onnx", "edgeface_xs": "edgeface_xs.onnx"}
 RECOGNISER_INPUT = InputSpec(None, 112, 112, 127.5, 127.5)
 SEED = 7
-OLDER_ROW = 12
-"""Length of a row with one uncertainty for all points, and no part that is covered."""
 CARD_BEGIN, CARD_END = "<!-- figures -->", "<!-- end of figures -->"
 
 
@@ -110,18 +108,16 @@ def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -
             "mirror_percent": _percent(np.mean(apart)),
             "unsure_percent": _percent(1 - is_sure.mean()),
         }
-        if rows.shape[1] > OLDER_ROW:
-            errors = [_errors(two, sample.points) for (_, two), sample in both]
-            by_point.append((rows[:, 10:15].ravel(), np.concatenate(errors)))
-            shares = (rows[:, 15:17] > 0.5).mean(0)
-            figures[name] |= {f"{p} covered_percent": _percent(s) for p, s in zip(COVERED_PARTS, shares, strict=True)}
+        errors = [_errors(two, sample.points) for (_, two), sample in both]
+        by_point.append((rows[:, 10:15].ravel(), np.concatenate(errors)))
+        shares = (rows[:, 15:17] > 0.5).mean(0)
+        figures[name] |= {f"{p} covered_percent": _percent(s) for p, s in zip(COVERED_PARTS, shares, strict=True)}
         everything.append((uncertainty, unshifted))
         print(name, figures[name], file=sys.stderr, flush=True)
     uncertainty, unshifted = (np.concatenate(column) for column in zip(*everything, strict=True))
     figures["all of these"] = {"spearman_unshifted": round(_spearman(uncertainty, unshifted), 3)}
-    if by_point:
-        columns = (np.concatenate(column) for column in zip(*by_point, strict=True))
-        figures["all of these"]["spearman_by_point"] = round(_spearman(*columns), 3)
+    columns = (np.concatenate(column) for column in zip(*by_point, strict=True))
+    figures["all of these"]["spearman_by_point"] = round(_spearman(*columns), 3)
     return figures
 
 

@@ -18,7 +18,7 @@ from arcface_api.errors import RecipeDiffers
 from arcface_api.image import Resize
 from arcface_api.wire import REQUIRE_RECIPE_HEADER, Align, Alignment, Fit
 
-ALIGNMENT_VERSION = 1
+ALIGNMENT_VERSION = 2
 """Raised with every change to finding landmarks, or to cutting a face by them, that can change a vector."""
 
 
