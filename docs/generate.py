@@ -190,9 +190,7 @@ GENERATED = {
     "results/alignment.md": {
         "sentence": alignment_tables.sentence,
         "unseen": alignment_tables.unseen_table,
-        "official": alignment_tables.official_table,
         "hard": alignment_tables.hard_table,
-        "hard sentence": alignment_tables.hard_sentence,
     },
     "commands.md": {"commands": command_sections.sections},
     "client.md": {
@@ -287,6 +285,7 @@ GENERATED = {
     "thresholds.md": {
         "borrowed": threshold_tables.borrowed_table,
         "registered": threshold_tables.registered_table,
+        "covered": alignment_tables.covered_table,
         "search": threshold_tables.search_table,
         "pairs_needed": threshold_tables.pairs_needed_table,
         "pairs": threshold_tables.pairs_sentence,

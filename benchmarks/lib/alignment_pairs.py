@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.lib.alignment_crops import SEED
-from benchmarks.lib.lfw import read_pairs
 from training.landmarks.faces import part_of
 from training.landmarks.verification import balanced_accuracy, make_pairs, tar_at_far, threshold_at_far
 
@@ -93,25 +92,11 @@ def unseen_pairs(folder: Path, people: int | None) -> Pairs:
     return Pairs([(names[a], names[b]) for a, b, _ in pairs], np.array([same for _, _, same in pairs], bool))
 
 
-def official_pairs(folder: Path, count: int | None) -> Pairs:
-    """LFW's own pairs, three quarters of whose people the regressor was trained on.
+def table_row(pairs: Pairs, embeddings: Mapping[str, Embeddings], unsure: set[str]) -> dict[str, Any]:
+    """The figures of one condition.
 
     Args:
-        folder: With `pairs.csv`.
-        count: Only so many of them, drawn once and for all; None: all.
-    """
-    pairs = read_pairs(folder)
-    chosen = np.sort(np.random.default_rng(SEED).permutation(len(pairs.same))[:count])
-    return Pairs([(pairs.left[k], pairs.right[k]) for k in chosen], pairs.same[chosen])
-
-
-def table_row(
-    sets: Mapping[str, Pairs], embeddings: Mapping[str, Embeddings], unsure: set[str]
-) -> dict[str, dict[str, Any]]:
-    """The figures of one condition, for each set of pairs.
-
-    Args:
-        sets: By name.
+        pairs: Those to compare.
         embeddings: By the way in which the pictures were sent.
         unsure: Names of the pictures of whose landmarks `align=auto` was unsure.
     """
@@ -119,19 +104,17 @@ def table_row(
     sides[MIXED] = (embeddings["auto"], embeddings["stretched"])
     if UNCOVERED in embeddings:
         sides[COVERED_MIXED] = (embeddings["auto"], embeddings[UNCOVERED])
-    row = {}
-    for name, pairs in sets.items():
-        figures = {way: pairs.figures(*both) for way, both in sides.items()}
-        pictures = pairs.pictures
-        row[name] = {
-            "unsure_percent": _percent(len(unsure & pictures) / len(pictures)),
-            **{key: {way: of[key] for way, of in figures.items()} for key in next(iter(figures.values()))},
+    figures = {way: pairs.figures(*both) for way, both in sides.items()}
+    pictures = pairs.pictures
+    row: dict[str, Any] = {
+        "unsure_percent": _percent(len(unsure & pictures) / len(pictures)),
+        **{key: {way: of[key] for way, of in figures.items()} for key in next(iter(figures.values()))},
+    }
+    if UNCOVERED in embeddings:
+        threshold = pairs.threshold(*sides[UNCOVERED])
+        row["at_the_threshold_of_uncovered_faces"] = {
+            way: pairs.shares_above(*sides[way], threshold) for way in (UNCOVERED, "auto", COVERED_MIXED)
         }
-        if UNCOVERED in embeddings:
-            threshold = pairs.threshold(*sides[UNCOVERED])
-            row[name]["at_the_threshold_of_uncovered_faces"] = {
-                way: pairs.shares_above(*sides[way], threshold) for way in (UNCOVERED, "auto", COVERED_MIXED)
-            }
     return row
 
 

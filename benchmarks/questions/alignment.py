@@ -10,14 +10,13 @@ in a black frame just wide enough, which gives the same aligned crop. Faces that
 (`HARD`) are not letterboxed; those that are covered are also compared with themselves uncovered, at the threshold
 that uncovered faces have.
 
-Pairs are of people on whom the landmark regressor was not trained (`unseen`), and LFW's own (`official`). A run that
-was cut off goes on where it was: each condition is kept under `build/alignment/` until the result is whole.
+Pairs are of people on whom the landmark regressor was not trained (`unseen`). A run that was cut off goes on where it
+was: each condition is kept under `build/alignment/` until the result is whole.
 """
 
 import argparse
 import hashlib
 import json
-import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,7 +34,7 @@ from arcface_api.progress import BarProgress
 from benchmarks.lib import machine, options, recogniser
 from benchmarks.lib.alignment_client import WAYS, Client
 from benchmarks.lib.alignment_crops import ALIGNED, NAMES, sent
-from benchmarks.lib.alignment_pairs import UNCOVERED, Pairs, official_pairs, table_row, unseen_pairs
+from benchmarks.lib.alignment_pairs import UNCOVERED, Pairs, table_row, unseen_pairs
 from benchmarks.lib.environments import ROOT
 from benchmarks.lib.recogniser import say
 from benchmarks.lib.service import Service, ask, free_port, own_command, running_service, write_report
@@ -68,23 +67,18 @@ def main() -> None:
     models: list[Path] = arguments.recognisers
     if "hard" in arguments.conditions:
         arguments.conditions = [*HARD]
-    counts = arguments.pairs * len(models) if len(arguments.pairs) == 1 else arguments.pairs
-    if len(counts) != len(models):
-        sys.exit(f"--pairs has {len(counts)} numbers. Give one, or one for each of the {len(models)} recognisers.")
     about_machine = machine.describe()  # with the revision that is about to be measured
-    unseen = unseen_pairs(arguments.lfw, arguments.people)
-    found = {}
-    for model, count in zip(models, counts, strict=True):
-        sets = {"unseen": unseen} | ({} if count == 0 else {"official": official_pairs(arguments.lfw, count)})
-        found[model.stem] = measure(model, arguments.lfw, sets, arguments.conditions, is_fresh=arguments.fresh)
+    pairs = unseen_pairs(arguments.lfw, arguments.people)
+    found = {
+        model.stem: measure(model, arguments.lfw, pairs, arguments.conditions, is_fresh=arguments.fresh)
+        for model in models
+    }
     write_report({"benchmark": "alignment", "recognisers": found, "machine": about_machine}, arguments.output)
     for model in models:
         _kept_file(model).unlink()
 
 
-def measure(
-    model: Path, folder: Path, sets: Mapping[str, Pairs], names: Sequence[str], *, is_fresh: bool
-) -> dict[str, Any]:
+def measure(model: Path, folder: Path, pairs: Pairs, names: Sequence[str], *, is_fresh: bool) -> dict[str, Any]:
     """Some conditions, through a service of its own."""
     port = free_port()
     health = raw_request(Address("127.0.0.1", port), "GET", "/health")
@@ -92,7 +86,7 @@ def measure(
     kept_file = _kept_file(model)
     kept_file.parent.mkdir(parents=True, exist_ok=True)
     with running_service(command, port, health, log=kept_file.with_suffix(".log")) as service:
-        about = describe(model, service, sets)
+        about = describe(model, service, pairs)
         conditions = {} if is_fresh else read_kept(kept_file, about)
         todo = [name for name in names if name not in conditions]
         say(f"{model.stem}: {len(todo)} of {len(names)} conditions to measure")
@@ -102,7 +96,7 @@ def measure(
                 def show(share: float, name: str = name, number: int = number) -> None:
                     bar(name, (number + share) / len(todo))
 
-                conditions[name] = measure_condition(client, folder, name, sets, show)
+                conditions[name] = measure_condition(client, folder, name, pairs, show)
                 part = kept_file.with_suffix(".part")
                 part.write_text(json.dumps({"about": about, "conditions": conditions}), encoding="utf-8")
                 part.replace(kept_file)
@@ -111,10 +105,10 @@ def measure(
 
 
 def measure_condition(
-    client: Client, folder: Path, name: str, sets: Mapping[str, Pairs], show: Callable[[float], None]
+    client: Client, folder: Path, name: str, pairs: Pairs, show: Callable[[float], None]
 ) -> dict[str, Any]:
     """Embed each picture once in each way, and compare the pairs."""
-    wanted = {picture for pairs in sets.values() for picture in pairs.pictures}
+    wanted = pairs.pictures
     left_out = {ALIGNED: ("letterboxed", "landmarks"), **dict.fromkeys(HARD, ("letterboxed",))}.get(name, ())
     ways = [way for way in WAYS if way not in left_out]
 
@@ -135,7 +129,7 @@ def measure_condition(
                 unsure.update(each for each, found in zip(part.pictures, alignments, strict=True) if found == "unsure")
         framed += part.framed
         show(len(embeddings["auto"]) / len(wanted))
-    return {"pictures": len(wanted), "framed": framed, **table_row(sets, embeddings, unsure)}
+    return {"pictures": len(wanted), "framed": framed, "unseen": table_row(pairs, embeddings, unsure)}
 
 
 def chunks(faces: Iterator[Face]) -> Iterator[list[Face]]:
@@ -156,7 +150,7 @@ def in_parallel(embed: Callable[[list[Face]], Answered], parts: Iterable[list[Fa
             yield waiting.popleft().result()
 
 
-def describe(model: Path, service: Service, sets: Mapping[str, Pairs]) -> dict[str, Any]:
+def describe(model: Path, service: Service, pairs: Pairs) -> dict[str, Any]:
     """What is measured: figures of two runs belong together only where all of it is equal."""
     health = json.loads(service.first_answer)
     info = json.loads(ask(service.address, raw_request(service.address, "GET", "/info"))[1])
@@ -166,7 +160,7 @@ def describe(model: Path, service: Service, sets: Mapping[str, Pairs]) -> dict[s
         "regressor_sha256": info["crop"]["regressor_sha256"],
         "provider": health["provider"],
         "precision": health["precision"],
-        "pairs": {name: pairs.describe() for name, pairs in sets.items()},
+        "pairs": {"unseen": pairs.describe()},
     }
 
 
@@ -196,14 +190,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("recognisers", type=Path, nargs="+", metavar="RECOGNISER.onnx")
     parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER", help="images.tar, labels.csv, pairs.csv")
     parser.add_argument("--people", type=int, metavar="N", help="only so many of the people never seen")
-    parser.add_argument(
-        "--pairs",
-        type=int,
-        nargs="+",
-        default=[None],
-        metavar="N",
-        help="only so many of LFW's own pairs, or none (0); one number, or one for each recogniser",
-    )
     parser.add_argument(
         "--conditions", nargs="+", default=NAMES, choices=(*NAMES, "hard"), metavar="NAME", help="hard: all of `HARD`"
     )

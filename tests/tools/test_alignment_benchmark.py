@@ -15,7 +15,7 @@ import alignment_tables
 from arcface_api.arrays import TEMPLATE, Image
 from arcface_api.face.geometry import align, check_landmarks
 from benchmarks.lib.alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
-from benchmarks.lib.alignment_pairs import Pairs, official_pairs, table_row
+from benchmarks.lib.alignment_pairs import Pairs, table_row
 from benchmarks.questions.alignment import CHUNKS_AT_ONCE, Answered, hash_of, in_parallel, read_kept
 from training.landmarks.conditions import EVERY
 from training.landmarks.faces import Face
@@ -88,7 +88,7 @@ def pairs() -> Pairs:
 
 def test_each_way_is_judged_by_its_own_embeddings_and_mixed_pairs_by_one_of_each() -> None:
     embeddings = {"stretched": people(9, 1), "auto": people(0.1, 2)}
-    row = table_row({"some": pairs()}, embeddings, unsure={"3/a", "3/b", "no pair's"})["some"]
+    row = table_row(pairs(), embeddings, unsure={"3/a", "3/b", "no pair's"})
     accuracy = row["accuracy_percent"]
     assert accuracy["auto"] == row["tar_percent"]["auto"] == 100
     assert accuracy["stretched"] < 65
@@ -102,7 +102,7 @@ def test_each_way_is_judged_by_its_own_embeddings_and_mixed_pairs_by_one_of_each
 
 def test_covered_faces_are_compared_with_uncovered_ones_at_the_threshold_of_these() -> None:
     clear, blurred = people(0.3, 1), people(2, 2)
-    row = table_row({"some": pairs()}, {"stretched": blurred, "auto": blurred, "uncovered": clear}, set())["some"]
+    row = table_row(pairs(), {"stretched": blurred, "auto": blurred, "uncovered": clear}, set())
     at = row["at_the_threshold_of_uncovered_faces"]
     assert at["uncovered"]["tar_percent"] == row["tar_percent"]["uncovered"] == 100
     assert at["uncovered"]["far_percent"] == 0
@@ -110,19 +110,8 @@ def test_covered_faces_are_compared_with_uncovered_ones_at_the_threshold_of_thes
     same = [float(blurred[a] @ clear[b]) > threshold for a, b in pairs().names[::2]]
     assert at["auto against uncovered"]["tar_percent"] == 100 * np.mean(same)
     assert 0 < at["auto"]["tar_percent"] < at["auto against uncovered"]["tar_percent"] < 100
-    plain = table_row({"some": pairs()}, {"stretched": blurred, "auto": blurred}, set())["some"]
+    plain = table_row(pairs(), {"stretched": blurred, "auto": blurred}, set())
     assert "at_the_threshold_of_uncovered_faces" not in plain
-
-
-def test_part_of_the_official_pairs_keeps_their_order(tmp_path: Path) -> None:
-    rows = [f"P{n}/1.jpg,P{n}/2.jpg,{n % 2}" for n in range(100)]
-    (tmp_path / "pairs.csv").write_text("\n".join(["image_a,image_b,same", *rows]))
-    every, some = official_pairs(tmp_path, None), official_pairs(tmp_path, 30)
-    assert [name for name, _ in every.names] == [f"P{n}/1.jpg" for n in range(100)]
-    numbers = [int(name[1:].split("/")[0]) for name, _ in some.names]
-    assert numbers == sorted(numbers)
-    assert len(numbers) == 30
-    assert some.same.tolist() == [n % 2 == 1 for n in numbers]
 
 
 # ── the run ────────────────────────────────────────────────────────────────────────────────────────────────────────
