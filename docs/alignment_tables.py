@@ -6,7 +6,6 @@ from typing import Any
 from results import read
 
 RESULT = "alignment.json"
-HARD_RESULT = "alignment-hard.json"
 TIME = "align-time-iresnet100.json"
 ALIGNED = "aligned already"
 TURNED_FAR = ("rotated 90", "rotated 135", "rotated 180")
@@ -43,19 +42,19 @@ def lead() -> str:
     )
 
 
-def unseen_table() -> str:
-    """A row for each condition, of people on whom the regressor was not trained."""
-    return accuracy_table(_report())
+def full_view_table() -> str:
+    """A row for each condition in which the whole face is seen."""
+    return accuracy_table(_report(), WAYS)
 
 
 def hard_table() -> str:
     """A row for each condition in which a part of the face is covered, dark or missing."""
-    return accuracy_table(read(HARD_RESULT), HARD_WAYS)
+    return accuracy_table(_report(), HARD_WAYS)
 
 
 def covered_table() -> str:
     """A row for each cover: what the threshold of uncovered faces does to covered ones."""
-    recognisers = read(HARD_RESULT)["recognisers"]
+    recognisers = _report()["recognisers"]
     columns = ["before the face", "pairs", *(f"{name}: FAR | TAR" for name in recognisers)]
     rows = [f"| {' | '.join(columns)} |", "| --- " * (2 + 2 * len(recognisers)) + "|"]
     conditions = next(iter(recognisers.values()))["conditions"]
@@ -70,13 +69,16 @@ def covered_table() -> str:
     return "\n".join(rows)
 
 
-def accuracy_table(report: dict[str, Any], ways: tuple[str, ...] = WAYS) -> str:
+def accuracy_table(report: dict[str, Any], ways: tuple[str, ...]) -> str:
     """A row for each condition: accuracy and true accept rate in each way, for each recogniser."""
     recognisers = report["recognisers"]
     columns = ["crop", *(f"{name}: {way}" if way == ways[0] else way for name in recognisers for way in ways), "unsure"]
     rows = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for condition in next(iter(recognisers.values()))["conditions"]:
         figures = [each["conditions"][condition]["unseen"] for each in recognisers.values()]
+        is_hard = condition != ALIGNED and "letterboxed" not in figures[0]["accuracy_percent"]
+        if is_hard != (ways == HARD_WAYS):
+            continue
         cells = [_cell(each, way, condition) for each in figures for way in ways]
         unsure = figures[0]["unsure_percent"]  # whether `auto` is unsure does not depend on the recogniser
         rows.append(f"| {condition} | {' | '.join(cells)} | {unsure:.1f} % |")

@@ -189,7 +189,7 @@ GENERATED = {
     },
     "results/alignment.md": {
         "sentence": alignment_tables.sentence,
-        "unseen": alignment_tables.unseen_table,
+        "full view": alignment_tables.full_view_table,
         "hard": alignment_tables.hard_table,
     },
     "commands.md": {"commands": command_sections.sections},

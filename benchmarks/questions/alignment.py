@@ -65,8 +65,6 @@ def main() -> None:
     arguments = _parser().parse_args()
     cv2.setNumThreads(1)
     models: list[Path] = arguments.recognisers
-    if "hard" in arguments.conditions:
-        arguments.conditions = [*HARD]
     about_machine = machine.describe()  # with the revision that is about to be measured
     pairs = unseen_pairs(arguments.lfw, arguments.people)
     found = {
@@ -190,9 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("recognisers", type=Path, nargs="+", metavar="RECOGNISER.onnx")
     parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER", help="images.tar, labels.csv, pairs.csv")
     parser.add_argument("--people", type=int, metavar="N", help="only so many of the people never seen")
-    parser.add_argument(
-        "--conditions", nargs="+", default=NAMES, choices=(*NAMES, "hard"), metavar="NAME", help="hard: all of `HARD`"
-    )
+    parser.add_argument("--conditions", nargs="+", default=NAMES, choices=NAMES, metavar="NAME")
     parser.add_argument("--fresh", action="store_true", help="measure again what a run that was cut off has kept")
     return parser
 

@@ -17,9 +17,10 @@ from arcface_api.face.geometry import align, check_landmarks
 from benchmarks.lib.alignment_crops import ALIGNED, NAMES, SEED, Sent, framed, sent
 from benchmarks.lib.alignment_pairs import Pairs, table_row
 from benchmarks.questions.alignment import CHUNKS_AT_ONCE, Answered, hash_of, in_parallel, read_kept
-from training.landmarks.conditions import EVERY
+from training.landmarks.conditions import CONDITIONS, EVERY, HARD
 from training.landmarks.faces import Face
 
+TABLES = (alignment_tables.WAYS, alignment_tables.HARD_WAYS)
 COVERED = ("mask", "sunglasses", "brows covered", "eye covered", "hand")
 POINTS = np.array([[105, 110], [147, 112], [128, 135], [109, 158], [145, 160]], np.float32)
 
@@ -161,11 +162,16 @@ def test_parts_are_answered_in_order_and_cut_no_earlier_than_needed() -> None:
 
 def report(**accuracy: float) -> dict[str, Any]:
     """Every condition with the same accuracy, in one recogniser's report."""
-    ways = {"stretched": 90.0, "letterboxed": 95.0, **accuracy}
-    figures = {"unsure_percent": 1.25, "accuracy_percent": ways, "tar_percent": dict.fromkeys(ways, 80.0)}
-    aligned = {**figures, "accuracy_percent": {"stretched": accuracy["landmarks"], "auto": accuracy["auto"]}}
-    conditions = {name: {"unseen": figures} for name in EVERY} | {ALIGNED: {"unseen": aligned}}
-    return {"recognisers": {"some": {"conditions": conditions, "pairs": {"unseen": {"pictures": 9}}}}}
+
+    def figures(*left_out: str) -> dict[str, Any]:
+        ways = {"stretched": 90.0, "letterboxed": 95.0, **accuracy}
+        ways = {way: share for way, share in ways.items() if way not in left_out}
+        return {"unseen": {"unsure_percent": 1.25, "accuracy_percent": ways, "tar_percent": dict.fromkeys(ways, 80.0)}}
+
+    conditions = {name: figures() for name in CONDITIONS} | {name: figures("letterboxed") for name in HARD}
+    conditions[ALIGNED] = figures("letterboxed", "landmarks")
+    conditions[ALIGNED]["unseen"]["accuracy_percent"]["stretched"] = accuracy["landmarks"]
+    return {"recognisers": {"some": {"conditions": conditions}}}
 
 
 @pytest.mark.parametrize(
@@ -182,14 +188,17 @@ def report(**accuracy: float) -> dict[str, Any]:
     ],
 )
 def test_cell_is_marked_where_auto_falls_short_of_its_aim(auto: float, marked: list[str]) -> None:
-    table = alignment_tables.accuracy_table(report(auto=auto, landmarks=99.9), "unseen")
-    rows = table.split("\n")[2:]
-    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == list(NAMES)
-    assert [name for name, row in zip(NAMES, rows, strict=True) if f"{auto:.2f} / 80.00 (!)" in row] == marked
-    assert all(row.count("(!)") <= 1 for row in rows)
+    measured = report(auto=auto, landmarks=99.9)
+    full, hard = (alignment_tables.accuracy_table(measured, ways).split("\n")[2:] for ways in TABLES)
+    assert [row.split(" | ")[0].removeprefix("| ") for row in full] == [*CONDITIONS, ALIGNED]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in hard] == [*HARD]
+    short = {row.split(" | ")[0].removeprefix("| ") for row in full + hard if f"{auto:.2f} / 80.00 (!)" in row}
+    assert short == set(marked)
+    assert all(row.count("(!)") <= 1 for row in full + hard)
 
 
-def test_every_row_has_as_many_cells_as_the_head() -> None:
-    lines = alignment_tables.accuracy_table(report(auto=99.9, landmarks=99.9), "unseen").split("\n")
+@pytest.mark.parametrize("ways", TABLES)
+def test_every_row_has_as_many_cells_as_the_head(ways: tuple[str, ...]) -> None:
+    lines = alignment_tables.accuracy_table(report(auto=99.9, landmarks=99.9), ways).split("\n")
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
     assert all(line.endswith("1.2 % |") for line in lines[2:])
