@@ -129,9 +129,10 @@ def measure_way(faces: Sequence[Face], models: Models, way: str, turn: int) -> M
     crops, rows = [], []
     for spoilt, landmarks in zip(made, found, strict=True):
         is_aligned = landmarks.are_sure and way not in NEVER_ALIGNED
-        crops.append(align(spoilt.image, landmarks.points, 112) if is_aligned else stretch(spoilt.image, 112, 112))
-        error = np.linalg.norm(landmarks.points - spoilt.points, axis=1).mean() / face_size(spoilt.points)
-        rows.append(_row(spoilt.image, crops[-1], landmarks) | {"is_aligned": is_aligned, "landmark_error": error})
+        image, points, weights = spoilt.image, landmarks.points, landmarks.weights
+        crops.append(align(image, points, 112, weights=weights) if is_aligned else stretch(image, 112, 112))
+        error = np.average(np.linalg.norm(points - spoilt.points, axis=1), weights=weights) / face_size(spoilt.points)
+        rows.append(_row(image, crops[-1], landmarks) | {"is_aligned": is_aligned, "landmark_error": error})
     features = {name: embed(run, crops) for name, run in models.recognisers.items()}
     norms = {name: np.linalg.norm(found, axis=1) for name, found in features.items()}
     return Measured(

@@ -205,9 +205,10 @@ def verification(
 
 def _aligned(image: Image, landmarks: Landmarks, plain: Image) -> Image:
     """The crop that the service makes of a picture with `align=auto`."""
-    if not landmarks.are_sure or lies_aligned(landmarks.points, TEMPLATE, 112, *image.shape[:2]):
+    points, weights = landmarks.points, landmarks.weights
+    if not landmarks.are_sure or lies_aligned(points, TEMPLATE, 112, *image.shape[:2], weights=weights):
         return plain
-    return align(image, landmarks.points, 112)
+    return align(image, points, 112, weights=weights)
 
 
 def _figures(recogniser: Run, crops: Sequence[Image], pairs: Pairs) -> list[float]:

@@ -65,8 +65,7 @@ class Regressor(nn.Module):
 class Exported(nn.Module):
     """The regressor as the service runs it, (n, 19): uncertainties and probabilities instead of logarithms and logits.
 
-    The last but one number is the mean of the five uncertainties, which is what the mean error is expected to be. So
-    code that reads the first ten and the last two numbers of a row reads an older regressor's, (n, 12), as well.
+    The last but one number is the mean of the five uncertainties: what the mean error is expected to be.
     """
 
     def __init__(self, regressor: Regressor) -> None:

@@ -83,8 +83,9 @@ class Quality:
 
     landmark_confidence: float
     """0 to 1: the probability that this is a face and that its landmarks are off by at most `MAX_UNCERTAINTY` on
-    average: face_probability * (1 - exp(-MAX_UNCERTAINTY / uncertainty)). The regressor learned its uncertainty as the
-    mean of an exponential distribution; this is that distribution's share below the tolerance."""
+    average, in which hidden points count less: face_probability * (1 - exp(-MAX_UNCERTAINTY / uncertainty)). The
+    regressor learned its uncertainty as the mean of an exponential distribution; this is that distribution's share
+    below the tolerance."""
     face_size_px: float
     """Side, in the file's pixels, of the square that the aligned crop of 112x112 covers: below 112 the face is
     enlarged. If the landmarks are unsure, the picture's shorter side: the whole picture is the crop then."""
