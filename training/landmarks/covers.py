@@ -326,7 +326,7 @@ def _one_side(canvas: _Canvas, rng: Generator) -> None:
 KINDS: tuple[Callable[[_Canvas, Generator], None], ...] = (
     *(_mask, _glasses, _from_below, _from_above, _over_one_eye, _fingers, _thing, _one_side),
 )
-_WEIGHTS = (0.27, 0.18, 0.09, 0.12, 0.09, 0.14, 0.06, 0.05)
+_WEIGHTS = (0.20, 0.18, 0.08, 0.13, 0.16, 0.14, 0.06, 0.05)
 
 
 def anywhere(image: Image, rng: Generator) -> Points:
