@@ -117,7 +117,7 @@ def degrade(image: Image, rng: Generator) -> Image:
         (0.15, _occluded),
         (0.60, _exposed),
         (0.12, _shaded),
-        (0.08, light.hard_shadow),
+        (0.12, light.hard_shadow),
         (0.06, light.backlight),
         (0.08, light.cast),
         (0.06, light.infrared),

@@ -128,13 +128,30 @@ def _textures() -> list[Hides]:
     return textures
 
 
-def _paint(canvas: _Canvas, rng: Generator, colour: Floats | None = None, contrast: float = 1.0) -> Image:
+@cache
+def _strands() -> list[Hides]:
+    """Hair that runs down, in grey: thin strands beside each other, some of them bundled."""
+    rng = np.random.default_rng(6)
+    textures = []
+    for _ in range(8):
+        fine, coarse = rng.normal(0, 1, TEXTURE_SIDE), np.repeat(rng.normal(0, 1, TEXTURE_SIDE // 8), 8)
+        texture = 128 + 35 * fine + rng.uniform(0, 50) * coarse + rng.normal(0, 8, (TEXTURE_SIDE, TEXTURE_SIDE))
+        textures.append(texture.clip(0, 255).astype(np.uint8))
+    return textures
+
+
+def _paint(
+    canvas: _Canvas, rng: Generator, colour: Floats | None = None, contrast: float = 1.0, *, is_hair: bool = False
+) -> Image:
     """A texture in two colours all over the crop, turned and stretched at random, darker to one side."""
     first = _colour(rng) if colour is None else colour
     second = first + contrast * rng.choice([0.05, 0.15, 0.5, 1.0]) * (_colour(rng) - first)
-    texture = _textures()[rng.integers(48)]
+    texture, turn = _textures()[rng.integers(48)], rng.uniform(0, 2 * np.pi)
+    if is_hair:
+        texture, turn = _strands()[rng.integers(8)], np.arctan2(*canvas.axes[1]) + rng.normal(0, 0.15)
+        second = first * rng.uniform(0.3, 0.8)
     height, width = canvas.image.shape[:2]
-    turn, scale = rng.uniform(0, 2 * np.pi), TEXTURE_SIDE / canvas.size / rng.uniform(0.8, 2.5)
+    scale = TEXTURE_SIDE / canvas.size / rng.uniform(0.8, 2.5)
     linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     move = np.column_stack([linear, rng.uniform(0, TEXTURE_SIDE, 2)])
     grey = cv2.warpAffine(
@@ -258,13 +275,15 @@ def _from_above(canvas: _Canvas, rng: Generator) -> None:
         colour = canvas.image[y, x] * rng.uniform(0.7, 1.3)
     if rng.random() < 0.5:
         canvas.shadowed(rng)
-    canvas.painted(_paint(canvas, rng, colour, contrast=0.4 if ragged else 1))
+    is_hair = ragged > 0 and rng.random() < 0.6
+    canvas.painted(_paint(canvas, rng, colour, contrast=0.4 if ragged else 1, is_hair=is_hair))
 
 
 def _over_one_eye(canvas: _Canvas, rng: Generator) -> None:
     """Hair, or a patch."""
     side = rng.choice([-1, 1])
-    if rng.random() < 0.6:
+    is_hair = rng.random() < 0.6
+    if is_hair:
         inner, outer, end = rng.uniform(-0.1, 0.4), rng.uniform(0.8, 1.5), rng.uniform(0.2, 2.2)
         corners = np.array(
             [(inner - 0.4, -2.5), (outer, -2.5), (outer, end * 0.6), (outer - 0.3, end), (inner, end * 0.4)]
@@ -276,7 +295,7 @@ def _over_one_eye(canvas: _Canvas, rng: Generator) -> None:
     canvas.shape(_closed(corners, rng, 0.05) * (side, 1))
     if rng.random() < 0.5:
         canvas.shadowed(rng)
-    canvas.painted(_paint(canvas, rng, contrast=0.5))
+    canvas.painted(_paint(canvas, rng, contrast=0.5, is_hair=is_hair and rng.random() < 0.7))
 
 
 def _fingers(canvas: _Canvas, rng: Generator) -> None:
@@ -284,10 +303,10 @@ def _fingers(canvas: _Canvas, rng: Generator) -> None:
     tip = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.4, 1.5)])
     turn = rng.uniform(-0.4, np.pi + 0.4)  # towards the wrist
     along, aside = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
-    width, bend = rng.uniform(0.2, 0.34), rng.uniform(-0.3, 0.3)
+    width, bend = rng.uniform(0.2, 0.4), rng.uniform(-0.3, 0.3)
     skin = _skin(canvas, rng)
     edges = np.zeros_like(canvas.hides)
-    for number in range(rng.integers(1, 5)):
+    for number in range(rng.integers(1, 6)):
         start = tip + aside * number * width * rng.uniform(0.95, 1.2) + along * rng.uniform(0, 0.3)
         joints = [start, start + along * 0.6 + aside * bend * 0.2, start + along * rng.uniform(1.0, 1.4)]
         finger = _fixed(canvas.at(np.array(joints)))
@@ -297,8 +316,14 @@ def _fingers(canvas: _Canvas, rng: Generator) -> None:
     if rng.random() < 0.7:
         palm = tip + along * 1.9 + aside * width
         canvas.shape(_closed(palm + rng.uniform(0.6, 1.0) * np.array([along, aside, -along, -aside]), rng, 0.1))
+        canvas.line(np.array([palm, palm + 4 * along]), rng.uniform(0.8, 1.6))
     paint = _paint(canvas, rng, skin, contrast=0.1)
     gaps = (canvas.hides > 0) & (edges < 128)
+    if rng.random() < 0.6:  # each finger is round: darker away from its middle
+        inside = (edges >= 128).astype(np.uint8)
+        middle = (cv2.distanceTransform(inside, cv2.DIST_L2, 3) / (width * canvas.size / 2)).clip(0, 1)
+        dark = rng.uniform(0.5, 0.9)
+        paint = (paint * np.where(inside, dark + (1 - dark) * middle, 1)[..., None]).astype(np.uint8)
     paint[gaps] = (paint[gaps] * rng.uniform(0.5, 1)).astype(np.uint8)
     if rng.random() < 0.5:
         canvas.shadowed(rng)
