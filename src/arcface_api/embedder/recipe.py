@@ -18,8 +18,9 @@ from arcface_api.errors import RecipeDiffers
 from arcface_api.image import Resize
 from arcface_api.wire import REQUIRE_RECIPE_HEADER, Align, Alignment, Fit
 
-ALIGNMENT_VERSION = 2
-"""Raised with every change to finding landmarks, or to cutting a face by them, that can change a vector."""
+ALIGNMENT_VERSIONS = {Alignment.AUTO: 2, Alignment.UNSURE: 2, Alignment.LANDMARKS: 1}
+"""Raised with every change to finding landmarks, or to cutting a face by them, that can change a vector. 2: landmarks
+that the service finds are weighed by their certainty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Recipes:
                 fingerprint=fingerprint,
                 preprocessing_version=PREPROCESSING_VERSION,
                 align=align,
-                alignment_version=None if align is Alignment.NONE else ALIGNMENT_VERSION,
+                alignment_version=ALIGNMENT_VERSIONS.get(align),
                 regressor_sha256=regressor_sha256 if align in (Alignment.AUTO, Alignment.UNSURE) else None,
                 fit=fit if align in (Alignment.NONE, Alignment.UNSURE) else None,
                 resize=resize if align is Alignment.NONE else Resize.EXACT,
