@@ -47,10 +47,11 @@ def place_face(content: bytes) -> str:
     crops = [stretch(image, side, side), letterbox(image, side, side)]
     face = crops[0] if side == TEMPLATE_SIDE else stretch(image, TEMPLATE_SIDE, TEMPLATE_SIDE)
     if landmarks.are_sure:
-        crops.append(align(image, landmarks.points, side))
-        lies_aligned(landmarks.points, TEMPLATE, TEMPLATE_SIDE, height, width)
-        face_box(landmarks.points)
-        face = align(image, landmarks.points, TEMPLATE_SIDE)
+        points, weights = landmarks.points, landmarks.weights
+        crops.append(align(image, points, side, weights=weights))
+        lies_aligned(points, TEMPLATE, TEMPLATE_SIDE, height, width, weights=weights)
+        face_box(points, weights)
+        face = align(image, points, TEMPLATE_SIDE, weights=weights)
     for crop in crops:
         assert crop.shape == (side, side, 3)
         assert crop.dtype == np.uint8
@@ -82,7 +83,7 @@ def seeds() -> Iterator[bytes]:
             points = (relative * (width, height)).round(2).tolist()
             yield _HEAD.pack(width - 1, height - 1, size, 1) + str(points).encode()
             for uncertainty, probability in ((0.01, 0.99), (0.1, 0.9), (0.5, 0.6)):
-                row = [*relative.ravel(), uncertainty, probability]
+                row = [*relative.ravel(), *[uncertainty] * 5, 0, 0, uncertainty, probability]
                 yield _HEAD.pack(width - 1, height - 1, size, 0) + np.array(row, "<f4").tobytes()
 
 

@@ -51,6 +51,12 @@ def test_what_was_found_and_what_reaches_most_ends_as_declared(name: str) -> Non
         run(target(name), content)
 
 
+def test_seeds_of_faces_reach_a_crop_by_either_way() -> None:
+    faces = target("faces")
+    by_way = [{run(faces, seed) for seed in faces.seeds() if seed[5] == is_json} for is_json in (0, 1)]
+    assert all("placed" in outcomes for outcomes in by_way)
+
+
 @needs_atheris
 @pytest.mark.parametrize(
     ("content", "said"),
