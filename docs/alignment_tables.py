@@ -52,10 +52,10 @@ def hard_table() -> str:
     return accuracy_table(_report(), HARD_WAYS)
 
 
-def covered_table() -> str:
+def covered_table(report: dict[str, Any] | None = None) -> str:
     """A row for each cover: what the threshold of uncovered faces does to covered ones."""
-    recognisers = _report()["recognisers"]
-    columns = ["before the face", "pairs", *(f"{name}: FAR | TAR" for name in recognisers)]
+    recognisers = (report or _report())["recognisers"]
+    columns = ["covered by", "pairs", *(f"{name}: FAR | TAR" for name in recognisers)]
     rows = [f"| {' | '.join(columns)} |", "| --- " * (2 + 2 * len(recognisers)) + "|"]
     conditions = next(iter(recognisers.values()))["conditions"]
     covers = [name for name in conditions if AT_THRESHOLD in conditions[name]["unseen"]]

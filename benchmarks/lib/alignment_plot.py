@@ -1,4 +1,4 @@
-"""Draws what `alignment.py` measured: accuracy over the angle of a face, and for each way of cutting it.
+"""Draws what `alignment.py` measured: accuracy over the angle of a face, and for each way of cutting and covering it.
 
     python -m benchmarks.lib.alignment_plot REPORT.json PLOT.png
 
@@ -38,14 +38,16 @@ def main() -> None:
     arguments = parser.parse_args()
     result = json.loads(arguments.report.read_text(encoding="utf-8"))["recognisers"]
     figure, grid = plt.subplots(
-        len(result), 2, figsize=(13, 4 * len(result) + 0.9), layout="constrained", sharey=True, squeeze=False
+        len(result), 3, figsize=(19, 4 * len(result) + 0.9), layout="constrained", sharey=True, squeeze=False
     )
     for row, (name, of) in zip(grid, result.items(), strict=True):
         draw_angles(row[0], of["conditions"])
-        draw_cuts(row[1], of["conditions"])
+        draw_cuts(row[1], of["conditions"], are_hard=False)
+        draw_cuts(row[2], of["conditions"], are_hard=True)
         row[0].set_ylabel(f"{name}\npairs verified correctly, %")
     grid[0, 0].set_title("a face that is turned", fontsize=12, loc="left")
     grid[0, 1].set_title("an upright face, however it is cut and spoilt", fontsize=12, loc="left")
+    grid[0, 2].set_title("a face that is covered, badly lit or cut off", fontsize=12, loc="left")
     grid[-1, 0].set_xlabel("degrees, either way")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(WAYS), fontsize=11, frameon=False)
@@ -68,9 +70,10 @@ def draw_angles(axes: Axes, conditions: dict[str, Any]) -> None:
     dress(axes)
 
 
-def draw_cuts(axes: Axes, conditions: dict[str, Any]) -> None:
-    """A place for each upright condition, a marker in it for each way."""
-    names = [name for name in conditions if "landmarks" in conditions[name][PAIRS]["accuracy_percent"]]
+def draw_cuts(axes: Axes, conditions: dict[str, Any], *, are_hard: bool) -> None:
+    """A place for each upright condition, a marker in it for each way. Hard ones are not letterboxed."""
+    measured = {name: of[PAIRS]["accuracy_percent"] for name, of in conditions.items()}
+    names = [name for name, of in measured.items() if "landmarks" in of and ("letterboxed" in of) != are_hard]
     names = [name for name in names if not name.startswith("rotated")]
     for way, (_, colour, marker) in WAYS.items():
         y = [accuracy(conditions[name], way) for name in names]

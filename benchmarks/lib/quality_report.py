@@ -20,7 +20,8 @@ WINDOW = 100
 OUTERMOST_PERCENT = 0.25
 """Of heads, at either end, which the limits of the pose leave out."""
 HALF, FEW_PERCENT = 0.5, 0.25
-"""Share of a part that has to be hidden; or more, if more than so few uncovered faces seem to hide as much."""
+"""The least share of a part that counts as covered; higher if otherwise more than this per cent of uncovered faces
+would be warned of."""
 BINS = np.linspace(0, 1, 25)
 """Shares of the pictures at which one bin of a curve ends and the next begins."""
 HEAD_BINS = np.array([0, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.75, 100]) / 100

@@ -3,7 +3,7 @@
     Face ──cut like a detector's box──▶ crop ──spoil──▶ Spoilt
 
 A new degree is drawn for each picture, evenly over a range that runs from nothing to beyond use, so that limits
-can be read off anywhere in it.
+can be read off anywhere in it. `masked` and `in sunglasses` have no degree.
 """
 
 from collections.abc import Callable

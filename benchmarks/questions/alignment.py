@@ -186,7 +186,7 @@ def read_kept(file: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = options.parser(__doc__)
     parser.add_argument("recognisers", type=Path, nargs="+", metavar="RECOGNISER.onnx")
-    parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER", help="images.tar, labels.csv, pairs.csv")
+    parser.add_argument("--lfw", type=Path, required=True, metavar="FOLDER", help="images.tar, labels.csv")
     parser.add_argument("--people", type=int, metavar="N", help="only so many of the people never seen")
     parser.add_argument("--conditions", nargs="+", default=NAMES, choices=NAMES, metavar="NAME")
     parser.add_argument("--fresh", action="store_true", help="measure again what a run that was cut off has kept")

@@ -160,8 +160,8 @@ def _row(image: Image, crop: Crop, landmarks: Landmarks) -> dict[str, float | bo
         "face_aspect": shape.aspect,
         "turn": shape.turn,
         "nod": shape.nod,
-        "eyes_hidden": landmarks.hidden[0],
-        "lower_face_hidden": landmarks.hidden[1],
+        "eyes_hidden": landmarks.eyes_hidden,
+        "lower_face_hidden": landmarks.lower_face_hidden,
         **{str(warning): warning in quality.warnings for warning in QualityWarning},
     }
 

@@ -197,6 +197,18 @@ def test_cell_is_marked_where_auto_falls_short_of_its_aim(auto: float, marked: l
     assert all(row.count("(!)") <= 1 for row in full + hard)
 
 
+def test_covered_faces_table_has_uncovered_ones_once_and_two_rows_a_cover() -> None:
+    measured = report(auto=99.9, landmarks=99.9)
+    shares = {way: {"far_percent": 1.0, "tar_percent": 98.5} for way in alignment_tables.COVERED_PAIRS}
+    conditions = measured["recognisers"]["some"]["conditions"]
+    for name in ("mask", "sunglasses"):
+        conditions[name]["unseen"][alignment_tables.AT_THRESHOLD] = shares
+    measured["recognisers"]["other"] = measured["recognisers"]["some"]
+    lines = alignment_tables.covered_table(measured).split("\n")
+    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| nothing", *["| mask"] * 2, *["| sunglasses"] * 2]
+
+
 @pytest.mark.parametrize("ways", TABLES)
 def test_every_row_has_as_many_cells_as_the_head(ways: tuple[str, ...]) -> None:
     lines = alignment_tables.accuracy_table(report(auto=99.9, landmarks=99.9), ways).split("\n")
