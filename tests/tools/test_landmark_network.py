@@ -1,4 +1,4 @@
-"""Promises of the next landmark regressor's network and losses; skipped where PyTorch is missing, as in CI."""
+"""Promises of the landmark regressor's network and losses; skipped where PyTorch is missing, as in CI."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from arcface_api.face.landmarks import read_landmarks, regressor, whole_view
 
 torch = pytest.importorskip("torch", reason="PyTorch (dependency group `training`) is not installed.")
 
-from training.landmarks.beginning import begin_with  # noqa: E402  # needs torch
+from training.landmarks.beginning import _wider, begin_with  # noqa: E402  # needs torch
 from training.landmarks.export import export  # noqa: E402
 from training.landmarks.network import COVERED, FACE, UNCERTAINTIES, Exported, Regressor  # noqa: E402
 from training.landmarks.train import loss_of  # noqa: E402
@@ -50,7 +50,7 @@ def test_wrong_points_parts_and_faces_cost_more() -> None:
     assert losses(row(POINTS, [-3] * 5, -4, -4), POINTS)[0] > best
 
 
-def test_exported_row_can_be_read_as_a_row_with_one_uncertainty(tmp_path: Path) -> None:
+def test_exported_row_is_what_the_service_reads(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Regressor().eval()
     export(network, tmp_path / "next.onnx")
@@ -63,7 +63,10 @@ def test_exported_row_can_be_read_as_a_row_with_one_uncertainty(tmp_path: Path) 
     np.testing.assert_allclose(rows, expected, atol=2e-3)  # weights in float16
     assert rows.shape == (1, 19)
     landmarks = read_landmarks(rows[0], view)
-    assert landmarks.uncertainty == pytest.approx(rows[0, UNCERTAINTIES].mean(), rel=1e-5)
+    assert landmarks.weights is not None
+    assert landmarks.uncertainty == pytest.approx(
+        np.average(rows[0, UNCERTAINTIES].clip(0, 1), weights=landmarks.weights), rel=1e-5
+    )
     assert landmarks.face_probability == pytest.approx(rows[0, FACE])
     assert ((rows[0, COVERED] > 0) & (rows[0, COVERED] < 1)).all()
 
@@ -79,12 +82,23 @@ def test_network_that_begins_with_the_shipped_file_returns_what_the_file_does(tm
         rows = Exported(network.eval())(views).numpy()
     (expected,) = ort.InferenceSession(file).run(None, {"input": views.numpy()})
     np.testing.assert_allclose(rows[:, :10], expected[:, :10], atol=2e-3)
-    np.testing.assert_allclose(rows[:, 10:15], np.repeat(expected[:, 10:11], 5, axis=1), rtol=2e-2)
-    np.testing.assert_allclose(rows[:, [-2, -1]], expected[:, 10:], rtol=2e-2, atol=1e-4)
+    np.testing.assert_allclose(rows[:, 10:], expected[:, 10:], rtol=2e-2, atol=1e-4)
     # and still does where it normalises by the batch itself, as in training
     with torch.no_grad():
         trained = Exported(network.train())(views[:8]).numpy()
     np.testing.assert_allclose(trained[:, :10], expected[:8, :10], atol=5e-3)
+
+
+def test_older_row_s_one_uncertainty_becomes_that_of_each_point() -> None:
+    weight, bias = np.random.default_rng(0).normal(0, 1, (12, 128)).astype(np.float32), np.arange(12, dtype=np.float32)
+    wider, biases = _wider(weight, bias)
+    assert wider.shape == (18, 128)
+    assert np.array_equal(wider[:10], weight[:10])
+    assert (wider[UNCERTAINTIES] == weight[10]).all()
+    assert np.array_equal(wider[FACE], weight[11])
+    assert biases[[0, 9, 10, 14, -1]].tolist() == [0, 9, 10, 10, 11]
+    assert not wider[COVERED].any()
+    assert (biases[COVERED] < 0).all()
 
 
 def test_file_of_another_network_is_refused(tmp_path: Path) -> None:

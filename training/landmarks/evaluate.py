@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from arcface_api.arrays import TEMPLATE, Image, InputSpec, Points, to_tensor
 from arcface_api.face.geometry import align, lies_aligned
 from arcface_api.face.landmarks import Landmarks, regressor
+from arcface_api.face.quality import MAX_EYES_HIDDEN, MAX_LOWER_FACE_HIDDEN
 from training.landmarks.check_set import check_set
 from training.landmarks.conditions import AUGMENTED, EVERY
-from training.landmarks.covers import PARTS as COVERED_PARTS
 from training.landmarks.faces import PARTS, Face, read_faces
 from training.landmarks.finding import Run, find, find_with_rows, load
 from training.landmarks.verification import balanced_accuracy, make_pairs, tar_at_far
@@ -87,8 +87,8 @@ def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -
         both = list(zip(passes, samples, strict=True))
         first = np.array([_error(one, sample.labels) for (one, _), sample in both])
         second = np.array([_error(two, sample.labels) for (_, two), sample in both])
-        unshifted = np.array([_error(two, sample.points) for (_, two), sample in both])
-        uncertainty = np.array([two.uncertainty for _, two in passes])
+        errors = np.stack([_errors(two, sample.points) for (_, two), sample in both])
+        unshifted, uncertainty = errors.mean(axis=1), rows[:, -2]
         is_sure = np.array([two.are_sure for _, two in passes])
         mirrored = find(run, [np.ascontiguousarray(sample.image[:, ::-1]) for sample in samples])
         apart = [
@@ -107,12 +107,12 @@ def errors_by_condition(run: Run, faces: Sequence[Face], names: Sequence[str]) -
             "spearman_unshifted": round(_spearman(uncertainty, unshifted), 3),
             "mirror_percent": _percent(np.mean(apart)),
             "unsure_percent": _percent(1 - is_sure.mean()),
+            "eyes_covered_percent": _percent(np.mean(rows[:, 15] > MAX_EYES_HIDDEN)),
+            "lower_face_covered_percent": _percent(np.mean(rows[:, 16] > MAX_LOWER_FACE_HIDDEN)),
         }
-        errors = [_errors(two, sample.points) for (_, two), sample in both]
-        by_point.append((rows[:, 10:15].ravel(), np.concatenate(errors)))
-        shares = (rows[:, 15:17] > 0.5).mean(0)
-        figures[name] |= {f"{p} covered_percent": _percent(s) for p, s in zip(COVERED_PARTS, shares, strict=True)}
-        everything.append((uncertainty, unshifted))
+        if name in EVERY:  # AUGMENTED has training's own covers
+            by_point.append((rows[:, 10:15].ravel(), errors.ravel()))
+            everything.append((uncertainty, unshifted))
         print(name, figures[name], file=sys.stderr, flush=True)
     uncertainty, unshifted = (np.concatenate(column) for column in zip(*everything, strict=True))
     figures["all of these"] = {"spearman_unshifted": round(_spearman(uncertainty, unshifted), 3)}
@@ -245,7 +245,8 @@ def table(figures: dict) -> str:
             "mirror": "mirror_percent",
             "unsure": "unsure_percent",
             "Spearman": "spearman_unshifted",
-            **{f"{part} covered": f"{part} covered_percent" for part in COVERED_PARTS},
+            "eyes covered": "eyes_covered_percent",
+            "lower face covered": "lower_face_covered_percent",
             "Spearman by point": "spearman_by_point",
         }
         columns = {title: key for title, key in columns.items() if any(key in row for row in errors.values())}

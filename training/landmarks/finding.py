@@ -41,4 +41,5 @@ def _found(run: Run, image: Image) -> tuple[Landmarks, Landmarks, Features]:
 
     found = find_landmarks(image, regress)
     first = read_landmarks(rows[0], whole_view(image))
-    return first, found, next((row for row in rows if float(row[-1]) == found.face_probability), rows[-1])
+    numbers = [found.eyes_hidden, found.lower_face_hidden, found.face_probability]
+    return first, found, next((row for row in rows if row[[15, 16, 18]].tolist() == numbers), rows[-1])
