@@ -27,8 +27,10 @@ LIMITS = {
         "nose tip more than {MAX_TURN:g} of the distance of eyes and mouth beside the line between them, or not within"
         " {MIN_NOD:g} … {MAX_NOD:g} of it"
     ),
-    QualityWarning.EYES_COVERED: "more than {MAX_EYES_HIDDEN:.0%} of the eyes hidden, as far as the regressor can see",
-    QualityWarning.LOWER_FACE_COVERED: "more than {MAX_LOWER_FACE_HIDDEN:.0%} of mouth and chin hidden, likewise",
+    QualityWarning.EYES_COVERED: "more than {MAX_EYES_HIDDEN:g} of the eyes hidden (0 … 1), as the regressor estimates",
+    QualityWarning.LOWER_FACE_COVERED: (
+        "more than {MAX_LOWER_FACE_HIDDEN:g} of mouth and chin hidden (0 … 1), as the regressor estimates"
+    ),
     QualityWarning.TRUNCATED: "a JPEG's data end too early or have a gap, or scans of a progressive JPEG are missing",
 }
 TOLERANCE = f"{MAX_UNCERTAINTY:g} eye distances"

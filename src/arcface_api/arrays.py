@@ -21,7 +21,7 @@ Embedding: TypeAlias = NDArray[np.float32]
 Points: TypeAlias = NDArray[np.float32]
 """Landmarks: (n, 2) or (n, 3) float32, pixels x, y (and z, in the same unit)."""
 Weights: TypeAlias = NDArray[np.floating]
-"""How much each of n points counts: (n,), positive."""
+"""How much each of n points counts: (n,) float32 or float64, positive."""
 Transform: TypeAlias = NDArray[np.float64]
 """Similarity from one frame's pixels x, y to another's: (2, 3) float64."""
 

@@ -35,8 +35,8 @@ much of the eyes and of the lower face is hidden, 0 to 1; the mean uncertainty; 
 TEMPLATE_SPREAD = 0.1
 """Eye distances. How far true landmarks lie from the template after alignment, because faces differ. Source: labels of
 validation pictures (root mean square 0.097)."""
-MOST_UNCERTAINTY = 1.0
-"""Eye distances, of a point that counts least: what is learned where there is no face."""
+UNCERTAINTY_OF_NO_FACE = 1.0
+"""Eye distances: what training teaches where there is no face. No point counts as less certain."""
 REGRESSOR_PROVENANCE = (
     "A part of Labeled Faces in the Wild, with landmarks of Intel's landmarks-regression-retail-0009."
 )
@@ -77,17 +77,19 @@ class View:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """What the regressor found: the points in the picture's pixels, and the probability that it shows a face."""
+    """What the regressor found: five points, how certain they are, what is hidden, and whether there is a face."""
 
     points: Points
-    """(5, 2) float32: left eye, right eye, nose tip, left and right mouth corner."""
+    """(5, 2) float32, the picture's pixels: left eye, right eye, nose tip, left and right mouth corner."""
     uncertainty: float
-    """Expected distance of the points from the true ones, their weighted mean, in eye distances of the aligned face."""
+    """Weighted mean of the points' expected errors, in eye distances of the aligned face."""
     face_probability: float
     weights: Weights | None = None
     """How much each point counts: (5,). None: all alike."""
-    hidden: tuple[float, float] = (0.0, 0.0)
-    """How much of the eyes, and of the face below the nose, something covers: 0 to 1."""
+    eyes_hidden: float = 0.0
+    """How much of the eyes something covers: 0 to 1."""
+    lower_face_hidden: float = 0.0
+    """How much of the face below the nose something covers: 0 to 1."""
 
     @property
     def are_sure(self) -> bool:
@@ -204,9 +206,10 @@ def read_landmarks(row: Features, view: View) -> Landmarks:
     """The regressor's row for one view, (19,) float32; raises `ModelFailed` if a number is NaN or infinite."""
     if not np.isfinite(row).all():
         raise ModelFailed("The landmark regressor returned NaN or infinity.")
-    coordinates, uncertainties, hidden, _, face_probability = np.split(row, (10, 15, 17, 18))
+    coordinates, uncertainties = row[:10], np.clip(row[10:15], 0, UNCERTAINTY_OF_NO_FACE)
+    eyes_hidden, lower_face_hidden, _, face_probability = row[15:].tolist()
     points = back(coordinates.reshape(LANDMARKS, 2) * np.float32(REGRESSOR_INPUT.width), view.transform)
     # Least squares weigh each point by its variance: how far off it may be, and how far this face is from the template.
-    weights = 1 / (np.minimum(uncertainties, MOST_UNCERTAINTY) ** 2 + TEMPLATE_SPREAD**2)
+    weights = 1 / (uncertainties**2 + TEMPLATE_SPREAD**2)
     uncertainty = float(weights @ uncertainties / weights.sum())
-    return Landmarks(points, uncertainty, float(face_probability[0]), weights, (float(hidden[0]), float(hidden[1])))
+    return Landmarks(points, uncertainty, face_probability, weights, eyes_hidden, lower_face_hidden)

@@ -12,7 +12,16 @@ from skimage.transform import SimilarityTransform
 
 from arcface_api.arrays import TEMPLATE, Crop, Features, Image, Points, to_tensor
 from arcface_api.errors import LandmarksInvalid, ModelFailed
-from arcface_api.face.geometry import align, back, check_landmarks, moved, scale_of, scaled_template, similarity
+from arcface_api.face.geometry import (
+    align,
+    back,
+    check_landmarks,
+    lies_aligned,
+    moved,
+    scale_of,
+    scaled_template,
+    similarity,
+)
 from arcface_api.face.landmarks import (
     MAX_UNCERTAINTY,
     MIN_FACE_PROBABILITY,
@@ -88,11 +97,6 @@ def test_weighted_similarity_is_that_of_least_squares(weights: list[float], seed
     a, b, u, v = np.linalg.lstsq(system * roots[:, None], TEMPLATE.T.ravel() * roots, rcond=None)[0]
     found = similarity(points, TEMPLATE, np.array(weights))
     np.testing.assert_allclose(found, [[a, -b, u], [b, a, v]], rtol=1e-6, atol=1e-6)
-
-
-def test_equal_weights_change_no_bit() -> None:
-    points = placed(3, 20, 100, 50) + np.random.default_rng(0).normal(0, 20, (5, 2)).astype(np.float32)
-    assert np.array_equal(similarity(points, TEMPLATE, np.ones(5)), similarity(points, TEMPLATE))
 
 
 def test_similarity_never_mirrors_and_equals_scikit_image_where_mirroring_would_fit_better() -> None:
@@ -188,7 +192,7 @@ def test_row_is_read_in_the_picture_s_pixels() -> None:
     assert landmarks.weights is not None
     assert landmarks.weights[0] / landmarks.weights[4] == pytest.approx((0.3**2 + 0.1**2) / (0.02**2 + 0.1**2))
     assert 0.02 < landmarks.uncertainty < 0.132, "hidden points count less"
-    assert landmarks.hidden == pytest.approx((0.1, 0.8))
+    assert (landmarks.eyes_hidden, landmarks.lower_face_hidden) == pytest.approx((0.1, 0.8))
     assert landmarks.face_probability == pytest.approx(0.9)
 
 
@@ -202,6 +206,14 @@ def test_hidden_mouth_that_was_guessed_wrongly_hardly_moves_the_eyes() -> None:
         eyes = moved(points[:2], similarity(guessed, TEMPLATE, by)) - moved(points[:2], similarity(points, TEMPLATE))
         off[name] = float(np.linalg.norm(eyes, axis=1).max())
     assert off["weighed"] < 0.35 * off["alike"]
+
+
+@pytest.mark.parametrize("huge", [-3e38, 3e38])
+def test_no_uncertainty_makes_a_weight_vanish(huge: float) -> None:
+    landmarks = read_landmarks(row(huge, 0.9), whole_view(smooth(64, 64)))
+    assert landmarks.weights is not None
+    assert landmarks.weights.min() > 0.9
+    assert landmarks.uncertainty == (huge > 0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -370,7 +382,8 @@ def found(session: ort.InferenceSession, image: Image) -> Landmarks:
         (rows,) = session.run(None, {REGRESSOR_INPUT.name: to_tensor([view.crop], REGRESSOR_INPUT)})
         return read_landmarks(rows[0], view)
 
-    return seen(face_view(image, seen(whole_view(image)).points))
+    first = seen(whole_view(image))
+    return seen(face_view(image, first.points, first.weights))
 
 
 def test_regressor_is_small_and_takes_and_gives_what_is_stated(session: ort.InferenceSession) -> None:
@@ -441,6 +454,12 @@ def row(uncertainty: float, face_probability: float, points: Points | None = Non
     return np.array([*(given / 64).ravel(), *[uncertainty] * 5, 0, 0, uncertainty, face_probability], np.float32)
 
 
+def with_guessed_mouth() -> Features:
+    """Mouth corners that are off by a quarter of the view, and known to be uncertain."""
+    points = view_template() + np.array([[0, 0], [0, 0], [0, 0], [16, 0], [16, 0]], np.float32)
+    return np.array([*(points / 64).ravel(), 0.03, 0.03, 0.03, 0.9, 0.9, 0, 0.9, 0.4, 0.99], np.float32)
+
+
 class Answers:
     """A regressor that gives these rows, one after the other, and keeps what it was shown."""
 
@@ -465,6 +484,24 @@ def test_first_pass_is_enough_if_it_is_certain_and_the_picture_is_cut_closely(
     found = find_landmarks(smooth(80, 80), regress)
     assert len(regress.seen) == passes
     assert found.uncertainty == pytest.approx(uncertainty if passes == 1 else 0.02)
+
+
+def test_second_pass_sees_the_face_where_the_certain_points_put_it() -> None:
+    image, regress = smooth(80, 80), Answers(with_guessed_mouth(), row(0.02, 0.99))
+    find_landmarks(image, regress)
+    first = read_landmarks(with_guessed_mouth(), whole_view(image))
+    assert np.array_equal(regress.seen[1], face_view(image, first.points, first.weights).crop)
+    assert not np.array_equal(regress.seen[1], face_view(image, first.points).crop)
+
+
+def test_uncertain_points_make_no_face_look_turned_and_no_crop_unaligned() -> None:
+    regress = Answers(row(0.3, 0.9), with_guessed_mouth())
+    find_landmarks(smooth(80, 80), regress)
+    assert len(regress.seen) == 2, "a third pass looked again"
+    guessed = TEMPLATE + np.array([[0, 0], [0, 0], [0, 0], [9, 0], [9, 0]], np.float32)
+    certain_eyes = np.array([100, 100, 100, 1, 1.0])
+    assert not lies_aligned(guessed, TEMPLATE, 112, 112, 112)
+    assert lies_aligned(guessed, TEMPLATE, 112, 112, 112, weights=certain_eyes)
 
 
 def test_first_pass_is_not_enough_on_an_enlarged_view() -> None:
