@@ -19,9 +19,9 @@ WINDOW = 100
 """Pictures over which "right at a limit" is the mean."""
 OUTERMOST_PERCENT = 0.25
 """Of heads, at either end, which the limits of the pose leave out."""
-HALF, FEW_PERCENT = 0.5, 0.25
-"""The least share of a part that counts as covered; higher if otherwise more than this per cent of uncovered faces
-would be warned of."""
+LEAST_HIDDEN, FEW_PERCENT = 0.4, 1.0
+"""The least share of a part that counts as covered, so that one of two eyes does; higher if otherwise more than this
+per cent of uncovered faces would be warned of."""
 BINS = np.linspace(0, 1, 25)
 """Shares of the pictures at which one bin of a curve ends and the next begins."""
 HEAD_BINS = np.array([0, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.75, 100]) / 100
@@ -49,7 +49,7 @@ def choose(measured: Measured, heads: Measured) -> dict[str, float]:
 
     def hidden(name: str) -> float:
         uncovered = float(np.percentile(value[name][measured.ways("clean")], 100 - FEW_PERCENT))
-        return round(max(HALF, uncovered), 4)
+        return round(max(LEAST_HIDDEN, uncovered), 4)
 
     squeezed, long = measured.ways("clean", "squeezed") & aligned, measured.ways(*NEVER_ALIGNED)
     outermost = (OUTERMOST_PERCENT, 100 - OUTERMOST_PERCENT)

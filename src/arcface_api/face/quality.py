@@ -36,9 +36,9 @@ MAX_TURN = 0.36
 """More, to either side, is `extreme_pose`: the most turned 0.25 % of LFW, beyond which nothing was measured."""
 MIN_NOD, MAX_NOD = 0.19, 0.79
 """Less (head raised) or more (head lowered) is `extreme_pose`: LFW's outermost 0.25 % at either end."""
-MAX_EYES_HIDDEN = MAX_LOWER_FACE_HIDDEN = 0.5
-"""Share of a part; more is `eyes_covered` or `lower_face_covered`. Half of a part, or more where untouched validation
-pictures reach it: their 99.75th percentile."""
+MAX_EYES_HIDDEN = MAX_LOWER_FACE_HIDDEN = 0.4
+"""Share of a part; more is `eyes_covered` or `lower_face_covered`. Less than one of two eyes, but no less than what few
+untouched pictures have."""
 
 _MIDDLE = slice(28, 108), slice(24, 88)
 """Rows and columns of the aligned crop that show the face from brows to chin, and little else."""
@@ -69,7 +69,7 @@ class QualityWarning(StrEnum):
     EXTREME_POSE = "extreme_pose"
     """The head is turned, raised or lowered further than was measured. Prefer a picture from the front."""
     EYES_COVERED = "eyes_covered"
-    """Dark glasses, hair or a hand hide the eyes. Fewer pictures of the same person will match. Prefer a picture
+    """Dark glasses, hair or a hand hide an eye or both. Fewer pictures of the same person will match. Prefer a picture
     without."""
     LOWER_FACE_COVERED = "lower_face_covered"
     """A mask, a scarf or a hand hides mouth and chin. Fewer pictures of the same person will match, and other people
