@@ -99,7 +99,7 @@ def measure(model: Path, folder: Path, pairs: Pairs, names: Sequence[str], *, is
                 part.write_text(json.dumps({"about": about, "conditions": conditions}), encoding="utf-8")
                 part.replace(kept_file)
                 say(f"\n{name}: {conditions[name]}")
-    return {**about, "conditions": {name: conditions[name] for name in names}}
+    return {**about, "conditions": {name: conditions[name] for name in NAMES if name in names}}
 
 
 def measure_condition(
