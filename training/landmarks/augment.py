@@ -114,7 +114,6 @@ def degrade(image: Image, rng: Generator) -> Image:
     if rng.random() < 0.2:
         return image
     steps = (
-        (0.15, _occluded),
         (0.60, _exposed),
         (0.12, _shaded),
         (0.12, light.hard_shadow),
@@ -205,30 +204,6 @@ def _compressed(image: Image, rng: Generator) -> Image:
     quality = int(rng.integers(6, 90))
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.imdecode(coded, cv2.IMREAD_COLOR)  # channels stay in the order given
-
-
-def _occluded(image: Image, rng: Generator) -> Image:
-    """A shape of one colour, or a piece of the crop in another place, anywhere."""
-    image = image.copy()
-    height, width = image.shape[:2]
-    centre = rng.uniform(0.1, 0.9, 2) * (width, height)
-    axes = rng.uniform(0.05, 0.2, 2) * (width, height)
-    kind = rng.random()
-    if kind < 0.4:
-        colour = rng.integers(0, 256, 3).tolist()
-        centre_axes = (centre.round().astype(int).tolist(), axes.round().astype(int).tolist())
-        cv2.ellipse(image, *centre_axes, rng.uniform(0, 180), 0, 360, colour, -1)
-        return image
-    low = np.clip(centre - axes, 0, (width - 2, height - 2)).astype(int)
-    high = np.minimum(low + np.maximum(2, 2 * axes).astype(int), (width, height))
-    if kind < 0.7:
-        image[low[1] : high[1], low[0] : high[0]] = rng.integers(0, 256, 3)
-        return image
-    extent = high - low
-    source = (rng.random(2) * ((width, height) - extent)).astype(int)
-    piece = image[source[1] : source[1] + extent[1], source[0] : source[0] + extent[0]].copy()
-    image[low[1] : high[1], low[0] : high[0]] = piece[::-1]
-    return image
 
 
 __all__ = ["Cut", "back", "cover", "cut", "degrade", "jittered", "random_cut", "views"]

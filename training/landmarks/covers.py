@@ -77,6 +77,7 @@ def _fixed(points: Floats) -> NDArray[np.int32]:
 def covered(image: Image, points: Points, rng: Generator, kinds: Sequence[int] | None = None) -> tuple[Image, Floats]:
     """The crop with one or two things before the face, and the share, 0 to 1, of each of `PARTS` that is hidden.
 
+    A place outside the crop counts as hidden where the crop's nearest pixel is.
     `kinds` are indices of `KINDS`; without them, they are drawn.
     """
     canvas = _Canvas(image, points)
@@ -85,13 +86,11 @@ def covered(image: Image, points: Points, rng: Generator, kinds: Sequence[int] |
     seen = np.ones(len(_PLACES))
     height, width = image.shape[:2]
     x, y = canvas.at(_PLACES).round().astype(int).T
-    is_inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     x, y = x.clip(0, width - 1), y.clip(0, height - 1)
     for kind in kinds:
         canvas.hides[:] = 0
         KINDS[kind](canvas, rng)
         seen *= 1 - canvas.hides[y, x] / 255
-    seen *= is_inside
     return canvas.image, 1 - np.array([seen[: len(_EYES)].mean(), seen[len(_EYES) :].mean()])
 
 

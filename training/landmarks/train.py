@@ -131,7 +131,7 @@ def loss_of(rows: Tensor, points: Tensor, sizes: Tensor, hidden: Tensor) -> tupl
     face = nn.functional.binary_cross_entropy_with_logits(rows[:, FACE], is_face.float())
     figures = {"error": errors.mean().item(), "foretold": foretold.item()}
     figures |= {"covered": covered.item(), "face": face.item()}
-    return 4 * location + 0.6 * foretold + 0.8 * covered + 0.3 * face, figures
+    return 4 * location + 0.6 * foretold + 0.8 * covered + face, figures
 
 
 def renormalise(network: nn.Module, batches: Batches) -> None:
