@@ -37,8 +37,8 @@ def test_each_point_s_uncertainty_is_best_where_it_is_that_point_s_error() -> No
     rows = {
         guess: row(off, [np.log(0.02)] * 3 + [np.log(guess), np.log(0.02)], -4, 4) for guess in (0.02, 0.1, 0.2, 0.4, 1)
     }
-    foretold = {guess: losses(each, POINTS)[1]["foretold"] for guess, each in rows.items()}
-    assert min(foretold, key=lambda guess: foretold[guess]) == 0.2
+    predicted = {guess: losses(each, POINTS)[1]["predicted"] for guess, each in rows.items()}
+    assert min(predicted, key=lambda guess: predicted[guess]) == 0.2
 
 
 def test_wrong_points_parts_and_faces_cost_more() -> None:

@@ -124,14 +124,14 @@ def loss_of(rows: Tensor, points: Tensor, sizes: Tensor, hidden: Tensor) -> tupl
     # Weighed by the square root of what is expected: hard points count less, but do not vanish.
     location = (errors / log_uncertainty[is_face].detach().exp().clamp(0.02, 1).sqrt()).mean()
     # An exponential distribution's negative log-likelihood: least where the uncertainty is the expected error.
-    to_foretell = torch.full_like(log_uncertainty, UNCERTAINTY_OF_NON_FACES)
-    to_foretell = to_foretell.masked_scatter(is_face[:, None], errors.detach())
-    foretold = (to_foretell / log_uncertainty.exp() + log_uncertainty).mean()
+    to_predict = torch.full_like(log_uncertainty, UNCERTAINTY_OF_NON_FACES)
+    to_predict = to_predict.masked_scatter(is_face[:, None], errors.detach())
+    predicted = (to_predict / log_uncertainty.exp() + log_uncertainty).mean()
     covered = nn.functional.binary_cross_entropy_with_logits(rows[is_face, COVERED], hidden[is_face])
     face = nn.functional.binary_cross_entropy_with_logits(rows[:, FACE], is_face.float())
-    figures = {"error": errors.mean().item(), "foretold": foretold.item()}
+    figures = {"error": errors.mean().item(), "predicted": predicted.item()}
     figures |= {"covered": covered.item(), "face": face.item()}
-    return 4 * location + 0.6 * foretold + 0.8 * covered + face, figures
+    return 4 * location + 0.6 * predicted + 0.8 * covered + face, figures
 
 
 def renormalise(network: nn.Module, batches: Batches) -> None:

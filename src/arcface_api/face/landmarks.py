@@ -56,8 +56,8 @@ REFINABLE_DRIFT = 0.05
 """Sides of the view. Above it, the second pass did not see the face upright enough. Source: validation pictures turned
 by 90 degrees: a third pass lowers the 99th percentile of errors from 6.6 to 5.7 % of the eye distance (measured once,
 not recorded). Upright crops hardly ever need it."""
-MAX_UNCERTAINTY = 0.15
-"""Eye distances. Landmarks with more are not used to align. Source: training (docs/adr/0010)."""
+MAX_UNCERTAINTY = 0.12
+"""Eye distances. Landmarks with more are not used to align. Source: validation pictures (docs/adr/0010)."""
 MIN_FACE_PROBABILITY = 0.5
 """A picture with less probably shows no face and is not aligned. Source: training and
 benchmarks/questions/quality.py: it lies between faces and pictures without one."""

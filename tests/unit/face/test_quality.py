@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from arcface_api.arrays import TEMPLATE, Image, Points, to_tensor
 from arcface_api.face.geometry import align, scale_of, similarity
 from arcface_api.face.head_pose import mean_shape
-from arcface_api.face.landmarks import REGRESSOR_INPUT, Landmarks, face_view, read_landmarks, regressor, whole_view
+from arcface_api.face.landmarks import (
+    MAX_UNCERTAINTY,
+    REGRESSOR_INPUT,
+    Landmarks,
+    face_view,
+    read_landmarks,
+    regressor,
+    whole_view,
+)
 from arcface_api.face.quality import Quality, QualityWarning, face_shape, landmark_confidence, picture_quality
 from arcface_api.image import stretch
 from conftest import LFW
@@ -263,7 +271,8 @@ def test_confidence_falls_with_uncertainty_and_rises_with_the_face_s_probability
     assert falls([landmark_confidence(replace(SURE, uncertainty=value)) for value in (0.01, 0.05, 0.1, 0.3, 1)])
     assert falls([landmark_confidence(replace(SURE, face_probability=value)) for value in (1, 0.9, 0.5, 0.1, 0)])
     assert landmark_confidence(replace(SURE, uncertainty=0, face_probability=1)) == 1
-    assert landmark_confidence(replace(SURE, uncertainty=0.15, face_probability=1)) == pytest.approx(1 - 1 / np.e)
+    limit = replace(SURE, uncertainty=MAX_UNCERTAINTY, face_probability=1)
+    assert landmark_confidence(limit) == pytest.approx(1 - 1 / np.e)
 
 
 # ── whatever comes ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -285,7 +294,7 @@ def test_no_picture_gives_nan(shape: tuple[int, int], filling: str | int, landma
 
 @given(
     st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=5, max_size=5),
-    st.floats(0, 0.15) | st.floats(0, 1e30),
+    st.floats(0, MAX_UNCERTAINTY) | st.floats(0, 1e30),
     st.floats(0.5, 2) | st.floats(-1, 2),
 )
 def test_no_landmarks_give_nan(points: list[list[float]], uncertainty: float, probability: float) -> None:
