@@ -75,6 +75,8 @@ def errors_table() -> str:
     cells = [_each(base, "balanced_error_percent"), f"**{_each(base, 'rejected_percent')}**", f"{base['pictures']:,}"]
     rows.append(f"| none | | {' | '.join(cells)} | | |")
     for code, row in report["warnings"].items():
+        if not row["with"]["pictures"]:  # whole pictures are never `truncated`
+            continue
         found, alone, share = row["with"], row["alone"], row["of_all_rejects_percent"]
         cells = [
             f"{row['clean_flagged_percent']:.1f} %",
