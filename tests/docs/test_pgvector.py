@@ -250,9 +250,9 @@ def test_one_command_leads_from_a_folder_to_a_picture_of_the_matches(tmp_path: P
         assert done.returncode == 0, done.stdout + done.stderr
         sheet = cv2.imread(f"{folder}/matches.png")
     assert "crops.parquet: 49 rows, 48 stored, 1 with an error left out." in done.stdout
-    assert "A match: a similarity of at least 0.909, which 1 in 100 pairs of different people" in done.stdout
+    assert "A match: a similarity of at least 0.91, which 1 in 100 pairs of different people" in done.stdout
     assert "matches.png shows them." in done.stdout
-    assert "pairs of 48 pictures of dlib_resnet_v1 are at least 0.909 alike." in done.stdout
+    assert "pairs of 48 pictures of dlib_resnet_v1 are at least 0.91 alike." in done.stdout
     assert "Traceback" not in done.stderr
     assert sheet is not None
     assert sheet.shape[1] > 9 * 120  # the wanted picture and eight
